@@ -1,0 +1,87 @@
+"""Errors as users meet them: one line that says what is wrong, where, and what to do about it.
+
+Every error that pimc raises on purpose is a :class:`PimcError`.  The command line prints it in one line (plus a hint) and
+exits with its ``exit_code``; anything else that escapes is a bug in pimc and exits with 3.  This module imports nothing
+of pimc, so that every part may use it.
+
+Exit codes: 0 success, 1 the input cannot be processed, 2 the command was used wrongly, 3 a bug in pimc.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PimcError(Exception):
+    """Base of all errors of pimc.
+
+    ``message`` is one sentence without a final stop, ``hint`` says what the user can do, ``where`` names the place: a
+    file, a source location, a stream and instruction.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None, where: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.where = where
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle with the keyword-only arguments (errors cross process borders in parallel runs)."""
+        return (_rebuild, (type(self), self.message, self.hint, self.where))
+
+
+def _rebuild(cls: type[PimcError], message: str, hint: str | None, where: str | None) -> PimcError:
+    return cls(message, hint=hint, where=where)
+
+
+class InputError(PimcError):
+    """What the user gave cannot be processed: a file, a model, a program."""
+
+
+class UsageError(PimcError):
+    """The command, an option or an argument was used wrongly."""
+
+    exit_code = 2
+
+
+class InternalError(PimcError):
+    """A broken promise inside pimc: a bug."""
+
+    exit_code = 3
+
+
+class TargetError(InputError):
+    """A target description is wrong, or a program does not fit the target."""
+
+
+class IsaError(InputError):
+    """An instruction, an assembly text or a binary is malformed."""
+
+
+class SimError(InputError):
+    """A program did something in the simulator that the hardware does not allow."""
+
+
+class RaceError(SimError):
+    """Two agents accessed the same memory with nothing that orders them."""
+
+
+class DeadlockError(SimError):
+    """Every running stream waits and no event is left that could wake one."""
+
+
+class OutOfRangeError(SimError):
+    """An access outside a memory."""
+
+
+class UninitialisedReadError(SimError):
+    """A read of memory that nothing has written."""
+
+
+class DramTimingError(SimError):
+    """A DRAM command violates the protocol or a timing constraint."""
