@@ -10,7 +10,9 @@ from __future__ import annotations
 from pimc.isa.spec import Field, Instruction, InstructionSet, Operand, OperandKind
 
 _OPCODE = Field("opcode", 58, 6)
-_MASK = Operand("mask", OperandKind.MASK, Field("mask", 54, 4), "pseudo-channels of the group, bit q for pseudo-channel q")
+_MASK = Operand(
+    "mask", OperandKind.MASK, Field("mask", 54, 4), "pseudo-channels of the group, bit q for pseudo-channel q"
+)
 _REG = Field("reg", 49, 5)
 _REG2 = Field("reg2", 44, 5)
 _IMM32 = Field("imm32", 0, 32)
@@ -43,12 +45,19 @@ def _command(
     return Instruction(mnemonic, unit, ((_OPCODE, code), *zeros), masked, latency, mnemonic, doc)
 
 
-_ROW = (_register("base", _REG, "register added to the row"), Operand("row", OperandKind.SIGNED, _OFFSET, "row offset"))
+_ROW = (
+    _register("base", _REG, "register added to the row"),
+    Operand("row", OperandKind.SIGNED, _OFFSET, "row offset"),
+)
 _BURST = (
     _imm("bank", 16, 4, "bank of the pseudo-channel"),
     _imm("column", 11, 5, "first column"),
     _imm("count", 5, 6, "columns of 32 bytes, within the row"),
-    _register("local", Field("local", 0, 5), "register with the local address in the tile's core; pseudo-channel q adds q * 32 * count"),
+    _register(
+        "local",
+        Field("local", 0, 5),
+        "register with the local address in the tile's core; pseudo-channel q adds q * 32 * count",
+    ),
 )
 
 HBM_ISA = InstructionSet(
@@ -58,22 +67,72 @@ HBM_ISA = InstructionSet(
     (
         _command(0, "nop", (), "control", "Nothing.", "control"),
         _command(1, "halt", (), "control", "End of the stream.", "control"),
-        _command(2, "set", (_register("rd", _REG, "result", True), Operand("imm", OperandKind.SIGNED, _IMM32, "value")),
-                 "control", "rd = imm.", "control"),
-        _command(3, "add", (_register("rd", _REG, "result", True), _register("rs", _REG2, "left"),
-                            Operand("imm", OperandKind.SIGNED, _IMM32, "right")), "control", "rd = rs + imm.", "control"),
-        _command(4, "loop", (_register("rs", _REG, "added to the count"), Operand("imm", OperandKind.SIGNED, _IMM32, "count")),
-                 "control", "Run the commands up to the matching endl rs + imm times (0 skips them; at most 8 deep).", "control"),
-        _command(5, "endl", (), "control", "End of the innermost loop.", "control"),
-        _command(6, "wait", (Operand("sem", OperandKind.SEMAPHORE, _REG, "semaphore of the controller"),
-                             _imm("count", 0, 16, "count")), "control",
-                 "Block until the semaphore >= count, then subtract count.", "control"),
-        _command(7, "sig", (Operand("sem", OperandKind.SEMAPHORE, _REG, "semaphore of the core"),), "control",
-                 "When every earlier command of this controller has completed, add 1 to the core's semaphore.", "control"),
-        _command(8, "addr", (_register("rd", _REG, "result", True), _register("rs", _REG2, "left"),
-                             _register("rt", Field("reg3", 39, 5), "right")), "control", "rd = rs + rt.", "control"),
         _command(
-            16, "wrgb",
+            2,
+            "set",
+            (_register("rd", _REG, "result", True), Operand("imm", OperandKind.SIGNED, _IMM32, "value")),
+            "control",
+            "rd = imm.",
+            "control",
+        ),
+        _command(
+            3,
+            "add",
+            (
+                _register("rd", _REG, "result", True),
+                _register("rs", _REG2, "left"),
+                Operand("imm", OperandKind.SIGNED, _IMM32, "right"),
+            ),
+            "control",
+            "rd = rs + imm.",
+            "control",
+        ),
+        _command(
+            4,
+            "loop",
+            (
+                _register("rs", _REG, "added to the count"),
+                Operand("imm", OperandKind.SIGNED, _IMM32, "count"),
+            ),
+            "control",
+            "Run the commands up to the matching endl rs + imm times (0 skips them; at most 8 deep).",
+            "control",
+        ),
+        _command(5, "endl", (), "control", "End of the innermost loop.", "control"),
+        _command(
+            6,
+            "wait",
+            (
+                Operand("sem", OperandKind.SEMAPHORE, Field("sem", 49, 4), "semaphore of the controller"),
+                _imm("count", 0, 16, "count"),
+            ),
+            "control",
+            "Block until the semaphore >= count, then subtract count.",
+            "control",
+        ),
+        _command(
+            7,
+            "sig",
+            (Operand("sem", OperandKind.SEMAPHORE, _REG, "semaphore of the core"),),
+            "control",
+            "When every earlier command of this controller has completed, add 1 to the core's semaphore.",
+            "control",
+        ),
+        _command(
+            8,
+            "addr",
+            (
+                _register("rd", _REG, "result", True),
+                _register("rs", _REG2, "left"),
+                _register("rt", Field("reg3", 39, 5), "right"),
+            ),
+            "control",
+            "rd = rs + rt.",
+            "control",
+        ),
+        _command(
+            16,
+            "wrgb",
             (
                 _register("base", _REG, "register added to the local address"),
                 _imm("address", 29, 20, "local byte address in the tile's core"),
@@ -86,7 +145,8 @@ HBM_ISA = InstructionSet(
         ),
         _command(17, "act", _ROW, "activate", "Ganged activation of row base + row in all banks."),
         _command(
-            18, "mac",
+            18,
+            "mac",
             (
                 _imm("column", 24, 5, "first column of the open rows"),
                 _imm("buffer", 19, 5, "first column of the global buffer"),
@@ -99,7 +159,8 @@ HBM_ISA = InstructionSet(
         ),
         _command(19, "pre", (), "precharge", "Precharge all banks."),
         _command(
-            20, "rdres",
+            20,
+            "rdres",
             (
                 _register("base", _REG, "register added to the local address"),
                 _imm("address", 29, 20, "local byte address in the tile's core"),

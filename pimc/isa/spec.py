@@ -7,8 +7,14 @@ IR dialect and the simulator's dispatch derive.  Adding an instruction is one :c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
+from types import MappingProxyType
+
+#: The most operands an instruction may have: the second dimension of decoded operand arrays.
+MAX_OPERANDS = 8
 
 
 class OperandKind(Enum):
@@ -41,7 +47,7 @@ class Field:
 class Operand:
     """One assembly operand: its name, kind, the field that holds it, and what it means (``doc``).
 
-    ``reads``/``writes`` say whether a REGISTER operand is read or written by the instruction.
+    ``writes``: the instruction writes this REGISTER operand (and does not read it); the other ones it reads.
     """
 
     name: str
@@ -49,6 +55,21 @@ class Operand:
     field: Field
     doc: str
     writes: bool = False
+
+    @property
+    def signed(self) -> bool:
+        """Whether the field holds a two's-complement number."""
+        return self.kind in (OperandKind.SIGNED, OperandKind.LABEL)
+
+    @property
+    def minimum(self) -> int:
+        """The least value the operand takes."""
+        return -(1 << (self.field.width - 1)) if self.signed else 0
+
+    @property
+    def maximum(self) -> int:
+        """The greatest value the operand takes."""
+        return (1 << (self.field.width - self.signed)) - 1
 
 
 @dataclass(frozen=True)
@@ -79,12 +100,12 @@ class Instruction:
         return sum(field.mask for field, _ in self.fixed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InstructionSet:
     """A complete instruction set of fixed-width words.
 
-    Raises ``ValueError`` at construction where two instructions overlap, a field leaves the word, or two fields of one
-    instruction share a bit: a table with such a conflict must never load.
+    Raises ``ValueError`` at construction where two instructions overlap, a field leaves the word, two fields of one
+    instruction share a bit, or a bit is neither fixed nor an operand's: a table with such a conflict must never load.
     """
 
     name: str
@@ -107,13 +128,32 @@ class InstructionSet:
 
     def _check_bits(self, instruction: Instruction) -> None:
         used = 0
-        fields = [field for field, _ in instruction.fixed] + [operand.field for operand in instruction.operands]
+        fields = [field for field, _ in instruction.fixed] + [
+            operand.field for operand in instruction.operands
+        ]
         for field in fields:
             if field.low < 0 or field.low + field.width > self.word_bits:
                 raise ValueError(f"{self.name}: {instruction.mnemonic}: field {field.name} leaves the word")
             if used & field.mask:
                 raise ValueError(f"{self.name}: {instruction.mnemonic}: field {field.name} overlaps another")
             used |= field.mask
+        for field, value in instruction.fixed:
+            if value & ~((1 << field.width) - 1):
+                raise ValueError(
+                    f"{self.name}: {instruction.mnemonic}: {value} does not fit field {field.name}"
+                )
+        free = ((1 << self.word_bits) - 1) & ~used
+        if free:
+            raise ValueError(
+                f"{self.name}: {instruction.mnemonic}: bits {free:#x} are neither fixed nor an operand"
+            )
+        if len(instruction.operands) > MAX_OPERANDS:
+            raise ValueError(f"{self.name}: {instruction.mnemonic} has more than {MAX_OPERANDS} operands")
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """The position of every mnemonic in ``instructions``: the number decoded programs call it by."""
+        return MappingProxyType({instruction.mnemonic: i for i, instruction in enumerate(self.instructions)})
 
     def by_mnemonic(self) -> dict[str, Instruction]:
         """Every instruction by its mnemonic."""

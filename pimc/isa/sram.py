@@ -16,6 +16,9 @@ _RS2 = Field("rs2", 11, 5)
 _RS3 = Field("rs3", 6, 5)
 _FUNCT = Field("funct", 0, 6)
 _IMM = Field("imm16", 0, 16)
+_SHIFT = Field("shift", 0, 5)
+_SEMAPHORE = Field("sem", 0, 5)
+_CONFIG = Field("config", 21, 4)
 
 #: Configuration registers, by name, with the number ``cfg`` takes and what they hold.
 CONFIG_REGISTERS: dict[str, tuple[int, str]] = {
@@ -51,6 +54,9 @@ _ZERO_RS1 = (_RS1, 0)
 _ZERO_RS2 = (_RS2, 0)
 _ZERO_RS3 = (_RS3, 0)
 _ZERO_IMM = (_IMM, 0)
+_ZERO_SHIFT = (Field("zero5", 5, 11), 0)
+_ZERO_SEMAPHORE = (Field("zero5", 5, 1), 0)
+_ZERO_CONFIG = (Field("zero25", 25, 1), 0)
 
 
 def _scalar_rrr(funct: int, mnemonic: str, doc: str) -> Instruction:
@@ -58,7 +64,11 @@ def _scalar_rrr(funct: int, mnemonic: str, doc: str) -> Instruction:
         mnemonic,
         "scu",
         (*_op(1, funct), _ZERO_RS3),
-        (_register("rd", _RD, "result", True), _register("rs1", _RS1, "left"), _register("rs2", _RS2, "right")),
+        (
+            _register("rd", _RD, "result", True),
+            _register("rs1", _RS1, "left"),
+            _register("rs2", _RS2, "right"),
+        ),
         "scalar",
         f"scalar_{mnemonic}",
         doc,
@@ -74,6 +84,22 @@ def _scalar_rri(code: int, mnemonic: str, kind: OperandKind, doc: str) -> Instru
             _register("rd", _RD, "result", True),
             _register("rs1", _RS1, "left"),
             Operand("imm", kind, _IMM, "right"),
+        ),
+        "scalar",
+        f"scalar_{mnemonic}",
+        doc,
+    )
+
+
+def _shift_imm(code: int, mnemonic: str, doc: str) -> Instruction:
+    return Instruction(
+        mnemonic,
+        "scu",
+        (*_op(code), _ZERO_SHIFT),
+        (
+            _register("rd", _RD, "result", True),
+            _register("rs1", _RS1, "left"),
+            Operand("imm", OperandKind.UNSIGNED, _SHIFT, "bits"),
         ),
         "scalar",
         f"scalar_{mnemonic}",
@@ -116,9 +142,9 @@ _SCALAR = (
     _scalar_rri(2, "addi", OperandKind.SIGNED, "rd = rs1 + imm, modulo 2^32."),
     _scalar_rri(3, "ori", OperandKind.UNSIGNED, "rd = rs1 | imm, imm zero-extended."),
     _scalar_rri(4, "andi", OperandKind.UNSIGNED, "rd = rs1 & imm, imm zero-extended."),
-    _scalar_rri(5, "slli", OperandKind.UNSIGNED, "rd = rs1 << imm (imm < 32)."),
-    _scalar_rri(6, "srli", OperandKind.UNSIGNED, "Logical right shift by imm (imm < 32)."),
-    _scalar_rri(7, "srai", OperandKind.UNSIGNED, "Arithmetic right shift by imm (imm < 32)."),
+    _shift_imm(5, "slli", "rd = rs1 << imm (imm < 32)."),
+    _shift_imm(6, "srli", "Logical right shift by imm (imm < 32)."),
+    _shift_imm(7, "srai", "Arithmetic right shift by imm (imm < 32)."),
     Instruction(
         "lui",
         "scu",
@@ -157,9 +183,9 @@ _SCALAR = (
     Instruction(
         "cfg",
         "scu",
-        (*_op(12), _ZERO_IMM),
+        (*_op(12), _ZERO_CONFIG, _ZERO_IMM),
         (
-            Operand("config", OperandKind.CONFIG, _RD, "configuration register"),
+            Operand("config", OperandKind.CONFIG, _CONFIG, "configuration register"),
             _register("rs1", _RS1, "value"),
         ),
         "scalar",
@@ -169,7 +195,9 @@ _SCALAR = (
 )
 
 _CONTROL = (
-    Instruction("nop", "scu", (*_op(0, 0), _ZERO_RD, _ZERO_RS1, _ZERO_RS2, _ZERO_RS3), (), "scalar", "nop", "Nothing."),
+    Instruction(
+        "nop", "scu", (*_op(0, 0), _ZERO_RD, _ZERO_RS1, _ZERO_RS2, _ZERO_RS3), (), "scalar", "nop", "Nothing."
+    ),
     Instruction(
         "halt",
         "scu",
@@ -228,7 +256,9 @@ def _vv(funct: int, mnemonic: str, doc: str) -> list[Instruction]:
         _register("n", _RS3, "elements"),
     )
     return [
-        Instruction(f"{mnemonic}.{t}", "vcu", _op(20, funct | bit), operands, "vector", f"{mnemonic}_{t}", doc)
+        Instruction(
+            f"{mnemonic}.{t}", "vcu", _op(20, funct | bit), operands, "vector", f"{mnemonic}_{t}", doc
+        )
         for t, bit in (("h", 0), ("f", 32))
     ]
 
@@ -241,7 +271,9 @@ def _vs(funct: int, mnemonic: str, doc: str) -> list[Instruction]:
         _register("n", _RS3, "elements"),
     )
     return [
-        Instruction(f"{mnemonic}.{t}", "vcu", _op(21, funct | bit), operands, "vector", f"{mnemonic}_{t}", doc)
+        Instruction(
+            f"{mnemonic}.{t}", "vcu", _op(21, funct | bit), operands, "vector", f"{mnemonic}_{t}", doc
+        )
         for t, bit in (("h", 0), ("f", 32))
     ]
 
@@ -254,7 +286,13 @@ def _vu(funct: int, mnemonic: str, doc: str, latency: str = "vector_special") ->
     )
     return [
         Instruction(
-            f"{mnemonic}.{t}", "vcu", (*_op(22, funct | bit), _ZERO_RS2), operands, latency, f"{mnemonic}_{t}", doc
+            f"{mnemonic}.{t}",
+            "vcu",
+            (*_op(22, funct | bit), _ZERO_RS2),
+            operands,
+            latency,
+            f"{mnemonic}_{t}",
+            doc,
         )
         for t, bit in (("h", 0), ("f", 32))
     ]
@@ -417,7 +455,11 @@ _TENSOR = (
             ("rows", "cols", "depth", "stride_a", "stride_b"),
         )
         for funct, mnemonic, doc in (
-            (0, "tmm.nk", "acc[m][n] += sum_k A[m][k] * B[n][k] (B stored cols x depth, as a linear layer's weight)."),
+            (
+                0,
+                "tmm.nk",
+                "acc[m][n] += sum_k A[m][k] * B[n][k] (B stored cols x depth, as a linear layer's weight).",
+            ),
             (1, "tmm.kn", "acc[m][n] += sum_k A[m][k] * B[k][n] (B stored depth x cols)."),
             (2, "tmmc.nk", "As tmm.nk, clearing the accumulators first."),
             (3, "tmmc.kn", "As tmm.kn, clearing the accumulators first."),
@@ -452,7 +494,7 @@ _TRANSFER = (
     Instruction(
         "hwr",
         "xfer",
-        (*_op(27, 1), _ZERO_RD, _ZERO_RS3),
+        (*_op(27, 1), _ZERO_RS3),
         (
             _register("src", _RS1, "local address"),
             _register("dst", _RD, "linear HBM address in the tile (32-aligned)"),
@@ -494,7 +536,7 @@ _TRANSFER = (
 )
 
 
-def _message(funct: int, mnemonic: str, multicast: bool, strided: bool) -> Instruction:
+def _message(code: int, mnemonic: str, multicast: bool, strided: bool) -> Instruction:
     config: tuple[str, ...] = ("group_base", "group_size") if multicast else ()
     if strided:
         config += ("message_rows", "message_src_stride", "message_dst_stride")
@@ -505,12 +547,12 @@ def _message(funct: int, mnemonic: str, multicast: bool, strided: bool) -> Instr
         _register("src", _RS1, "local address here"),
         _register("n", _RS2, "bytes (a multiple of 2; a row of a strided message)"),
     ]
-    fixed: tuple[tuple[Field, int], ...] = _op(funct)
+    fixed: tuple[tuple[Field, int], ...] = (*_op(code), _ZERO_SEMAPHORE)
     if multicast:
         fixed += (_ZERO_RS3,)
     else:
         operands.append(_register("core", _RS3, "receiving core"))
-    operands.append(Operand("sem", OperandKind.SEMAPHORE, _FUNCT, "semaphore of the receiver"))
+    operands.append(Operand("sem", OperandKind.SEMAPHORE, _SEMAPHORE, "semaphore of the receiver"))
     return Instruction(
         mnemonic,
         "noc",
@@ -530,4 +572,6 @@ _NOC = (
     _message(35, "nmcast2", True, True),
 )
 
-SRAM_ISA = InstructionSet("sram", 32, "r", (*_CONTROL, *_SCALAR, *_VECTOR, *_PIM, *_TENSOR, *_TRANSFER, *_NOC))
+SRAM_ISA = InstructionSet(
+    "sram", 32, "r", (*_CONTROL, *_SCALAR, *_VECTOR, *_PIM, *_TENSOR, *_TRANSFER, *_NOC)
+)
