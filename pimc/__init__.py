@@ -1,0 +1,46 @@
+"""pimc: a compiler and an instruction-level simulator for processing-in-memory hardware.
+
+The public interface is small and loaded on first use, so that ``import pimc`` costs nothing::
+
+    exe = pimc.compile("path/to/model", target="hpim")
+    exe.save("model.pimx")
+    exe = pimc.load("model.pimx")
+    print(exe.generate("What is the capital of France?", chat=True).text)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pimc.diagnostics import PimcError as PimcError
+    from pimc.driver.api import compile as compile  # the public name
+    from pimc.driver.api import load as load
+    from pimc.runtime import Executable as Executable
+    from pimc.runtime import Generation as Generation
+
+__version__ = "0.1.0"
+__all__ = ["Executable", "Generation", "PimcError", "__version__", "compile", "load"]
+
+_HOMES = {
+    "Executable": "pimc.runtime",
+    "Generation": "pimc.runtime",
+    "PimcError": "pimc.diagnostics",
+    "compile": "pimc.driver.api",
+    "load": "pimc.driver.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pimc' has no attribute '{name}'")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

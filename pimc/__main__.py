@@ -1,0 +1,5 @@
+"""``python -m pimc`` is ``pimc``."""
+
+from pimc.cli.main import entry_point
+
+entry_point()

@@ -1,0 +1,232 @@
+"""The command line's grammar: every command and option, and nothing that takes time to import."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Callable
+from typing import NoReturn
+
+from pimc.diagnostics import UsageError
+
+_DESCRIPTION = "Compile transformer models for processing-in-memory hardware and run them on its simulator."
+_EPILOG = (
+    "`pimc COMMAND --help` explains a command. Exit codes: 0 done, 1 bad input, 2 wrong use, 3 a bug in pimc."
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are :class:`UsageError` with a hint, not a usage page and an exit."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # argparse's own long signature
+
+    def error(self, message: str) -> NoReturn:
+        """Report ``message`` as a usage error of this (sub)command."""
+        raise UsageError(message, hint=f"see `{self.prog} --help`")
+
+    def option_strings(self) -> list[str]:
+        """All options that this parser knows, such as ``--target``."""
+        return [text for action in self._actions for text in action.option_strings]
+
+
+def positive(text: str) -> int:
+    """An argument that is a whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return value
+
+
+def key_value(text: str) -> tuple[str, str]:
+    """An argument of the form ``KEY=VALUE``."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form KEY=VALUE")
+    return key.strip(), value.strip()
+
+
+def _add_target(parser: Parser, *, default: str | None = "hpim") -> None:
+    group = parser.add_argument_group("target")
+    choice = group.add_mutually_exclusive_group()
+    choice.add_argument("--target", metavar="NAME", default=default, help="a bundled target (default: hpim)")
+    choice.add_argument("--target-file", metavar="FILE", help="a target description of your own (TOML)")
+    group.add_argument(
+        "--set", metavar="KEY=VALUE", type=key_value, action="append", default=[], dest="overrides",
+        help="override one key of the target, such as hbm.timing.tFAW=20 (may be repeated)",
+    )  # fmt: skip
+
+
+def _add_passes(parser: Parser) -> None:
+    group = parser.add_argument_group("passes")
+    group.add_argument(
+        "--plugin", metavar="FILE_OR_MODULE", action="append", default=[], dest="plugins",
+        help="a Python file or module with passes of your own (may be repeated)",
+    )  # fmt: skip
+    group.add_argument(
+        "--print-ir-after", metavar="PASS", action="append", default=[],
+        help="print the IR to stderr after this pass (may be repeated)",
+    )  # fmt: skip
+    group.add_argument(
+        "--print-ir-after-all", action="store_true", help="print the IR to stderr after every pass"
+    )
+    group.add_argument(
+        "--time-passes", action="store_true", help="print a table of the time a pass to stderr"
+    )
+    group.add_argument("--verify-each", action="store_true", help="verify the IR after every pass")
+
+
+def _add_json(parser: Parser) -> None:
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object on stdout and nothing else"
+    )
+
+
+def _compile(parser: Parser) -> None:
+    parser.add_argument("source", metavar="SRC", help="a Hugging Face model folder or a GGUF file")
+    parser.add_argument("-o", "--output", metavar="OUT.pimx", help="the binary to write")
+    _add_target(parser)
+    parser.add_argument("--max-seq", metavar="N", type=positive, help="longest sequence, prompt included")
+    parser.add_argument(
+        "--prefill-chunk", metavar="N", type=positive, help="prompt tokens processed at a time"
+    )
+    parser.add_argument(
+        "--dump-ir", metavar="DIR", help="write one numbered .mlir file a pass into this folder"
+    )
+    parser.add_argument(
+        "-p", "--pipeline", metavar="PIPELINE",
+        help="the whole pipeline, or edits of the default one with '...': '...,place,my-pass,...' inserts,"
+        " '...,place{policy=paper},...' sets an option, '...,annotate,partition,...' drops what lies between",
+    )  # fmt: skip
+    _add_passes(parser)
+    parser.add_argument(
+        "--explain", metavar="OP",
+        help="say why this operation (a name or part of a source location) landed where it did; writes nothing",
+    )  # fmt: skip
+    _add_json(parser)
+
+
+def _generate(parser: Parser) -> None:
+    parser.add_argument("program", metavar="OUT.pimx", help="a compiled language model")
+    parser.add_argument("--prompt", metavar="TEXT", required=True, help="what to continue or to answer")
+    parser.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
+    parser.add_argument("--max-new-tokens", metavar="N", type=positive, default=64, help="(default: 64)")
+    _add_target(parser, default=None)
+    _add_json(parser)
+
+
+def _run(parser: Parser) -> None:
+    parser.add_argument("program", metavar="OUT.pimx", help="a compiled program")
+    parser.add_argument("--entry", metavar="NAME", help="entry point (may be left out if there is only one)")
+    parser.add_argument("--inputs", metavar="IN.npz", help="arrays by input name")
+    parser.add_argument("--outputs", metavar="OUT.npz", help="where to write the arrays by output name")
+    parser.add_argument("--timing-only", action="store_true", help="simulate the time without the data")
+    _add_target(parser, default=None)
+    _add_json(parser)
+
+
+def _disasm(parser: Parser) -> None:
+    parser.add_argument("program", metavar="OUT.pimx", help="a compiled program")
+    parser.add_argument("--stream", metavar="NAME", help="one stream only, such as decode/core/0")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write here instead of to stdout")
+
+
+def _asm(parser: Parser) -> None:
+    parser.add_argument("source", metavar="FILE", help="assembly text, as `pimc disasm` prints it")
+    parser.add_argument("-o", "--output", metavar="OUT.pimx", required=True, help="the binary to write")
+
+
+def _opt(parser: Parser) -> None:
+    parser.add_argument("source", metavar="FILE", help="an IR dump (.mlir), or - for stdin")
+    parser.add_argument(
+        "-p", "--pipeline", metavar="PIPELINE", help="passes, such as 'annotate,place{policy=paper}'"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="write here instead of to stdout")
+    parser.add_argument(
+        "--list-passes", action="store_true", help="list the passes with their options, and stop"
+    )
+    _add_target(parser)
+    _add_passes(parser)
+
+
+def _targets(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a target to show, or a TOML file")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", type=key_value, action="append", default=[], dest="overrides",
+        help="override one key (may be repeated)",
+    )  # fmt: skip
+    _add_json(parser)
+
+
+def _demo(parser: Parser) -> None:
+    parser.add_argument(
+        "--prompt", metavar="TEXT", default="What is the capital of France?", help="ask something else"
+    )
+    parser.add_argument("--max-new-tokens", metavar="N", type=positive, default=64, help="(default: 64)")
+    parser.add_argument(
+        "--no-cache", action="store_true", help="compile again even if a compiled binary is cached"
+    )
+    parser.add_argument(
+        "--no-install", action="store_true", help="fetch nothing; fail if something is missing"
+    )
+
+
+_Command = tuple[str, Callable[[Parser], None]]
+
+COMMANDS: dict[str, _Command] = {
+    "compile": ("compile a model to a binary", _compile),
+    "generate": ("generate text with a compiled language model", _generate),
+    "run": ("execute a binary on arrays", _run),
+    "disasm": ("binary to assembly text", _disasm),
+    "asm": ("assembly text to binary", _asm),
+    "opt": ("run passes on an IR dump", _opt),
+    "targets": ("list the targets, or show one", _targets),
+    "demo": ("fetch, compile and ask a small language model", _demo),
+}
+
+
+def build_parser() -> tuple[Parser, dict[str, Parser]]:
+    """The parser of the whole command line, and the parsers of the commands by name."""
+    from pimc import __version__
+
+    top = Parser(prog="pimc", description=_DESCRIPTION, epilog=_EPILOG)
+    top.add_argument("--version", action="version", version=f"pimc {__version__}")
+    top.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    parsers: dict[str, Parser] = {}
+    for name, (summary, declare) in COMMANDS.items():
+        parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        declare(parser)
+        parsers[name] = parser
+    return top, parsers
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Parse the command line.
+
+    Raises:
+        UsageError: anything wrong with it, with a hint (a close option, the help of the command).
+        SystemExit: after ``--help`` or ``--version``.
+    """
+    command = next((word for word in argv if not word.startswith("-")), None)
+    if command is not None and command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean `pimc {near[0]}`?" if near else f"commands: {', '.join(COMMANDS)}"
+        raise UsageError(f"unknown command '{command}'", hint=hint)
+    top, parsers = build_parser()
+    arguments, unknown = top.parse_known_args(argv)
+    if arguments.command is None and not unknown:
+        raise UsageError("no command given", hint=f"commands: {', '.join(COMMANDS)}; see `pimc --help`")
+    if unknown:
+        parser = parsers.get(arguments.command, top)
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], parser.option_strings(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"see `{parser.prog} --help`"
+        kind = "option" if unknown[0].startswith("-") else "argument"
+        raise UsageError(f"unknown {kind} '{unknown[0]}'", hint=hint)
+    return arguments
