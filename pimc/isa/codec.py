@@ -1,7 +1,9 @@
-"""Instruction words <-> (instruction, operands), one at a time or a whole stream at once, derived from the tables.
+"""Instruction words <-> (instruction, operands), one at a time or a whole stream at once, derived from the
+tables.
 
-Decoding is strict: a word decodes only if encoding the result gives the same word back, so every bit is either fixed by
-the table or belongs to an operand.  Operand values are in assembly order; SIGNED and LABEL operands are sign-extended.
+Decoding is strict: a word decodes only if encoding the result gives the same word back, so every bit is
+either fixed by the table or belongs to an operand.  Operand values are in assembly order; SIGNED and LABEL
+operands are sign-extended.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ def word_dtype(isa: InstructionSet) -> np.dtype[np.unsignedinteger]:
 
 @lru_cache(maxsize=16)
 def _groups(isa: InstructionSet) -> tuple[int, dict[int, tuple[int, ...]]]:
-    """Bits fixed in every instruction (the opcode), and the instructions (by position) for each value of them."""
+    """Bits fixed in every instruction (the opcode), and the instructions (by position) for each value of
+    them."""
     common = (1 << isa.word_bits) - 1
     for instruction in isa.instructions:
         common &= instruction.match_mask
@@ -62,7 +65,8 @@ def _range_error(
 def encode(isa: InstructionSet, mnemonic: str, operands: Sequence[int]) -> int:
     """The word of one instruction.
 
-    Raises :class:`IsaError` for an unknown mnemonic, a wrong number of operands, or an operand out of its range.
+    Raises :class:`IsaError` for an unknown mnemonic, a wrong number of operands, or an operand out of its
+    range.
     """
     index = isa.index.get(mnemonic)
     if index is None:
@@ -97,8 +101,8 @@ def decode(isa: InstructionSet, word: int) -> tuple[Instruction, tuple[int, ...]
 def decode_words(isa: InstructionSet, words: Words, *, where: str | None = None) -> DecodedProgram:
     """Decode a stream: ``words`` is unsigned[n] of the set's width.
 
-    Raises :class:`IsaError` with the index and value of the first word that is not an instruction; ``where`` names the
-    stream in it.
+    Raises :class:`IsaError` with the index and value of the first word that is not an instruction;
+    ``where`` names the stream in it.
     """
     if words.dtype != word_dtype(isa) or words.ndim != 1:
         raise IsaError(
@@ -128,8 +132,8 @@ def decode_words(isa: InstructionSet, words: Words, *, where: str | None = None)
 def encode_words(isa: InstructionSet, op: NDArray[np.integer], operands: NDArray[np.integer]) -> Words:
     """Encode a stream, the inverse of :func:`decode_words`: op[n], operands[n, MAX_OPERANDS] -> words[n].
 
-    Raises :class:`IsaError` with the index of the first bad entry: an unknown ``op``, an operand out of range, or a
-    value other than 0 in a column that the instruction does not have.
+    Raises :class:`IsaError` with the index of the first bad entry: an unknown ``op``, an operand out of
+    range, or a value other than 0 in a column that the instruction does not have.
     """
     if operands.shape != (len(op), MAX_OPERANDS):
         raise IsaError(f"operands must have the shape ({len(op)}, {MAX_OPERANDS}), not {operands.shape}")

@@ -1,8 +1,9 @@
 """The HBM-PIM controllers' 64-bit command set, after Newton (GWRITE, G_ACT, COMP, READRES) and GDDR6-AiM.
 
-Each pseudo-channel controller of a group runs the group's stream; a command with the controller's bit clear in
-``mask`` is skipped by it.  The controller expands a command to DRAM commands that obey the timing constraints of the
-target.  ``h`` registers are 32-bit scalars of the controller; a core sets them with ``hset``.
+Each pseudo-channel controller of a group runs the group's stream; a command with the controller's bit clear
+in ``mask`` is skipped by it.  The controller expands a command to DRAM commands that obey the timing
+constraints of the target.  ``h`` registers are 32-bit scalars of the controller; a core sets them with
+``hset``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def _register(name: str, field: Field, doc: str, writes: bool = False) -> Operan
 
 
 def _command(
-    code: int, mnemonic: str, operands: tuple[Operand, ...], latency: str, doc: str, unit: str = "dram"
+    code: int, mnemonic: str, operands: tuple[Operand, ...], latency: str, doc: str, *, unit: str = "dram"
 ) -> Instruction:
     masked = operands if unit == "control" else (_MASK, *operands)
     used = _OPCODE.mask | sum(operand.field.mask for operand in masked)
@@ -65,15 +66,15 @@ HBM_ISA = InstructionSet(
     64,
     "h",
     (
-        _command(0, "nop", (), "control", "Nothing.", "control"),
-        _command(1, "halt", (), "control", "End of the stream.", "control"),
+        _command(0, "nop", (), "control", "Nothing.", unit="control"),
+        _command(1, "halt", (), "control", "End of the stream.", unit="control"),
         _command(
             2,
             "set",
             (_register("rd", _REG, "result", True), Operand("imm", OperandKind.SIGNED, _IMM32, "value")),
             "control",
             "rd = imm.",
-            "control",
+            unit="control",
         ),
         _command(
             3,
@@ -85,7 +86,7 @@ HBM_ISA = InstructionSet(
             ),
             "control",
             "rd = rs + imm.",
-            "control",
+            unit="control",
         ),
         _command(
             4,
@@ -96,9 +97,9 @@ HBM_ISA = InstructionSet(
             ),
             "control",
             "Run the commands up to the matching endl rs + imm times (0 skips them; at most 8 deep).",
-            "control",
+            unit="control",
         ),
-        _command(5, "endl", (), "control", "End of the innermost loop.", "control"),
+        _command(5, "endl", (), "control", "End of the innermost loop.", unit="control"),
         _command(
             6,
             "wait",
@@ -108,7 +109,7 @@ HBM_ISA = InstructionSet(
             ),
             "control",
             "Block until the semaphore >= count, then subtract count.",
-            "control",
+            unit="control",
         ),
         _command(
             7,
@@ -116,7 +117,7 @@ HBM_ISA = InstructionSet(
             (Operand("sem", OperandKind.SEMAPHORE, _REG, "semaphore of the core"),),
             "control",
             "When every earlier command of this controller has completed, add 1 to the core's semaphore.",
-            "control",
+            unit="control",
         ),
         _command(
             8,
@@ -128,7 +129,7 @@ HBM_ISA = InstructionSet(
             ),
             "control",
             "rd = rs + rt.",
-            "control",
+            unit="control",
         ),
         _command(
             16,
@@ -141,7 +142,8 @@ HBM_ISA = InstructionSet(
                 _imm("stride", 0, 18, "bytes between the sources of consecutive pseudo-channels"),
             ),
             "global_buffer_write",
-            "Global buffer[column : column + count] of pseudo-channel q = local memory at base + address + q * stride.",
+            "Global buffer[column : column + count] of pseudo-channel q = "
+            "local memory at base + address + q * stride.",
         ),
         _command(17, "act", _ROW, "activate", "Ganged activation of row base + row in all banks."),
         _command(
@@ -155,7 +157,8 @@ HBM_ISA = InstructionSet(
                 _imm("clear", 6, 1, "1: the result register starts from zero"),
             ),
             "mac",
-            "In every bank: result (+)= sum over the columns of open row . global buffer (16 products a column).",
+            "In every bank: result (+)= sum over the columns of open row . global buffer "
+            "(16 products a column).",
         ),
         _command(19, "pre", (), "precharge", "Precharge all banks."),
         _command(
@@ -168,8 +171,8 @@ HBM_ISA = InstructionSet(
                 _imm("count", 17, 6, "result registers"),
             ),
             "read_results",
-            "Local f32[(i * P + q) * 16 + bank] at base + address = result register (result + i) of that bank, for i < count; P is the "
-            "number of set bits of mask and q this controller's rank among them.",
+            "Local f32[(i * P + q) * 16 + bank] at base + address = result register (result + i) of that "
+            "bank, for i < count; P is the number of set bits of mask and q this controller's rank among them.",
         ),
         _command(21, "rd", (*_ROW, *_BURST), "read", "Read columns of one bank's row to local memory."),
         _command(22, "wr", (*_ROW, *_BURST), "write", "Write columns of one bank's row from local memory."),

@@ -1,8 +1,9 @@
 """What an instruction is, as data: fields, operands, instructions, instruction sets.
 
-One :class:`InstructionSet` is the single source from which the encoder, decoder, assembler, disassembler, reference page,
-IR dialect and the simulator's dispatch derive.  Adding an instruction is one :class:`Instruction` entry in a table
-(``sram.py`` or ``hbm.py``) and one semantic function in ``pimc.runtime_sim``.
+One :class:`InstructionSet` is the single source from which the encoder, decoder, assembler, disassembler,
+reference page, IR dialect and the simulator's dispatch derive.  Adding an instruction is one
+:class:`Instruction` entry in a table (``sram.py`` or ``hbm.py``) and one semantic function in
+``pimc.runtime_sim``.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ class Operand:
 class Instruction:
     """One instruction: mnemonic, unit, fixed bits, operands in assembly order, timing and meaning by name.
 
-    ``latency`` names a latency model of the target (``[core.latency]`` or the DRAM timing table), ``config`` the
-    configuration registers read, by name (see ``CONFIG_REGISTERS``).
+    ``latency`` names a latency model of the target (``[core.latency]`` or the DRAM timing table),
+    ``config`` the configuration registers read, by name (see ``CONFIG_REGISTERS``).
     """
 
     mnemonic: str
@@ -104,8 +105,9 @@ class Instruction:
 class InstructionSet:
     """A complete instruction set of fixed-width words.
 
-    Raises ``ValueError`` at construction where two instructions overlap, a field leaves the word, two fields of one
-    instruction share a bit, or a bit is neither fixed nor an operand's: a table with such a conflict must never load.
+    Raises ``ValueError`` at construction where two instructions overlap, a field leaves the word, two
+    fields of one instruction share a bit, or a bit is neither fixed nor an operand's: a table with such a
+    conflict must never load.
     """
 
     name: str

@@ -1,0 +1,58 @@
+"""Fields, fixed bits and configuration registers that the SRAM-PIM core's instruction tables share."""
+
+from __future__ import annotations
+
+from pimc.isa.spec import Field, Operand, OperandKind
+
+OPCODE = Field("opcode", 26, 6)
+RD = Field("rd", 21, 5)
+RS1 = Field("rs1", 16, 5)
+RS2 = Field("rs2", 11, 5)
+RS3 = Field("rs3", 6, 5)
+FUNCT = Field("funct", 0, 6)
+IMM = Field("imm16", 0, 16)
+SHIFT = Field("shift", 0, 5)
+SEMAPHORE = Field("sem", 0, 5)
+CONFIG = Field("config", 21, 4)
+CONTROLLER_SEMAPHORE = Field("controller_sem", 21, 4)
+
+#: Configuration registers, by name, with the number ``cfg`` takes and what they hold.
+CONFIG_REGISTERS: dict[str, tuple[int, str]] = {
+    "head_dim": (0, "elements a head, for vrope"),
+    "rows": (1, "rows of a strided operation: vwsum (rows summed), trans (source rows), tmm/twb (M)"),
+    "cols": (2, "columns of a strided operation: trans (source columns), tmm/twb (N)"),
+    "depth": (3, "K of tmm; active lanes of pimld and pimmv (<= 128)"),
+    "stride_a": (4, "bytes between source rows: vwsum, trans, pimld; between rows of A for tmm"),
+    "stride_b": (5, "bytes between rows of B for tmm; between destination rows of trans"),
+    "stride_c": (6, "bytes between rows of C for twb"),
+    "lane": (7, "first lane that pimld writes"),
+    "parts": (8, "partial sums a result that vredp adds"),
+    "group_base": (9, "first core of a multicast group"),
+    "group_size": (10, "cores of a multicast group"),
+    "pch_mask": (11, "pseudo-channels of the tile that hrdb reads, bit q for pseudo-channel q"),
+    "pch_stride": (12, "bytes in local memory between the pieces of consecutive pseudo-channels, hrdb"),
+    "message_rows": (13, "rows of a strided message (nsend2, nmcast2)"),
+    "message_src_stride": (14, "bytes between the rows of a strided message at the sender"),
+    "message_dst_stride": (15, "bytes between the rows of a strided message at the receiver"),
+}
+
+
+def register(name: str, field: Field, doc: str, writes: bool = False) -> Operand:
+    """A scalar register operand."""
+    return Operand(name, OperandKind.REGISTER, field, doc, writes)
+
+
+def op(code: int, funct: int | None = None) -> tuple[tuple[Field, int], ...]:
+    """The fixed opcode, and the fixed function code where the class has one."""
+    return ((OPCODE, code),) if funct is None else ((OPCODE, code), (FUNCT, funct))
+
+
+ZERO_RD = (RD, 0)
+ZERO_RS1 = (RS1, 0)
+ZERO_RS2 = (RS2, 0)
+ZERO_RS3 = (RS3, 0)
+ZERO_IMM = (IMM, 0)
+ZERO_SHIFT = (Field("zero5", 5, 11), 0)
+ZERO_SEMAPHORE = (Field("zero5", 5, 1), 0)
+ZERO_CONFIG = (Field("zero25", 25, 1), 0)
+ZERO_CONTROLLER_SEMAPHORE = (Field("zero25", 25, 1), 0)
