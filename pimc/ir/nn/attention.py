@@ -1,0 +1,316 @@
+"""Attention over the KV cache, attention without a cache, rotary embedding, and the cache write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from typing_extensions import override
+from xdsl.dialects.builtin import (
+    BoolAttr,
+    Float32Type,
+    FloatAttr,
+    IndexType,
+    SymbolRefAttr,
+    TensorType,
+    f32,
+)
+from xdsl.dialects.ml_program import GlobalOp
+from xdsl.ir import Attribute, Operation
+from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, prop_def, result_def, traits_def
+from xdsl.traits import MemoryReadEffect, MemoryWriteEffect, Pure, SymbolTable
+from xdsl.utils.exceptions import VerifyException
+
+from pimc.ir.nn.base import (
+    Cost,
+    IntegerAttrI64,
+    NnOp,
+    OpClass,
+    Tensor,
+    Value,
+    as_tensor,
+    broadcast_shapes,
+    check,
+    check_float,
+    check_position,
+    check_same_element,
+    check_shape,
+    construct,
+    element_bytes,
+    elements,
+    integer,
+    tensor_bytes,
+    tensor_of,
+)
+
+
+def cache_type(op: Operation, symbol: SymbolRefAttr) -> Tensor | None:
+    """Type of the ``ml_program.global`` that ``symbol`` names; None while ``op`` is in no module.
+
+    Raises VerifyException where the module has no such mutable global.
+    """
+    root = op
+    while (parent := root.parent_op()) is not None:
+        root = parent
+    if not root.has_trait(SymbolTable):
+        return None
+    found = SymbolTable.lookup_symbol(root, symbol)
+    if not isinstance(found, GlobalOp):
+        raise VerifyException(f"{op.name}: no ml_program.global {symbol} in the module")
+    if found.is_mutable is None:
+        raise VerifyException(f"{op.name}: {symbol} must be mutable")
+    type_ = as_tensor(found.type, f"{op.name}: {symbol}")
+    check_shape(type_, (None, None, None, None), f"{op.name}: cache {symbol}")
+    return type_
+
+
+def symbol_of(cache: str | SymbolRefAttr) -> SymbolRefAttr:
+    """A symbol attribute from a name."""
+    return cache if isinstance(cache, SymbolRefAttr) else SymbolRefAttr(cache)
+
+
+def check_heads(heads: int, kv_heads: int, head_dim: int, what: str) -> None:
+    """Head counts are positive and the query heads are a multiple of the key/value heads."""
+    check(min(heads, kv_heads, head_dim) >= 1, f"{what}: heads, kv_heads and head_dim must be positive")
+    check(heads % kv_heads == 0, f"{what}: {heads} heads are no multiple of {kv_heads} kv_heads")
+
+
+@irdl_op_definition
+class RopeOp(NnOp):
+    """Rotary position embedding of every head: x ``[1, M, H*D]``, table ``[1, M, 2*D]`` with rows cos(D) |
+    sin(D).
+
+    Half-split form: ``x = (x1, x2)`` cut in the middle of a head, ``result = x * cos + (-x2, x1) * sin``.
+    Definition: Su et al., RoFormer, 2021, in the arrangement of the Llama models.
+    """
+
+    name = "nn.rope"
+
+    x = operand_def(TensorType)
+    table = operand_def(TensorType)
+    head_dim = prop_def(IntegerAttrI64)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(self, x: Value, table: Value, head_dim: int) -> None:
+        construct(self, [x, table], {"head_dim": integer(head_dim)})
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        x, table = tensor_of(self.x, "nn.rope x"), tensor_of(self.table, "nn.rope table")
+        check_float(x, "nn.rope x")
+        check_shape(x, (1, None, None), "nn.rope x")
+        size = self.head_dim.value.data
+        check(size >= 2 and size % 2 == 0, f"nn.rope head_dim must be even and positive, is {size}")
+        check(
+            x.get_shape()[2] % size == 0,
+            f"nn.rope: {x.get_shape()[2]} features are no multiple of head_dim {size}",
+        )
+        check_shape(table, (1, x.get_shape()[1], 2 * size), "nn.rope table")
+        return [x]
+
+    @override
+    def flops_of(self) -> int:
+        return 3 * elements(tensor_of(self.x))
+
+
+@irdl_op_definition
+class CacheWriteOp(NnOp):
+    """Write M tokens to a cache: ``cache[layer, position + m] = x[0, m]``; x ``[1, M, Hkv*D]``, cache ``[L,
+    S, Hkv, D]``.
+
+    ``position + M`` must not exceed S when it runs.
+    """
+
+    name = "nn.cache_write"
+    CLASS: ClassVar[OpClass] = "memory"
+
+    layer = operand_def(IndexType)
+    x = operand_def(TensorType)
+    position = operand_def(TensorType)
+    cache = prop_def(SymbolRefAttr)
+
+    traits = traits_def(MemoryWriteEffect())
+
+    def __init__(self, cache: str | SymbolRefAttr, layer: Value, x: Value, position: Value) -> None:
+        construct(self, [layer, x, position], {"cache": symbol_of(cache)})
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        x = tensor_of(self.x, "nn.cache_write x")
+        check_shape(x, (1, None, None), "nn.cache_write x")
+        check_position(tensor_of(self.position, "nn.cache_write position"), "nn.cache_write position")
+        cache = cache_type(self, self.cache)
+        if cache is not None:
+            _, slots, heads, size = cache.get_shape()
+            check_shape(x, (1, None, heads * size), "nn.cache_write x")
+            check_same_element(x, cache, "nn.cache_write")
+            tokens = x.get_shape()[1]
+            check(tokens <= slots, f"nn.cache_write: {tokens} tokens do not fit a cache of {slots}")
+        return []
+
+    @override
+    def cost(self, context: int | None = None) -> Cost:
+        """Bytes read and written."""
+        return Cost(0, 2 * tensor_bytes(self.x.type))
+
+
+@irdl_op_definition
+class AttentionOp(NnOp):
+    """Grouped-query attention over the KV caches: q ``[1, M, H*D]``, caches ``[L, S, Hkv, D]``, result ``[1,
+    M, H*D]``.
+
+    Query m stands at absolute position ``p = position + m`` and attends to cache slots ``0 .. p`` (with
+    ``causal`` false: to ``0 .. position + M - 1``).  Head h reads key/value head ``h // (H / Hkv)``.  Scores
+    are ``scale * q . k``, then softmax, then the weighted sum of v.  The caches are read after the writes
+    that precede the operator in program order.
+    """
+
+    name = "nn.attention"
+    CLASS: ClassVar[OpClass] = "gemv"
+
+    q = operand_def(TensorType)
+    layer = operand_def(IndexType)
+    position = operand_def(TensorType)
+    k = prop_def(SymbolRefAttr)
+    v = prop_def(SymbolRefAttr)
+    heads = prop_def(IntegerAttrI64)
+    kv_heads = prop_def(IntegerAttrI64)
+    head_dim = prop_def(IntegerAttrI64)
+    scale = prop_def(FloatAttr[Float32Type])
+    causal = prop_def(BoolAttr)
+    result = result_def(TensorType)
+
+    traits = traits_def(MemoryReadEffect())
+
+    def __init__(
+        self,
+        q: Value,
+        layer: Value,
+        position: Value,
+        *,
+        k: str | SymbolRefAttr,
+        v: str | SymbolRefAttr,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        scale: float,
+        causal: bool = True,
+    ) -> None:
+        properties: dict[str, Attribute | None] = {"k": symbol_of(k), "v": symbol_of(v)}
+        properties |= head_properties(heads, kv_heads, head_dim, scale, causal)
+        construct(self, [q, layer, position], properties)
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        q = tensor_of(self.q, "nn.attention q")
+        check_float(q, "nn.attention q")
+        heads, kv_heads, size = (a.value.data for a in (self.heads, self.kv_heads, self.head_dim))
+        check_heads(heads, kv_heads, size, "nn.attention")
+        check_shape(q, (1, None, heads * size), "nn.attention q")
+        check_position(tensor_of(self.position, "nn.attention position"), "nn.attention position")
+        for symbol in (self.k, self.v):
+            cache = cache_type(self, symbol)
+            if cache is not None:
+                check_shape(cache, (None, None, kv_heads, size), f"nn.attention cache {symbol}")
+                check_same_element(q, cache, "nn.attention")
+        return [q]
+
+    @override
+    def cost(self, context: int | None = None) -> Cost:
+        """Scores, softmax and weighted sum for ``context`` cached positions (default: all)."""
+        q = tensor_of(self.q)
+        if context is None:
+            cache = cache_type(self, self.k)
+            context = cache.get_shape()[1] if cache is not None else q.get_shape()[1]
+        heads, size, kv_heads = self.heads.value.data, self.head_dim.value.data, self.kv_heads.value.data
+        flops = q.get_shape()[1] * heads * context * (4 * size + 5)
+        moved = 2 * context * kv_heads * size * element_bytes(q.element_type)
+        return Cost(flops, moved + 2 * tensor_bytes(q))
+
+    @override
+    def op_class(self) -> OpClass:
+        return "gemv" if tensor_of(self.q).get_shape()[1] == 1 else "gemm"
+
+
+@irdl_op_definition
+class AttentionFullOp(NnOp):
+    """Attention without a cache (encoders): q ``[1, M, H*D]``, k, v ``[1, N, Hkv*D]``, result ``[1, M,
+    H*D]``.
+
+    ``mask`` is added to the scores and broadcasts to ``[1, H, M, N]``; with ``causal`` query m attends to
+    keys ``0 .. m + N - M``.
+    """
+
+    name = "nn.attention_full"
+    CLASS: ClassVar[OpClass] = "gemm"
+
+    q = operand_def(TensorType)
+    k = operand_def(TensorType)
+    v = operand_def(TensorType)
+    mask = opt_operand_def(TensorType)
+    heads = prop_def(IntegerAttrI64)
+    kv_heads = prop_def(IntegerAttrI64)
+    head_dim = prop_def(IntegerAttrI64)
+    scale = prop_def(FloatAttr[Float32Type])
+    causal = prop_def(BoolAttr)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(
+        self,
+        q: Value,
+        k: Value,
+        v: Value,
+        mask: Value | None = None,
+        *,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        scale: float,
+        causal: bool = False,
+    ) -> None:
+        properties = head_properties(heads, kv_heads, head_dim, scale, causal)
+        construct(self, [q, k, v, [mask] if mask is not None else []], properties)
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        q, k, v = (tensor_of(getattr(self, name), f"nn.attention_full {name}") for name in ("q", "k", "v"))
+        check_float(q, "nn.attention_full q")
+        check_same_element(q, k, "nn.attention_full q and k")
+        check_same_element(q, v, "nn.attention_full q and v")
+        heads, kv_heads, size = (a.value.data for a in (self.heads, self.kv_heads, self.head_dim))
+        check_heads(heads, kv_heads, size, "nn.attention_full")
+        check_shape(q, (1, None, heads * size), "nn.attention_full q")
+        check_shape(k, (1, None, kv_heads * size), "nn.attention_full k")
+        check_shape(v, k.get_shape(), "nn.attention_full v")
+        if self.mask is not None:
+            full = (1, heads, q.get_shape()[1], k.get_shape()[1])
+            mask = tensor_of(self.mask, "nn.attention_full mask")
+            fits = broadcast_shapes([mask.get_shape(), full]) == full
+            check(fits, f"nn.attention_full mask {mask} does not broadcast to {full}")
+        return [q]
+
+    @override
+    def flops_of(self) -> int:
+        tokens, keys = tensor_of(self.q).get_shape()[1], tensor_of(self.k).get_shape()[1]
+        return tokens * keys * self.heads.value.data * (4 * self.head_dim.value.data + 5)
+
+    @override
+    def op_class(self) -> OpClass:
+        return "gemv" if tensor_of(self.q).get_shape()[1] == 1 else "gemm"
+
+
+def head_properties(
+    heads: int, kv_heads: int, head_dim: int, scale: float, causal: bool
+) -> dict[str, Attribute | None]:
+    """The attributes that the attention operators share."""
+    return {
+        "heads": integer(heads),
+        "kv_heads": integer(kv_heads),
+        "head_dim": integer(head_dim),
+        "scale": FloatAttr(scale, f32),
+        "causal": BoolAttr.from_bool(causal),
+    }

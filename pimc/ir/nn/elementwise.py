@@ -1,0 +1,351 @@
+"""Elementwise operators: one operand, two operands with numpy broadcasting, comparison, selection,
+conversion.
+
+They work on replicated tensors and on tensors cut alike over the cores (their encodings must be equal).
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Sequence
+from typing import ClassVar
+
+from typing_extensions import override
+from xdsl.dialects.builtin import NoneAttr, StringAttr, TensorType, i1
+from xdsl.ir import Attribute
+from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def
+from xdsl.traits import Commutative, Pure
+
+from pimc.ir.nn.base import (
+    NnOp,
+    OpClass,
+    Tensor,
+    Value,
+    broadcast_shapes,
+    check,
+    check_float,
+    check_same_element,
+    construct,
+    elements,
+    tensor_of,
+)
+
+PREDICATES = ("eq", "ne", "lt", "le", "gt", "ge")
+"""What `nn.compare` can ask."""
+
+
+def broadcast_type(operands: Sequence[Tensor], element: Attribute, what: str) -> Tensor:
+    """The broadcast result type, with the layout encoding of the operands that span the last dimension."""
+    shape = broadcast_shapes([operand.get_shape() for operand in operands])
+    encoding: Attribute = NoneAttr()
+    spanning = [operand for operand in operands if operand.get_shape()[-1:] == shape[-1:]]
+    if spanning:
+        encoding = spanning[0].encoding
+    for operand in operands:
+        if operand in spanning:
+            check(
+                operand.encoding == encoding,
+                f"{what}: operands are cut differently over the cores, {encoding} and {operand.encoding}",
+            )
+        else:
+            check(isinstance(operand.encoding, NoneAttr), f"{what}: a broadcast operand must be replicated")
+    return TensorType(element, shape, encoding)
+
+
+class UnaryOp(NnOp, ABC):
+    """One function of each element; float in, the same type out."""
+
+    WITH_LAYOUT: ClassVar[bool] = True
+    FLOPS: ClassVar[int] = 1
+    """Flops counted an element (an elementary function counts as one)."""
+
+    x = operand_def(TensorType)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(self, x: Value) -> None:
+        construct(self, [x])
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        x = tensor_of(self.x, f"{self.name} x")
+        check_float(x, f"{self.name} x")
+        return [x]
+
+    @override
+    def flops_of(self) -> int:
+        return self.FLOPS * elements(tensor_of(self.result))
+
+
+class BinaryOp(NnOp, ABC):
+    """One function of two elements, broadcast as numpy does; both operands have one element type."""
+
+    WITH_LAYOUT: ClassVar[bool] = True
+
+    lhs = operand_def(TensorType)
+    rhs = operand_def(TensorType)
+    result = result_def(TensorType)
+
+    def __init__(self, lhs: Value, rhs: Value) -> None:
+        construct(self, [lhs, rhs])
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        lhs, rhs = tensor_of(self.lhs, f"{self.name} lhs"), tensor_of(self.rhs, f"{self.name} rhs")
+        check_same_element(lhs, rhs, self.name)
+        return [broadcast_type([lhs, rhs], lhs.element_type, self.name)]
+
+    @override
+    def flops_of(self) -> int:
+        return elements(tensor_of(self.result))
+
+
+@irdl_op_definition
+class SiluOp(UnaryOp):
+    """``x / (1 + exp(-x))``."""
+
+    name = "nn.silu"
+    FLOPS: ClassVar[int] = 4
+
+
+@irdl_op_definition
+class GeluOp(UnaryOp):
+    """Gaussian error linear unit: ``approximate="none"`` ``x * (1 + erf(x / sqrt 2)) / 2``; ``"tanh"``
+    ``x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2``.
+
+    Definition: Hendrycks and Gimpel, Gaussian Error Linear Units, 2016.
+    """
+
+    name = "nn.gelu"
+    FLOPS: ClassVar[int] = 8
+
+    approximate = prop_def(StringAttr)
+
+    def __init__(self, x: Value, approximate: str = "none") -> None:
+        construct(self, [x], {"approximate": StringAttr(approximate)})
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        form = self.approximate.data
+        check(form in ("none", "tanh"), f'nn.gelu approximate must be "none" or "tanh", is "{form}"')
+        return super().infer_types()
+
+
+@irdl_op_definition
+class ReluOp(UnaryOp):
+    """``max(x, 0)``."""
+
+    name = "nn.relu"
+
+
+@irdl_op_definition
+class TanhOp(UnaryOp):
+    """Hyperbolic tangent."""
+
+    name = "nn.tanh"
+
+
+@irdl_op_definition
+class SigmoidOp(UnaryOp):
+    """``1 / (1 + exp(-x))``."""
+
+    name = "nn.sigmoid"
+    FLOPS: ClassVar[int] = 3
+
+
+@irdl_op_definition
+class ExpOp(UnaryOp):
+    """``e^x``."""
+
+    name = "nn.exp"
+
+
+@irdl_op_definition
+class LogOp(UnaryOp):
+    """Natural logarithm; NaN below 0, -inf at 0."""
+
+    name = "nn.log"
+
+
+@irdl_op_definition
+class ErfOp(UnaryOp):
+    """Error function."""
+
+    name = "nn.erf"
+
+
+@irdl_op_definition
+class SqrtOp(UnaryOp):
+    """Square root; NaN below 0."""
+
+    name = "nn.sqrt"
+
+
+@irdl_op_definition
+class RsqrtOp(UnaryOp):
+    """``1 / sqrt(x)``."""
+
+    name = "nn.rsqrt"
+    FLOPS: ClassVar[int] = 2
+
+
+@irdl_op_definition
+class NegOp(UnaryOp):
+    """``-x``."""
+
+    name = "nn.neg"
+
+
+@irdl_op_definition
+class AbsOp(UnaryOp):
+    """``|x|``."""
+
+    name = "nn.abs"
+
+
+@irdl_op_definition
+class RecipOp(UnaryOp):
+    """``1 / x``."""
+
+    name = "nn.recip"
+
+
+@irdl_op_definition
+class AddOp(BinaryOp):
+    """``lhs + rhs``."""
+
+    name = "nn.add"
+    traits = traits_def(Pure(), Commutative())
+
+
+@irdl_op_definition
+class SubOp(BinaryOp):
+    """``lhs - rhs``."""
+
+    name = "nn.sub"
+    traits = traits_def(Pure())
+
+
+@irdl_op_definition
+class MulOp(BinaryOp):
+    """``lhs * rhs``."""
+
+    name = "nn.mul"
+    traits = traits_def(Pure(), Commutative())
+
+
+@irdl_op_definition
+class DivOp(BinaryOp):
+    """``lhs / rhs``; integers are divided towards zero."""
+
+    name = "nn.div"
+    traits = traits_def(Pure())
+
+
+@irdl_op_definition
+class MaximumOp(BinaryOp):
+    """The larger of two; NaN if either is NaN."""
+
+    name = "nn.maximum"
+    traits = traits_def(Pure(), Commutative())
+
+
+@irdl_op_definition
+class MinimumOp(BinaryOp):
+    """The smaller of two; NaN if either is NaN."""
+
+    name = "nn.minimum"
+    traits = traits_def(Pure(), Commutative())
+
+
+@irdl_op_definition
+class PowOp(BinaryOp):
+    """``lhs ^ rhs``."""
+
+    name = "nn.pow"
+    traits = traits_def(Pure())
+
+
+@irdl_op_definition
+class CompareOp(NnOp):
+    """Elementwise comparison to i1: ``predicate`` is one of eq, ne, lt, le, gt, ge."""
+
+    name = "nn.compare"
+    WITH_LAYOUT: ClassVar[bool] = True
+
+    lhs = operand_def(TensorType)
+    rhs = operand_def(TensorType)
+    predicate = prop_def(StringAttr)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(self, lhs: Value, rhs: Value, predicate: str) -> None:
+        construct(self, [lhs, rhs], {"predicate": StringAttr(predicate)})
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        lhs, rhs = tensor_of(self.lhs, "nn.compare lhs"), tensor_of(self.rhs, "nn.compare rhs")
+        predicate = self.predicate.data
+        check(
+            predicate in PREDICATES,
+            f"nn.compare predicate {predicate!r} is not one of {', '.join(PREDICATES)}",
+        )
+        check_same_element(lhs, rhs, "nn.compare")
+        return [broadcast_type([lhs, rhs], i1, "nn.compare")]
+
+    @override
+    def flops_of(self) -> int:
+        return elements(tensor_of(self.result))
+
+
+@irdl_op_definition
+class SelectOp(NnOp):
+    """``condition ? a : b`` by element with broadcasting; the condition is i1."""
+
+    name = "nn.select"
+    WITH_LAYOUT: ClassVar[bool] = True
+
+    condition = operand_def(TensorType)
+    a = operand_def(TensorType)
+    b = operand_def(TensorType)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(self, condition: Value, a: Value, b: Value) -> None:
+        construct(self, [condition, a, b])
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        condition = tensor_of(self.condition, "nn.select condition")
+        a, b = tensor_of(self.a, "nn.select a"), tensor_of(self.b, "nn.select b")
+        check(
+            condition.element_type == i1, f"nn.select condition must hold i1, holds {condition.element_type}"
+        )
+        check_same_element(a, b, "nn.select")
+        return [broadcast_type([condition, a, b], a.element_type, "nn.select")]
+
+
+@irdl_op_definition
+class CastOp(NnOp):
+    """Conversion of the element type: to a float rounded to nearest even, to an integer towards zero."""
+
+    name = "nn.cast"
+    CLASS: ClassVar[OpClass] = "layout"
+    WITH_LAYOUT: ClassVar[bool] = True
+
+    x = operand_def(TensorType)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(self, x: Value, element_type: Attribute) -> None:
+        type_ = tensor_of(x, "nn.cast x")
+        construct(self, [x], {}, [TensorType(element_type, type_.get_shape(), type_.encoding)])
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        x, result = tensor_of(self.x, "nn.cast x"), tensor_of(self.result, "nn.cast result")
+        return [TensorType(result.element_type, x.get_shape(), x.encoding)]

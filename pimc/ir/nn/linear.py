@@ -1,0 +1,119 @@
+"""Matrix products: linear layers over stored weights, and products of two computed tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from typing_extensions import override
+from xdsl.dialects.builtin import TensorType
+from xdsl.ir import Attribute
+from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, result_def, traits_def
+from xdsl.traits import Pure
+
+from pimc.ir.nn.base import (
+    NnOp,
+    OpClass,
+    Value,
+    broadcast_shapes,
+    check,
+    check_float,
+    check_same_element,
+    check_shape,
+    construct,
+    elements,
+    format_shape,
+    tensor_of,
+)
+
+
+@irdl_op_definition
+class LinearOp(NnOp):
+    """``x @ w.T + bias``: x ``[..., K]``, w ``[N, K]``, bias ``[N]``, result ``[..., N]``.
+
+    Class gemv where x is one row (one token), gemm otherwise.  The weight may have another element type than
+    x.
+    """
+
+    name = "nn.linear"
+    CLASS: ClassVar[OpClass] = "gemm"
+
+    x = operand_def(TensorType)
+    weight = operand_def(TensorType)
+    bias = opt_operand_def(TensorType)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(self, x: Value, weight: Value, bias: Value | None = None) -> None:
+        construct(self, [x, weight, [bias] if bias is not None else []])
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        x, weight = tensor_of(self.x, "nn.linear x"), tensor_of(self.weight, "nn.linear weight")
+        check_float(x, "nn.linear x")
+        check(len(x.get_shape()) >= 1, "nn.linear x must have at least one dimension")
+        check_shape(weight, (None, x.get_shape()[-1]), "nn.linear weight")
+        rows = weight.get_shape()[0]
+        if self.bias is not None:
+            bias = tensor_of(self.bias, "nn.linear bias")
+            check_shape(bias, (rows,), "nn.linear bias")
+            check_float(bias, "nn.linear bias")
+        return [TensorType(x.element_type, (*x.get_shape()[:-1], rows))]
+
+    def rows(self) -> int:
+        """Number of input rows (tokens)."""
+        x = tensor_of(self.x)
+        return elements(x) // max(1, x.get_shape()[-1])
+
+    @override
+    def flops_of(self) -> int:
+        n, k = tensor_of(self.weight).get_shape()
+        return self.rows() * n * (2 * k + (self.bias is not None))
+
+    @override
+    def op_class(self) -> OpClass:
+        return "gemv" if self.rows() == 1 else "gemm"
+
+
+@irdl_op_definition
+class MatmulOp(NnOp):
+    """``a @ b`` of two computed tensors, numpy style: a ``[..., M, K]``, b ``[..., K, N]``, leading dims
+    broadcast.
+
+    Class gemv where M is 1, gemm otherwise.
+    """
+
+    name = "nn.matmul"
+    CLASS: ClassVar[OpClass] = "gemm"
+
+    a = operand_def(TensorType)
+    b = operand_def(TensorType)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(self, a: Value, b: Value) -> None:
+        construct(self, [a, b])
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        a, b = tensor_of(self.a, "nn.matmul a"), tensor_of(self.b, "nn.matmul b")
+        check_float(a, "nn.matmul a")
+        check_same_element(a, b, "nn.matmul")
+        left, right = a.get_shape(), b.get_shape()
+        check(len(left) >= 2 and len(right) >= 2, "nn.matmul operands must have at least two dimensions")
+        check(
+            left[-1] == right[-2],
+            f"nn.matmul inner sizes differ: {format_shape(left)} and {format_shape(right)}",
+        )
+        batch = broadcast_shapes([left[:-2], right[:-2]])
+        return [TensorType(a.element_type, (*batch, left[-2], right[-1]))]
+
+    @override
+    def flops_of(self) -> int:
+        return 2 * elements(tensor_of(self.result)) * tensor_of(self.a).get_shape()[-1]
+
+    @override
+    def op_class(self) -> OpClass:
+        return "gemv" if tensor_of(self.a).get_shape()[-2] == 1 else "gemm"

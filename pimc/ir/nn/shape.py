@@ -1,0 +1,243 @@
+"""Reductions, and operators that only move data: reshape, transpose, slice, concat, broadcast."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Sequence
+from typing import ClassVar
+
+from typing_extensions import override
+from xdsl.dialects.builtin import BoolAttr, DenseArrayBase, IntegerType, TensorType
+from xdsl.ir import Attribute
+from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def, var_operand_def
+from xdsl.traits import Pure
+
+from pimc.ir.nn.base import (
+    IntegerAttrI64,
+    NnOp,
+    OpClass,
+    Shape,
+    Value,
+    axis_index,
+    broadcast_shapes,
+    check,
+    check_same_element,
+    construct,
+    elements,
+    format_shape,
+    integer,
+    integers,
+    tensor_of,
+    values_of,
+)
+
+IntegersAttr = DenseArrayBase.constr(IntegerType(64))
+"""Constraint of an ``array<i64: ...>`` attribute."""
+
+
+class ReduceOp(NnOp, ABC):
+    """Reduction over ``axes``; with ``keepdims`` they stay as size 1."""
+
+    x = operand_def(TensorType)
+    axes = prop_def(IntegersAttr)
+    keepdims = prop_def(BoolAttr)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(self, x: Value, axes: Sequence[int], keepdims: bool = False) -> None:
+        construct(self, [x], {"axes": integers(axes), "keepdims": BoolAttr.from_bool(keepdims)})
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        x = tensor_of(self.x, f"{self.name} x")
+        shape = x.get_shape()
+        axes = {axis_index(axis, len(shape), f"{self.name} axis") for axis in values_of(self.axes)}
+        check(len(axes) == len(values_of(self.axes)), f"{self.name}: an axis is named twice")
+        keep = bool(self.keepdims.value.data)
+        reduced = [
+            1 if index in axes else dim for index, dim in enumerate(shape) if keep or index not in axes
+        ]
+        return [TensorType(x.element_type, reduced)]
+
+    @override
+    def flops_of(self) -> int:
+        return elements(tensor_of(self.x))
+
+
+@irdl_op_definition
+class ReduceSumOp(ReduceOp):
+    """Sum over ``axes``."""
+
+    name = "nn.reduce_sum"
+
+
+@irdl_op_definition
+class ReduceMeanOp(ReduceOp):
+    """Arithmetic mean over ``axes``."""
+
+    name = "nn.reduce_mean"
+
+
+@irdl_op_definition
+class ReduceMaxOp(ReduceOp):
+    """Maximum over ``axes``."""
+
+    name = "nn.reduce_max"
+
+
+@irdl_op_definition
+class ReshapeOp(NnOp):
+    """The same elements in row-major order with another shape (that of the result type)."""
+
+    name = "nn.reshape"
+    CLASS: ClassVar[OpClass] = "layout"
+
+    x = operand_def(TensorType)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(self, x: Value, shape: Sequence[int]) -> None:
+        construct(self, [x], {}, [TensorType(tensor_of(x, "nn.reshape x").element_type, shape)])
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        x, result = tensor_of(self.x, "nn.reshape x"), tensor_of(self.result, "nn.reshape result")
+        check(
+            elements(x) == elements(result),
+            f"nn.reshape: {x} and {result} differ in elements",
+        )
+        return [TensorType(x.element_type, result.get_shape())]
+
+
+@irdl_op_definition
+class TransposeOp(NnOp):
+    """Reordered dimensions: dimension i of the result is dimension ``permutation[i]`` of x."""
+
+    name = "nn.transpose"
+    CLASS: ClassVar[OpClass] = "layout"
+
+    x = operand_def(TensorType)
+    permutation = prop_def(IntegersAttr)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(self, x: Value, permutation: Sequence[int]) -> None:
+        construct(self, [x], {"permutation": integers(permutation)})
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        x = tensor_of(self.x, "nn.transpose x")
+        order = values_of(self.permutation)
+        shape = x.get_shape()
+        check(
+            sorted(order) == list(range(len(shape))),
+            f"nn.transpose: {list(order)} is no permutation of {len(shape)} dimensions",
+        )
+        return [TensorType(x.element_type, [shape[axis] for axis in order])]
+
+
+@irdl_op_definition
+class SliceOp(NnOp):
+    """``x[starts : stops : steps]`` in every dimension; bounds within the shape, steps positive."""
+
+    name = "nn.slice"
+    CLASS: ClassVar[OpClass] = "layout"
+
+    x = operand_def(TensorType)
+    starts = prop_def(IntegersAttr)
+    stops = prop_def(IntegersAttr)
+    steps = prop_def(IntegersAttr)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(
+        self, x: Value, starts: Sequence[int], stops: Sequence[int], steps: Sequence[int] | None = None
+    ) -> None:
+        steps = [1] * len(starts) if steps is None else steps
+        construct(self, [x], {"starts": integers(starts), "stops": integers(stops), "steps": integers(steps)})
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        x = tensor_of(self.x, "nn.slice x")
+        shape = x.get_shape()
+        bounds = [values_of(self.starts), values_of(self.stops), values_of(self.steps)]
+        check(
+            all(len(bound) == len(shape) for bound in bounds),
+            f"nn.slice: starts, stops and steps must have {len(shape)} numbers",
+        )
+        result: list[int] = []
+        for dim, (size, start, stop, step) in enumerate(zip(shape, *bounds, strict=True)):
+            check(
+                0 <= start <= stop <= size and step >= 1,
+                f"nn.slice: {start}:{stop}:{step} is no slice of dimension {dim} with {size} elements",
+            )
+            result.append(-(-(stop - start) // step))
+        return [TensorType(x.element_type, result)]
+
+
+@irdl_op_definition
+class ConcatOp(NnOp):
+    """Operands joined along ``axis``; all other dimensions agree."""
+
+    name = "nn.concat"
+    CLASS: ClassVar[OpClass] = "layout"
+
+    inputs = var_operand_def(TensorType)
+    axis = prop_def(IntegerAttrI64)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(self, inputs: Sequence[Value], axis: int) -> None:
+        construct(self, [list(inputs)], {"axis": integer(axis)})
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        types = [tensor_of(value, f"nn.concat operand {index}") for index, value in enumerate(self.inputs)]
+        check(bool(types), "nn.concat needs at least one operand")
+        first = types[0].get_shape()
+        axis = axis_index(self.axis.value.data, len(first), "nn.concat axis")
+
+        def others(shape: Shape) -> Shape:
+            return (*shape[:axis], -1, *shape[axis + 1 :])
+
+        for index, type_ in enumerate(types):
+            shape = type_.get_shape()
+            check(
+                len(shape) == len(first) and others(shape) == others(first),
+                f"nn.concat operand {index} has shape {format_shape(shape)}, which does not join "
+                f"{format_shape(first)} along axis {axis}",
+            )
+            check_same_element(types[0], type_, "nn.concat")
+        joined = sum(type_.get_shape()[axis] for type_ in types)
+        return [TensorType(types[0].element_type, (*first[:axis], joined, *first[axis + 1 :]))]
+
+
+@irdl_op_definition
+class BroadcastToOp(NnOp):
+    """x repeated to the shape of the result type by numpy's rules."""
+
+    name = "nn.broadcast_to"
+    CLASS: ClassVar[OpClass] = "layout"
+
+    x = operand_def(TensorType)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(self, x: Value, shape: Sequence[int]) -> None:
+        construct(self, [x], {}, [TensorType(tensor_of(x, "nn.broadcast_to x").element_type, shape)])
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        x, result = tensor_of(self.x, "nn.broadcast_to x"), tensor_of(self.result, "nn.broadcast_to result")
+        shape = result.get_shape()
+        check(
+            broadcast_shapes([x.get_shape(), shape]) == shape,
+            f"nn.broadcast_to: {format_shape(x.get_shape())} does not broadcast to {format_shape(shape)}",
+        )
+        return [TensorType(x.element_type, shape)]
