@@ -172,7 +172,8 @@ HBM_ISA = InstructionSet(
             ),
             "read_results",
             "Local f32[(i * P + q) * 16 + bank] at base + address = result register (result + i) of that "
-            "bank, for i < count; P is the number of set bits of mask and q this controller's rank among them.",
+            "bank, for i < count; P is the number of set bits of mask and q this controller's rank among "
+            "them.",
         ),
         _command(21, "rd", (*_ROW, *_BURST), "read", "Read columns of one bank's row to local memory."),
         _command(22, "wr", (*_ROW, *_BURST), "write", "Write columns of one bank's row from local memory."),
