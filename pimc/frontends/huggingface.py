@@ -1,0 +1,120 @@
+"""Hugging Face model folders -> a PyTorch model in float32 and the tokenizer as plain data.
+
+Nothing is fetched from a network: a folder is complete or refused.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pimc.diagnostics import InputError
+from pimc.frontends.model import Checkpoint, TokenizerData
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL_TYPES: Final = ("gpt2", "llama", "mistral", "opt", "qwen2", "qwen3")
+"""Architectures whose decoder takes positions, a mask and a cache as the export wrapper gives them."""
+
+_ROLES: Final = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+def load_folder(path: Path) -> Checkpoint:
+    """The model in a folder with ``config.json`` and weights; InputError names what is missing or unsupported."""
+    config = _read_json(path / "config.json", path)
+    model_type = config.get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise InputError(
+            f"model type {model_type!r} is not supported",
+            hint=f"supported are {', '.join(MODEL_TYPES)}",
+            where=str(path / "config.json"),
+        )
+    model = _load_model(path)
+    eos_ids = _eos_ids(path, config)
+    return Checkpoint(model, _load_tokenizer(path, eos_ids), path.resolve().name)
+
+
+def _load_model(path: Path) -> torch.nn.Module:
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(path), dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+        raise InputError(
+            f"the model cannot be loaded: {_first_line(error)}",
+            hint="the folder needs config.json and model.safetensors or pytorch_model.bin",
+            where=str(path),
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(
+            f"the checkpoint lacks {len(missing)} weight(s), the first is {missing[0]!r}", where=str(path)
+        )
+    loaded: torch.nn.Module = model
+    return loaded.eval()
+
+
+def _load_tokenizer(path: Path, eos_ids: list[int]) -> TokenizerData:
+    """``tokenizer.json`` as it is; a folder with older tokenizer files only is converted by `transformers`."""
+    if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+        return TokenizerData(eos_ids=eos_ids)
+    config = _read_json(path / "tokenizer_config.json", path) if (path / "tokenizer_config.json").is_file() else {}
+    special = {role: text for role in _ROLES if (text := _token_text(config.get(role))) is not None}
+    template = config.get("chat_template")
+    if (path / "chat_template.jinja").is_file():
+        template = (path / "chat_template.jinja").read_text(encoding="utf-8")
+    if (path / "tokenizer.json").is_file():
+        text = (path / "tokenizer.json").read_text(encoding="utf-8")
+    else:
+        text = _convert_tokenizer(path)
+    return TokenizerData(text, template if isinstance(template, str) else None, eos_ids, special)
+
+
+def _convert_tokenizer(path: Path) -> str:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        return str(tokenizer.backend_tokenizer.to_str())
+    except (OSError, ValueError, AttributeError, ImportError) as error:
+        raise InputError(f"the tokenizer cannot be converted: {_first_line(error)}", where=str(path)) from error
+
+
+def _token_text(value: object) -> str | None:
+    """A special token as tokenizer_config.json states it: a string, or an object with ``content``."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _eos_ids(path: Path, config: dict[str, object]) -> list[int]:
+    generation = path / "generation_config.json"
+    value = _read_json(generation, path).get("eos_token_id") if generation.is_file() else None
+    if value is None:
+        value = config.get("eos_token_id")
+    found = value if isinstance(value, list) else [value]
+    return sorted({item for item in found if isinstance(item, int)})
+
+
+def _read_json(path: Path, folder: Path) -> dict[str, object]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"not a model folder: there is no {path.name}", hint="give a Hugging Face folder", where=str(folder)
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path.name} cannot be read: {_first_line(error)}", where=str(path)) from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path.name} holds no JSON object", where=str(path))
+    return value
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,46 @@
+"""What every frontend returns: a module of `nn` primitives, its weights, and the tokenizer as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from xdsl.dialects.builtin import ModuleOp
+
+from pimc.frontends.weights import ModelWeights
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class TokenizerData:
+    """A tokenizer as plain data: JSON text for the `tokenizers` package, a Jinja chat template, token ids."""
+
+    tokenizer_json: str | None = None
+    chat_template: str | None = None
+    eos_ids: list[int] = field(default_factory=list)
+    special: dict[str, str] = field(default_factory=dict)
+    """Special tokens by role: ``{"bos_token": "<s>", ...}``, as a chat template refers to them."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model: the PyTorch module in float32 (evaluation mode), its tokenizer, and a name."""
+
+    model: torch.nn.Module
+    tokenizer: TokenizerData
+    name: str
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """An imported model, before any pass."""
+
+    module: ModuleOp
+    weights: ModelWeights
+    tokenizer_json: str | None
+    chat_template: str | None
+    eos_ids: list[int]
+    special: dict[str, str]
+    name: str

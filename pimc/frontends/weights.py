@@ -1,0 +1,99 @@
+"""Weights of an imported model: tensors by name, and views of them that the IR refers to.
+
+A name in the IR is the name of a parameter in the checkpoint, followed by any number of view suffixes, read from
+left to right: ``^T`` is the transpose of a matrix, ``[a:b]`` are the rows (elements of a vector) a to b-1.  Views
+share memory with their parameter, so that a pass can ask for a part of a weight without moving data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+import numpy as np
+
+from pimc.diagnostics import InputError
+from pimc.ir.weights import WeightArray, array_digest, unknown_weight
+
+_SUFFIX: Final = re.compile(r"(\^T|\[\d+:\d+\])$")
+_FLOAT16_MAX: Final = 65504.0
+
+
+class ModelWeights:
+    """Named arrays (a :class:`pimc.ir.weights.WeightStore`); a name with view suffixes gives a view."""
+
+    def __init__(self, arrays: Mapping[str, WeightArray]) -> None:
+        self._arrays = dict(arrays)
+
+    def __getitem__(self, name: str) -> WeightArray:
+        base, views = split_views(name)
+        if base not in self._arrays:
+            raise unknown_weight(base, self._arrays)
+        value = self._arrays[base]
+        for view in views:
+            value = _apply(value, view, name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and split_views(name)[0] in self._arrays
+
+    def names(self) -> Iterator[str]:
+        """Names of the weights, without views, sorted."""
+        return iter(sorted(self._arrays))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a weight or a view."""
+        return self[name].shape
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of element type, shape and values (hexadecimal)."""
+        return array_digest(self[name])
+
+    def add(self, name: str, value: WeightArray) -> None:
+        """Add a weight made by a frontend (a table of positions); the name must be new."""
+        if name in self._arrays:
+            raise InputError(f"the model already has a weight {name!r}")
+        self._arrays[name] = value
+
+
+def split_views(name: str) -> tuple[str, tuple[str, ...]]:
+    """The base name and the view suffixes of ``name``, outermost last."""
+    views: list[str] = []
+    while match := _SUFFIX.search(name):
+        views.append(match.group(1))
+        name = name[: match.start()]
+    return name, tuple(reversed(views))
+
+
+def check_fp16(name: str, value: WeightArray) -> None:
+    """InputError with the tensor's name if a weight is not finite or overflows fp16."""
+    if value.size == 0:
+        return
+    low, high = float(value.min()), float(value.max())
+    if not np.isfinite([low, high]).all():
+        raise InputError(f"weight {name!r} holds a NaN or an infinity", hint="the checkpoint is damaged")
+    worst = low if -low > high else high
+    # The bound at which rounding to nearest even gives infinity is half a step beyond the largest number.
+    if abs(worst) >= _FLOAT16_MAX + 16.0:
+        raise InputError(
+            f"weight {name!r} does not fit fp16: it holds {worst:g}, the largest fp16 number is {_FLOAT16_MAX:g}",
+            hint="rescale the model; the hardware stores weights as fp16",
+        )
+
+
+def check_all_fp16(weights: ModelWeights, names: Iterable[str]) -> None:
+    """:func:`check_fp16` of every weight in ``names``."""
+    for name in names:
+        check_fp16(name, weights[name])
+
+
+def _apply(value: WeightArray, view: str, name: str) -> WeightArray:
+    if view == "^T":
+        if value.ndim != 2:
+            raise InputError(f"weight {name!r}: a transpose needs a matrix, this has shape {value.shape}")
+        return value.T
+    start, stop = (int(bound) for bound in view[1:-1].split(":"))
+    if not 0 <= start <= stop <= value.shape[0]:
+        raise InputError(f"weight {name!r}: rows {start}:{stop} of {value.shape[0]}")
+    return value[start:stop]
