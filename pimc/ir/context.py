@@ -1,0 +1,173 @@
+"""The xDSL context with all dialects, and the text format of modules.
+
+Dumps are printed in MLIR's generic form with a location on every operation, so that MLIR's own tools read
+them (``iree-opt --allow-unregistered-dialect``), and are deterministic: printing, parsing and printing again
+gives the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from bisect import bisect_right
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+from typing_extensions import override
+from xdsl.context import Context
+from xdsl.dialects.builtin import ArrayAttr, FusedLoc, LocationAttr, ModuleOp, NoneAttr
+from xdsl.ir import Dialect, Operation
+from xdsl.parser import Parser
+from xdsl.printer import Printer
+from xdsl.utils.exceptions import DiagnosticException, ParseError, UnregisteredConstructException
+from xdsl.utils.lexer import Span
+
+from pimc.diagnostics import InputError, InternalError
+from pimc.ir.locations import is_unknown, source_location, where
+
+_XDSL_DIALECTS = {
+    name: f"xdsl.dialects.{name}" for name in ("builtin", "func", "arith", "tensor", "scf", "ml_program")
+}
+
+_OWN_DIALECTS = {name: f"pimc.ir.{name}" for name in ("nn", "pim", "sram", "hbm")}
+
+
+def make_context(*, allow_unregistered: bool = False) -> Context:
+    """A context with our dialects and those we use of xDSL; each is imported when it is first needed."""
+    context = Context(allow_unregistered=allow_unregistered)
+    for name, module in {**_XDSL_DIALECTS, **_OWN_DIALECTS}.items():
+        if name in _XDSL_DIALECTS or importlib.util.find_spec(module) is not None:
+            context.register_dialect(name, _loader(name, module))
+    context.load_registered_dialect("builtin")
+    return context
+
+
+def _loader(name: str, module: str) -> Callable[[], Dialect]:
+    def load() -> Dialect:
+        for value in vars(importlib.import_module(module)).values():
+            if isinstance(value, Dialect) and value.name == name:
+                return value
+        raise InternalError(f"module {module} has no dialect {name}")
+
+    return load
+
+
+class LocatingParser(Parser):
+    """xDSL's parser; operations without ``loc(...)`` get the file, line and column they stand at.
+
+    It also reads fused locations with metadata, which xDSL prints but does not parse (the metadata is
+    dropped).
+    """
+
+    def __init__(self, context: Context, text: str, filename: str) -> None:
+        super().__init__(context, text, filename)
+        self._filename = filename
+        self._line_starts = [0, *(index + 1 for index, char in enumerate(text) if char == "\n")]
+        self._after_location = -1
+
+    @override
+    def parse_operation(self) -> Operation:
+        """Parse one operation and give it the place in the text unless it states its location."""
+        start = self._current_token.span.start
+        op = super().parse_operation()
+        stated = self._after_location == self._current_token.span.start
+        if not stated and is_unknown(op.location):
+            line = bisect_right(self._line_starts, start)
+            op.location = source_location(self._filename, line, start - self._line_starts[line - 1] + 1)
+        return op
+
+    @override
+    def parse_optional_location(self) -> LocationAttr | None:
+        """Parse ``loc(...)`` if it is there, and note where it ended."""
+        location = super().parse_optional_location()
+        if location is not None:
+            self._after_location = self._current_token.span.start
+        return location
+
+    @override
+    def _parse_location(self) -> LocationAttr:
+        if self._current_token.text != "fused":
+            return super()._parse_location()
+        self.parse_identifier("fused")
+        if self.parse_optional_punctuation("<") is not None:
+            self.parse_attribute()
+            self.parse_punctuation(">")
+        parts = self.parse_comma_separated_list(self.Delimiter.SQUARE, self._parse_location)
+        return FusedLoc(ArrayAttr(parts), NoneAttr())
+
+
+def parse_module(
+    text: str, context: Context | None = None, filename: str = "<text>", *, verify: bool = True
+) -> ModuleOp:
+    """The module written in ``text`` (generic or custom form).
+
+    Raises InputError with ``filename:line:column`` where the text is no module, or, with ``verify``, with the
+    location of the operation that does not verify.
+    """
+    context = make_context() if context is None else context
+    try:
+        module = LocatingParser(context, text, filename).parse_module()
+    except ParseError as error:
+        raise InputError(error.msg.strip(), where=_place(error.span, filename)) from error
+    except (DiagnosticException, UnregisteredConstructException, ValueError) as error:
+        raise InputError(_one_line(error), where=filename) from error
+    except RecursionError as error:
+        raise InputError("the text is nested too deeply", where=filename) from error
+    if verify:
+        verify_module(module)
+    return module
+
+
+def read_module(path: Path, context: Context | None = None) -> ModuleOp:
+    """Parse and verify the module in a file; InputError if it cannot be read or parsed."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the file: {error}", where=str(path)) from error
+    return parse_module(text, context, str(path))
+
+
+def print_module(module: Operation) -> str:
+    """The module as text: generic form, a location on every operation, one newline at the end."""
+    stream = StringIO()
+    Printer(stream, print_generic_format=True, print_debuginfo=True).print_op(module)
+    return stream.getvalue().rstrip("\n") + "\n"
+
+
+def find_invalid(module: Operation) -> tuple[Operation, str] | None:
+    """The first operation (inner ones first) that does not verify, with the reason; None if all do."""
+    for op in module.walk(region_first=True):
+        try:
+            op.verify(verify_nested_ops=False)
+        except (DiagnosticException, ValueError) as error:
+            return op, _reason(error)
+    return None
+
+
+def verify_module(module: Operation) -> None:
+    """Raise InputError with the operation's location if an operation of the module does not verify."""
+    invalid = find_invalid(module)
+    if invalid is not None:
+        op, reason = invalid
+        raise InputError(f"{op.name} does not verify: {reason}", where=where(op))
+
+
+def _place(span: Span[str] | Span[bytes], filename: str) -> str:
+    content = span.input.content
+    text = content if isinstance(content, str) else content.decode("utf-8", "replace")
+    line = text.count("\n", 0, span.start) + 1
+    return f"{filename}:{line}:{span.start - (text.rfind(chr(10), 0, span.start) + 1) + 1}"
+
+
+def _reason(error: Exception) -> str:
+    """xDSL wraps the reason in a print of the operation; the reason is what it was raised from, or its last
+    line.
+    """
+    cause = error.__cause__
+    return _one_line(cause if isinstance(cause, Exception) else error)
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
