@@ -10,6 +10,7 @@ from __future__ import annotations
 from xdsl.ir import Dialect
 
 from pimc.ir.nn.attention import AttentionFullOp, AttentionOp, CacheWriteOp, RopeOp, cache_type
+from pimc.ir.nn.cache import CacheReadOp
 from pimc.ir.nn.base import (
     Cost,
     NnOp,
@@ -73,6 +74,7 @@ Nn = Dialect(
         AttentionFullOp,
         AttentionOp,
         BroadcastToOp,
+        CacheReadOp,
         CacheWriteOp,
         CastOp,
         CompareOp,
@@ -127,6 +129,7 @@ __all__ = [
     "AttentionOp",
     "BinaryOp",
     "BroadcastToOp",
+    "CacheReadOp",
     "CacheWriteOp",
     "CastOp",
     "CompareOp",
