@@ -10,7 +10,6 @@ from __future__ import annotations
 from xdsl.ir import Dialect
 
 from pimc.ir.nn.attention import AttentionFullOp, AttentionOp, CacheWriteOp, RopeOp, cache_type
-from pimc.ir.nn.cache import CacheReadOp
 from pimc.ir.nn.base import (
     Cost,
     NnOp,
@@ -23,6 +22,7 @@ from pimc.ir.nn.base import (
     tensor_bytes,
     tensor_of,
 )
+from pimc.ir.nn.cache import CacheReadOp
 from pimc.ir.nn.elementwise import (
     PREDICATES,
     AbsOp,
