@@ -317,11 +317,21 @@ class RegionAttr(ParametrizedAttribute):
     size: IntAttr
     layer_stride: IntAttr
     layers: IntAttr
+    first_layer: IntAttr
     rows: IntAttr
     row_bytes: IntAttr
     round: IntAttr
 
-    INTS: ClassVar[tuple[str, ...]] = ("base", "size", "layer_stride", "layers", "rows", "row_bytes", "round")
+    INTS: ClassVar[tuple[str, ...]] = (
+        "base",
+        "size",
+        "layer_stride",
+        "layers",
+        "first_layer",
+        "rows",
+        "row_bytes",
+        "round",
+    )
 
     @property
     def region(self) -> LinearRegion:

@@ -1,0 +1,121 @@
+"""What passes ask of a target: its figures in the form a pass computes with, and estimated times.
+
+The estimates compare choices inside the compiler; they are no measurement (the simulator runs programs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pimc.diagnostics import TargetError
+from pimc.ir.bank_layout import GemvLayout, TileGeometry
+from pimc.targets import Target, load_target
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A target as the passes see it."""
+
+    target: Target
+
+    @staticmethod
+    def load(name: str, overrides: Sequence[str] = ()) -> Machine:
+        """By target name or file, with single figures replaced (``key.key=value``)."""
+        return Machine(load_target(name, tuple(overrides)))
+
+    @property
+    def cores(self) -> int:
+        """Tiles of the machine."""
+        return self.target.cores.count
+
+    @property
+    def channels(self) -> int:
+        """Pseudo-channels of the machine."""
+        return self.target.hbm.pch_count
+
+    @property
+    def geometry(self) -> TileGeometry:
+        """The figures of a tile's banks."""
+        hbm = self.target.hbm
+        return TileGeometry(
+            channels=self.target.pchs_per_core,
+            banks=hbm.banks,
+            columns=hbm.columns,
+            lanes=hbm.pu.multipliers,
+            buffer_columns=self.target.memory("global_buffer").bytes // hbm.column_bytes,
+            result_registers=hbm.pu.result_registers,
+        )
+
+    def domain(self, unit_kind: str) -> str | None:
+        """The first domain whose unit is of a kind (``bank_pim``, ``systolic`` ...); None if there is
+        none.
+        """
+        for domain in self.target.domains:
+            if self.target.unit(domain.unit).kind == unit_kind:
+                return domain.name
+        return None
+
+    def unit_kind(self, domain: str) -> str:
+        """The kind of the unit of ``domain``; TargetError if the target has no such domain."""
+        return self.target.unit(self.target.domain(domain).unit).kind
+
+    # -- estimated times, femtoseconds ------------------------------------------------------------------------
+
+    def gemv_fs(self, layout: GemvLayout) -> int:
+        """A GEMV in the banks of a tile: buffer writes, rows (activate, MAC columns, precharge),
+        results, sum.
+        """
+        hbm = self.target.hbm
+        clocks = hbm.clocks
+        spread = clocks("nRRDS") * (hbm.bank_groups - 1)
+        total = 0
+        for visit in layout.visits():
+            columns = sum(segment.columns for segment in visit.segments)
+            opened = max(clocks("nRCDRD") + columns * clocks("nMAC") + clocks("nRTP"), clocks("nRAS"))
+            total += spread + opened + clocks("nRP")
+        total += sum(layout.chunk_columns) * len(layout.blocks) * clocks("nGBW")
+        bursts = -(-layout.geometry.banks * 4 // hbm.column_bytes)
+        total += layout.slots * bursts * clocks("nRES") + clocks("nCL")
+        reduce = self.target.latency("vector")
+        elements = layout.slots * layout.geometry.banks * layout.geometry.channels
+        cycles = reduce.busy_cycles(elements) + reduce.pipeline
+        return total * hbm.clock_fs + cycles * self.target.clock.core_period_fs
+
+    def stream_fs(self, local_bytes: int) -> int:
+        """Reading ``local_bytes`` of a tile's own channels into its core."""
+        hbm = self.target.hbm
+        bursts = -(-local_bytes // (hbm.column_bytes * self.target.pchs_per_core))
+        return bursts * hbm.fs("nBL")
+
+    def gemm_fs(self, m: int, n: int, k: int) -> int:
+        """``[m, k] x [k, n]`` cut over the tensor units by n: the longer of weight stream and systolic
+        steps.
+        """
+        tcu = self.target.tcu
+        local = -(-n // self.cores)
+        steps = -(-m // tcu.rows) * -(-local // tcu.columns) * k + tcu.fill_cycles
+        return max(steps * self.target.clock.core_period_fs, self.stream_fs(local * k * 2))
+
+    def pim_attention_fs(self, m: int, heads: int, head_dim: int, context: int) -> int:
+        """Both products of attention on the SRAM-PIM units, the cache loaded once."""
+        latency = self.target.latency("pim_gemv")
+        rows = -(-2 * m * heads * context * head_dim // (self.cores * self.target.pim_unit.lanes))
+        cycles = latency.busy_cycles(rows) + latency.pipeline
+        return cycles * self.target.clock.core_period_fs
+
+    def tcu_attention_fs(self, m: int, heads: int, head_dim: int, context: int) -> int:
+        """Both products of attention on the tensor units."""
+        tcu = self.target.tcu
+        per_core = -(-heads // self.cores)
+        qk = -(-m // tcu.rows) * -(-context // tcu.columns) * head_dim
+        sv = -(-m // tcu.rows) * -(-head_dim // tcu.columns) * context
+        return per_core * (qk + sv + 2 * tcu.fill_cycles) * self.target.clock.core_period_fs
+
+
+def require_domain(machine: Machine, unit_kind: str, purpose: str) -> str:
+    """The domain of a unit kind; TargetError naming the purpose if the target has none."""
+    name = machine.domain(unit_kind)
+    if name is None:
+        raise TargetError(f"target {machine.target.name} has no domain with a {unit_kind} unit for {purpose}")
+    return name

@@ -1,0 +1,311 @@
+"""``partition``: cut the work over the cores, ``nn`` to ``pim``.
+
+Projections to queries, keys and values, and attention, are cut head-wise by Algorithm 1 of the HPIM paper
+(:mod:`pimc.passes.algorithm1`); other linear layers tensor-wise, in equal blocks of features.  Linear
+layers that share their input become one operation.  Elementwise operators stay cut where their operands are
+cut alike; where a whole tensor is needed, one ``pim.all_gather`` a value makes it.  Results of an entry
+point stay cut: the host reads pieces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from typing_extensions import override
+from xdsl.context import Context
+from xdsl.dialects import func
+from xdsl.dialects.builtin import (
+    FloatAttr,
+    FunctionType,
+    IntegerAttr,
+    ModuleOp,
+    StringAttr,
+    TensorType,
+    f32,
+    i64,
+)
+from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint, Rewriter
+
+from pimc.diagnostics import InputError, UsageError
+from pimc.ir import nn, pim
+from pimc.ir.locations import where, with_location
+from pimc.passes.algorithm1 import attention_shard, feature_shard, heads_attr, tensor_shard
+from pimc.passes.annotate import BYTES, FLOPS, INTENSITY
+from pimc.passes.fusion import LinearGroup, find_groups, weight_param
+from pimc.passes.machine import Machine
+from pimc.passes.place import DOMAIN
+
+SHARD_REASON = "pim.partition"
+
+
+@dataclass(frozen=True)
+class PartitionPass(ModulePass):
+    """Cut every operation over the cores.
+
+    ``algorithm``: ``paper`` (head-wise Q, K, V and attention; the rest tensor-wise) or ``tensor`` (all
+    projections tensor-wise).  ``replicate_limit``: a table that positions index is copied to every tile up
+    to this many bytes.
+    """
+
+    name = "partition"
+    algorithm: str = "paper"
+    target: str = "hpim"
+    set: tuple[str, ...] = ()
+    replicate_limit: int = 4 << 20
+
+    @override
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        if self.algorithm not in ("paper", "tensor"):
+            raise UsageError(
+                f"unknown partition algorithm {self.algorithm!r}", hint="algorithms are paper and tensor"
+            )
+        machine = Machine.load(self.target, self.set)
+        groups = find_groups(op)
+        heads = _head_counts(op) if self.algorithm == "paper" else {}
+        for function in op.walk():
+            if isinstance(function, func.FuncOp) and function.body.blocks:
+                _FunctionPartition(machine, groups, heads, self.replicate_limit).run(function)
+
+
+def _head_counts(module: ModuleOp) -> dict[nn.LinearOp, tuple[int, int]]:
+    """(heads, head_dim) of every linear layer whose result is a query, key or value."""
+    found: dict[nn.LinearOp, tuple[int, int]] = {}
+    writes = [op for op in module.walk() if isinstance(op, nn.CacheWriteOp)]
+    for op in module.walk():
+        if isinstance(op, nn.AttentionOp):
+            dim = op.head_dim.value.data
+            _mark(op.q, op.heads.value.data, dim, found)
+            for write in writes:
+                if write.cache in (op.k, op.v):
+                    _mark(write.x, op.kv_heads.value.data, dim, found)
+        elif isinstance(op, nn.AttentionFullOp):
+            dim, kv_heads = op.head_dim.value.data, op.kv_heads.value.data
+            for value, heads in ((op.q, op.heads.value.data), (op.k, kv_heads), (op.v, kv_heads)):
+                _mark(value, heads, dim, found)
+    return found
+
+
+def _mark(value: SSAValue, heads: int, dim: int, found: dict[nn.LinearOp, tuple[int, int]]) -> None:
+    """Follow ``value`` back through operators that keep its features to the linear layer that made it."""
+    while isinstance(owner := value.owner, nn.RopeOp | nn.UnaryOp | nn.BinaryOp | nn.CastOp):
+        value = owner.operands[0]
+    if isinstance(owner, nn.LinearOp) and nn.tensor_of(owner.weight).get_shape()[0] == heads * dim:
+        found[owner] = (heads, dim)
+
+
+@dataclass
+class _FunctionPartition:
+    """One walk over a function, in program order; types of values say how they are cut."""
+
+    machine: Machine
+    groups: dict[nn.LinearOp, LinearGroup]
+    heads: dict[nn.LinearOp, tuple[int, int]]
+    replicate_limit: int
+    gathered: dict[SSAValue, SSAValue] = field(default_factory=dict)
+    written: dict[tuple[Attribute, SSAValue], nn.CacheWriteOp] = field(default_factory=dict)
+
+    def run(self, function: func.FuncOp) -> None:
+        """Rewrite ``function``; its result types follow what it returns."""
+        entry = function.sym_visibility is None or function.sym_visibility.data == "public"
+        for op in list(function.walk()):
+            if op is function or op.parent is None:
+                continue
+            self.visit(op, entry)
+        returned = function.get_return_op()
+        if returned is not None:
+            outputs = [value.type for value in returned.operands]
+            function.function_type = FunctionType.from_lists(function.function_type.inputs.data, outputs)
+
+    def visit(self, op: Operation, entry: bool) -> None:
+        """Rewrite one operation, or make its operands whole."""
+        match op:
+            case nn.LinearOp() if op in self.groups:
+                self.linear(op)
+            case nn.AttentionOp():
+                self.attention(op)
+            case nn.CacheWriteOp():
+                self.cache_write(op)
+            case nn.EmbeddingOp() if weight_param(op.table) is not None:
+                self.embedding(op)
+            case func.ReturnOp() if entry:
+                pass
+            case nn.NnOp() if op.WITH_LAYOUT and op.operands:
+                self.elementwise(op)
+            case _:
+                self.make_whole(op)
+
+    # -- values --------------------------------------------------------------------------------------------------
+
+    def whole(self, value: SSAValue) -> SSAValue:
+        """``value`` on every core: itself, or its one gather (right behind its definition)."""
+        if pim.shard_of(value.type) is None:
+            return value
+        if value not in self.gathered:
+            owner = value.owner
+            if not isinstance(owner, Operation):
+                raise InputError(
+                    "a block argument is cut over the cores", where=where(owner.parent_op() or owner)
+                )
+            gather = with_location(pim.AllGatherOp(value), owner)
+            after = owner
+            while isinstance(after.next_op, pim.AllGatherOp) and after.next_op.input.owner is owner:
+                after = after.next_op
+            Rewriter.insert_op(gather, InsertPoint.after(after))
+            self.gathered[value] = gather.output
+        return self.gathered[value]
+
+    def make_whole(self, op: Operation) -> None:
+        """Replace operands that are cut by their gathers."""
+        for index, operand in enumerate(op.operands):
+            op.operands[index] = self.whole(operand)
+
+    def elementwise(self, op: nn.NnOp) -> None:
+        """Keep the cut if all operands that span the last dimension share it."""
+        tensors = [value for value in op.operands if isinstance(value.type, TensorType)]
+        last = nn.tensor_of(op.results[0]).get_shape()[-1:]
+        spanning = [value for value in tensors if nn.tensor_of(value).get_shape()[-1:] == last]
+        if len({pim.shard_of(value.type) for value in spanning}) > 1 or len(last) == 0:
+            self.make_whole(op)
+        for result, type_ in zip(op.results, op.infer_types(), strict=True):
+            if result.type != type_:
+                Rewriter.replace_value_with_new_type(result, type_)
+
+    # -- operations ----------------------------------------------------------------------------------------------
+
+    def linear(self, op: nn.LinearOp) -> None:
+        """Replace the whole group of ``op`` by one matrix operation at the first member's place."""
+        group = self.groups[op].members
+        x = self.whole(op.x)
+        for member in group:
+            for value in (member.weight, member.bias):
+                param = weight_param(value)
+                if param is not None and _is_behind(param, op):
+                    param.detach()
+                    Rewriter.insert_op(param, InsertPoint.before(op))
+        types: list[Attribute] = []
+        reasons: list[str] = []
+        for member in group:
+            shard, reason = self.shard_for(member)
+            types.append(pim.with_shard(nn.tensor_of(member.result), shard))
+            reasons.append(reason)
+        domain = op.attributes.get(DOMAIN)
+        in_banks = op.rows() == 1
+        if isinstance(domain, StringAttr):
+            in_banks = self.machine.unit_kind(domain.data) == "bank_pim"
+            if in_banks and op.rows() != 1:
+                raise InputError(
+                    f"{op.rows()} rows cannot be multiplied in the banks",
+                    where=where(op),
+                    hint="place several rows on a tensor unit",
+                )
+        kind = pim.GemvOp if in_banks else pim.GemmOp
+        new = kind(x, [m.weight for m in group], [m.bias for m in group], types)
+        new.attributes |= op.attributes
+        _sum_costs(new, group)
+        new.attributes[SHARD_REASON] = StringAttr("; ".join(dict.fromkeys(reasons)))
+        with_location(new, group)
+        Rewriter.insert_op(new, InsertPoint.before(op))
+        for member, output in zip(group, new.outputs, strict=True):
+            output.name_hint = member.result.name_hint
+            member.result.replace_all_uses_with(output)
+            Rewriter.erase_op(member)
+
+    def shard_for(self, op: nn.LinearOp) -> tuple[pim.ShardAttr, str]:
+        """The cut of a linear layer's output, and why."""
+        n = nn.tensor_of(op.weight).get_shape()[0]
+        if op in self.heads:
+            heads, dim = self.heads[op]
+            shard = feature_shard(heads, dim, self.machine.channels, self.machine.cores)
+            return shard, f"head-wise by Algorithm 1: {heads} heads of {dim}"
+        return tensor_shard(n, self.machine.cores), "tensor-wise: equal blocks of features"
+
+    def cache_write(self, op: nn.CacheWriteOp) -> None:
+        """Note the write; the second of a pair becomes the ``pim.kv_append`` of both (see
+        :meth:`attention`).
+        """
+        self.make_whole(op)
+        self.written[(op.cache, op.layer)] = op
+
+    def attention(self, op: nn.AttentionOp) -> None:
+        """Replace attention and the pair of cache writes before it."""
+        heads, kv_heads, dim = (a.value.data for a in (op.heads, op.kv_heads, op.head_dim))
+        rounds = heads_attr(kv_heads, self.machine.channels, self.machine.cores)
+        k_write = self.written.pop((op.k, op.layer), None)
+        v_write = self.written.pop((op.v, op.layer), None)
+        if k_write is not None and v_write is not None:
+            self.append(k_write, v_write, rounds)
+        elif (k_write is None) != (v_write is None):
+            raise InputError("attention needs its keys and values written together", where=where(op))
+        shard = attention_shard(heads, kv_heads, dim, self.machine.channels, self.machine.cores)
+        properties: dict[str, Attribute] = {**op.properties, "rounds": rounds}
+        result = pim.with_shard(nn.tensor_of(op.result), shard)
+        new = pim.AttentionOp((self.whole(op.q), op.layer, op.position), properties, result)
+        new.attributes |= op.attributes
+        new.attributes[SHARD_REASON] = StringAttr(f"head-wise by Algorithm 1: {kv_heads} KV heads of {dim}")
+        self.replace(op, new)
+
+    def append(self, k_write: nn.CacheWriteOp, v_write: nn.CacheWriteOp, rounds: pim.HeadsAttr) -> None:
+        """One ``pim.kv_append`` at the later of the two writes."""
+        block = k_write.parent_block()
+        if block is None or block is not v_write.parent_block() or k_write.position != v_write.position:
+            raise InputError(
+                "keys and values of a layer must be written at one position", where=where(v_write)
+            )
+        later = max((k_write, v_write), key=block.get_operation_index)
+        new = pim.KvAppendOp(
+            k_write.x, v_write.x, k_write.layer, k_write.position, k_write.cache, v_write.cache, rounds
+        )
+        new.attributes |= later.attributes
+        with_location(new, [k_write, v_write])
+        Rewriter.insert_op(new, InsertPoint.before(later))
+        Rewriter.erase_op(k_write)
+        Rewriter.erase_op(v_write)
+
+    def embedding(self, op: nn.EmbeddingOp) -> None:
+        """Cut the table's rows over the tiles, or copy a small table that positions index."""
+        rows = nn.tensor_of(op.table).get_shape()[0]
+        size = nn.tensor_bytes(op.table.type)
+        positional = _is_position(op.ids)
+        copied = positional and size <= self.replicate_limit
+        per_core = rows if copied else -(-rows // self.machine.cores)
+        new = pim.EmbeddingOp(op.table, self.whole(op.ids), per_core, copied, op.result.type)
+        new.attributes |= op.attributes
+        reason = (
+            f"table of {size} bytes, indexed by position: a copy in every tile"
+            if copied
+            else "rows cut over the tiles"
+        )
+        new.attributes[SHARD_REASON] = StringAttr(reason)
+        self.replace(op, new)
+
+    def replace(self, op: Operation, new: Operation) -> None:
+        """Put ``new`` in the place of ``op`` with its location and result names."""
+        with_location(new, op)
+        Rewriter.replace_op(op, new)
+
+
+def _is_behind(op: Operation, other: Operation) -> bool:
+    block = other.parent_block()
+    if block is None or op.parent_block() is not block:
+        return False
+    return block.get_operation_index(op) > block.get_operation_index(other)
+
+
+def _is_position(value: SSAValue) -> bool:
+    while isinstance(owner := value.owner, nn.BinaryOp | nn.CastOp | nn.ReshapeOp):
+        value = owner.operands[0]
+    return isinstance(owner, nn.PositionsOp)
+
+
+def _sum_costs(new: Operation, group: list[nn.LinearOp]) -> None:
+    """The cost of a fused operation: the members' sum, the shared input counted once."""
+    if not all(FLOPS in op.attributes for op in group):
+        return
+    costs = [op.cost() for op in group]
+    flops = sum(cost.flops for cost in costs)
+    moved = sum(cost.bytes for cost in costs) - (len(group) - 1) * nn.tensor_bytes(group[0].x.type)
+    new.attributes[FLOPS] = IntegerAttr(flops, i64)
+    new.attributes[BYTES] = IntegerAttr(moved, i64)
+    new.attributes[INTENSITY] = FloatAttr(flops / moved if moved else 0.0, f32)

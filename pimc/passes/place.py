@@ -1,0 +1,41 @@
+"""``place``: give every compute operation a domain (``pim.domain``) and the reason for it (``pim.reason``).
+
+``policy`` is one of the registered policies (:mod:`pimc.passes.placement`) or ``module:function``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from typing_extensions import override
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.passes import ModulePass
+
+from pimc.ir import nn
+from pimc.passes.machine import Machine
+from pimc.passes.placement import find_policy
+
+DOMAIN, REASON = "pim.domain", "pim.reason"
+
+
+@dataclass(frozen=True)
+class PlacePass(ModulePass):
+    """Choose the domain of every operation by a policy."""
+
+    name = "place"
+    policy: str = "paper"
+    target: str = "hpim"
+    set: tuple[str, ...] = ()
+
+    @override
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        machine = Machine.load(self.target, self.set)
+        policy = find_policy(self.policy)
+        for inner in op.walk():
+            if not isinstance(inner, nn.NnOp) or isinstance(inner, nn.ParamOp | nn.ConstantOp):
+                continue
+            placement = policy(inner, machine)
+            machine.target.domain(placement.domain)  # an error that names the domains if there is no such
+            inner.attributes[DOMAIN] = StringAttr(placement.domain)
+            inner.attributes[REASON] = StringAttr(placement.reason)
