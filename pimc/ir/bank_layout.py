@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pimc.targets.target import Target
+
 HalfBits = npt.NDArray[np.uint16]
 
 
@@ -37,6 +39,19 @@ class TileGeometry:
     lanes: int
     buffer_columns: int
     result_registers: int
+
+    @staticmethod
+    def of(target: Target) -> TileGeometry:
+        """The tiles of a target."""
+        hbm = target.hbm
+        return TileGeometry(
+            channels=target.pchs_per_core,
+            banks=hbm.banks,
+            columns=hbm.columns,
+            lanes=hbm.pu.multipliers,
+            buffer_columns=target.memory("global_buffer").bytes // hbm.column_bytes,
+            result_registers=hbm.pu.result_registers,
+        )
 
     @property
     def row_elements(self) -> int:
