@@ -23,7 +23,7 @@ LEVELS = ("pseudo_channel", "bank_group", "bank")
 
 @dataclass(frozen=True)
 class DramCommand:
-    """One DRAM command: bus time (ticks), banks it acts on, what it does to them, when its effect is there."""
+    """One DRAM command: its bus time (ticks), banks, effect on them, and when data or effect are there."""
 
     name: Annotated[str, Choices(*DRAM_COMMANDS)]
     bus: str

@@ -83,8 +83,8 @@ def read(
 ) -> T:
     """Build the dataclass ``cls`` from a TOML ``table``.
 
-    ``file`` and ``path`` (dotted key of the table) are for errors; ``figures`` are what an integer given as an
-    expression may use.  Raises :class:`TargetError`.
+    ``file`` and ``path`` (dotted key of the table) are for errors; ``figures`` are what an integer given as
+    an expression may use.  Raises :class:`TargetError`.
     """
     return cast("T", _dataclass(cls, table, _Place(file, path, figures or {})))
 

@@ -151,7 +151,7 @@ class Noc:
 
 @dataclass(frozen=True)
 class Latency:
-    """Latency model: unit busy ``max(1, ceil(work / rate))`` cycles, result there ``pipeline`` cycles later."""
+    """Latency model: busy ``max(1, ceil(work / rate))`` cycles, result ready ``pipeline`` cycles later."""
 
     name: str
     work: Annotated[str, Choices("instruction", "elements", "bytes", "rows", "steps")]
