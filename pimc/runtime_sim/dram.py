@@ -1,31 +1,32 @@
-"""DRAM timing core: when may a command issue, and what does it do to its pseudo-channel (table driven, numba).
+"""DRAM timing core: when may a command issue, what does it do to its pseudo-channel (table driven, numba).
 
-Everything comes from the target: :func:`build_tables` turns its command and constraint rows into arrays; nothing
-about a DRAM standard is written here.  All times are int64 femtoseconds.  The state of all pseudo-channels lives
-in one set of arrays, indexed by ``pch``; every function below may be called from numba code::
+Everything comes from the target: :func:`build_tables` turns its command and constraint rows into one array;
+nothing about a DRAM standard is written here. All times are int64 femtoseconds. ``tables`` is an int64
+vector, ``state`` an int64 matrix with a row a pseudo-channel, so that numba passes two arrays and no tuple
+of them::
 
     tables = build_tables(target.hbm)
-    state = new_state(target.hbm)                          # all pseudo-channels idle, all banks closed
-    t = earliest(tables, state, pch, ACT, bank, now)       # least legal start >= now
-    status = issue(tables, state, pch, ACT, bank, row, t)  # OK, or the rule that forbids it (nothing changed)
-    there = t + tables.done[ACT]                           # data or effect of a command that started at t
+    state = new_state(target.hbm)                           # all pseudo-channels idle, all banks closed
+    t = earliest(tables, state, pch, ACT, bank, now)        # least legal start >= now
+    status = issue(tables, state, pch, ACT, bank, row, t)   # OK, or the rule that forbids it (nothing changed)
+    t = issue_asap(tables, state, pch, RD, bank, 0, now)    # both in one: the start, or -status
+    there = t + done_time(tables, RD)                       # data or effect of a command that started at t
 
-Command numbers are the constants below (``DRAM_COMMANDS`` of the target).  ``bank`` is 0 .. banks - 1 (bank group
-= bank // banks_per_group); a GACT acts on the whole bank group of ``bank``, a command of the pseudo-channel (PREA,
-REF, MAC, WRGB, RDRES) ignores ``bank``; ``row`` matters to ACT and GACT only.  ``earliest`` knows timing alone, not
-whether banks are open; ``check`` knows banks alone; ``issue`` refuses what either forbids; ``status_text`` words a
-refusal.  ``open_row`` and ``all_closed`` tell which banks are open.
+Command numbers are the constants below (``DRAM_COMMANDS`` of the target). ``bank`` is 0 .. banks - 1 (bank
+group = bank // banks_per_group); a GACT acts on the whole bank group of ``bank``, a command of the
+pseudo-channel (PREA, REF, MAC, WRGB, RDRES) ignores ``bank``; ``row`` matters to ACT and GACT only.
+``earliest`` knows timing alone, not whether banks are open; ``check`` knows banks alone; ``issue`` refuses
+what either forbids; ``status_text`` words a refusal; ``open_row``, ``open_banks`` and ``refresh_interval``
+look things up.
 
-How it works ("push"): issuing a command raises ``ready[node, next]``, the first start of every command that a
-constraint makes follow it, at the node (pseudo-channel, bank group or bank) where the two meet.  As a constraint
-holds between commands' bus ends, the table has latency + own bus time - follower's bus time.  A row is stored at the
-widest of its level and the two commands' scopes, so that a look-up reads at most three nodes.  Windows (tFAW) keep
-the last activations' ends in a ring; a ganged activation enters once a bank.
+How it works ("push"): issuing a command raises ``ready[node, next]``, the first start of every command that
+a constraint makes follow it, at the node (pseudo-channel, bank group or bank) where the two meet. As a
+constraint holds between commands' bus ends, the table has latency + own bus time - follower's bus time. A
+row is stored at the widest of its level and the two commands' scopes, so that a look-up reads at most three
+nodes. Windows (tFAW) keep the last activations' bus ends in a ring; a ganged activation enters once a bank.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -39,7 +40,7 @@ ACT, GACT, PRE, PREA, RD, WR, RDA, WRA, REF, MAC, WRGB, RDRES = range(len(DRAM_C
 
 OK, BANK_OPEN, BANK_CLOSED, NOT_IDLE, NO_BANK, NO_ROW, NO_COMMAND, TOO_EARLY, OFF_GRID = range(9)
 _STATUS = (
-    "legal",
+    "is legal",
     "activates a bank that is open",
     "needs an open row in a bank that is closed",
     "needs all banks closed",
@@ -51,120 +52,92 @@ _STATUS = (
 )
 
 NEVER = -(1 << 60)
-_LEVEL = {"pseudo_channel": 0, "bank_group": 1, "bank": 2}
-_EFFECT = {"none": 0, "open": 1, "close": 2, "column": 3, "column_close": 4, "refresh": 5}
+_COUNT = len(DRAM_COMMANDS)
+_LEVELS = ("pseudo_channel", "bank_group", "bank")
+_EFFECTS = ("none", "open", "close", "column", "column_close", "refresh")
 _NONE, _OPEN, _CLOSE, _COLUMN, _COLUMN_CLOSE, _REFRESH = range(6)
 
-
-class DramTables(NamedTuple):
-    """Constant tables of a DRAM (C commands, E constraint entries, W windows); times in femtoseconds."""
-
-    banks: int
-    banks_per_group: int
-    bank_groups: int
-    rows: int
-    scope: I64  #: [C] 0 pseudo-channel, 1 bank group, 2 bank; -1 no such command
-    effect: I64  #: [C]
-    bus: I64  #: [C] command bus
-    bus_time: I64  #: [C] time on the bus
-    grid: I64  #: [C] starts are multiples of this
-    done: I64  #: [C] from start to data or effect
-    entry_start: I64  #: [3, C + 1] constraint entries of (level, command)
-    entry_next: I64  #: [E] following command
-    entry_latency: I64  #: [E] least distance of starts
-    window_size: I64  #: [W]
-    window_count: I64  #: [W, C] activations a command enters, 0 if it is none of the window's
-    window_latency: I64  #: [W, C] from an activation's bus end to the command's start
-    refresh_interval: int  #: tREFI, 0 without one
-    clock: int
+# Layout of the table vector: a header, a record a command, a record a window, the constraint entries.
+_BANKS, _GROUP, _GROUPS, _ROWS, _INTERVAL, _WINDOWS, _WINDOW_AT = range(7)
+_BUS_AT, _RING_AT, _OPEN_AT, _ROW_AT, _WORDS = range(7, 12)  # places in a row of the state
+_HEADER = 12
+_SCOPE, _EFFECT, _BUS, _TIME, _GRID, _DONE, _ENTRIES = range(7)  # of a command; then begin and end a level
+_COMMAND = _ENTRIES + 6
+_SIZE, _RING, _MEMBER = range(3)  # of a window; then count and latency a command
+_WINDOW = _MEMBER + 2 * _COUNT
 
 
-class DramState(NamedTuple):
-    """State of P pseudo-channels (N nodes: pseudo-channel, its bank groups, its banks)."""
-
-    ready: I64  #: [P, N, C] first start
-    bus_free: I64  #: [P, buses]
-    ring: I64  #: [P, W, S] bus ends of the last activations
-    ring_position: I64  #: [P, W] where the next goes
-    open_row: I64  #: [P, banks], -1 closed
-
-
-def build_tables(spec: DramSpec) -> DramTables:
-    """Tables of ``spec`` for the functions of this module."""
-    count = len(DRAM_COMMANDS)
-    scope = np.full(count, -1, np.int64)
-    effect, bus, bus_time, done = (np.zeros(count, np.int64) for _ in range(4))
-    grid = np.full(count, spec.tick_fs, np.int64)
-    for command in spec.commands:
-        index = DRAM_COMMANDS.index(command.name)
-        scope[index], effect[index] = _LEVEL[command.scope], _EFFECT[command.effect]
-        bus[index], bus_time[index] = spec.buses.index(command.bus), command.ticks * spec.tick_fs
-        grid[index], done[index] = command.grid * spec.tick_fs, spec.fs(command.done)
-    start, following, latency = _entries(spec, scope, bus_time)
+def build_tables(spec: DramSpec) -> I64:
+    """Table vector of ``spec`` for the functions of this module."""
     windows = [row for row in spec.constraints if row.window]
-    window_count = np.zeros((len(windows), count), np.int64)
-    window_latency = np.zeros((len(windows), count), np.int64)
+    window_at = _HEADER + _COUNT * _COMMAND
+    entry_at = window_at + len(windows) * _WINDOW
+    nodes = 1 + spec.bank_groups + spec.banks
+    bus_at = nodes * _COUNT
+    ring_at = bus_at + len(spec.buses)
+    open_at = ring_at + sum(1 + row.window for row in windows)
+    interval = spec.fs("nREFI") if "nREFI" in spec.timing else 0
+    head = [spec.banks, spec.banks_per_group, spec.bank_groups, spec.rows, interval, len(windows), window_at]
+    head += [bus_at, ring_at, open_at, open_at + 1, open_at + 1 + spec.banks]
+    table = np.zeros(entry_at, np.int64)
+    table[:_HEADER] = head
+    records = table[_HEADER:window_at].reshape(_COUNT, _COMMAND)
+    records[:, _SCOPE] = -1
+    records[:, _GRID] = spec.tick_fs
+    for command in spec.commands:
+        records[DRAM_COMMANDS.index(command.name), :_ENTRIES] = (
+            _LEVELS.index(command.scope),
+            _EFFECTS.index(command.effect),
+            spec.buses.index(command.bus),
+            command.ticks * spec.tick_fs,
+            command.grid * spec.tick_fs,
+            spec.fs(command.done),
+        )
     for number, row in enumerate(windows):
+        record = table[window_at + number * _WINDOW :]
+        record[_SIZE] = row.window
+        record[_RING] = ring_at
+        ring_at += 1 + row.window
         for name in row.following:
             index = DRAM_COMMANDS.index(name)
-            window_count[number, index] = spec.banks_of(spec.command(name).scope)
-            window_latency[number, index] = spec.fs(row.latency) - bus_time[index]
-    return DramTables(
-        spec.banks,
-        spec.banks_per_group,
-        spec.bank_groups,
-        spec.rows,
-        scope,
-        effect,
-        bus,
-        bus_time,
-        grid,
-        done,
-        start,
-        following,
-        latency,
-        np.array([row.window for row in windows], np.int64),
-        window_count,
-        window_latency,
-        spec.fs("nREFI") if "nREFI" in spec.timing else 0,
-        spec.clock_fs,
-    )
+            member = _MEMBER + 2 * index
+            record[member] = spec.banks_of(spec.command(name).scope)
+            record[member + 1] = spec.fs(row.latency) - int(records[index, _TIME])
+    return np.concatenate([table, _entries(spec, records, entry_at)])
 
 
-def _entries(spec: DramSpec, scope: I64, bus_time: I64) -> tuple[I64, I64, I64]:
-    """Constraint rows without a window as entries sorted by level and preceding command."""
-    count = len(DRAM_COMMANDS)
+def _entries(spec: DramSpec, records: I64, entry_at: int) -> I64:
+    """Constraint rows without a window as pairs (follower, distance of starts); records get their ranges."""
     merged: dict[tuple[int, int, int], int] = {}
     for row in spec.constraints:
         if row.window:
             continue
         for before in map(DRAM_COMMANDS.index, row.preceding):
             for after in map(DRAM_COMMANDS.index, row.following):
-                level = min(_LEVEL[row.level], int(scope[before]), int(scope[after]))
-                distance = spec.fs(row.latency) + int(bus_time[before] - bus_time[after])
+                level = min(
+                    _LEVELS.index(row.level), int(records[before, _SCOPE]), int(records[after, _SCOPE])
+                )
+                distance = spec.fs(row.latency) + int(records[before, _TIME] - records[after, _TIME])
                 key = (level, before, after)
                 merged[key] = max(distance, merged.get(key, distance))
     ordered = sorted(merged)
-    start = np.zeros((3, count + 1), np.int64)
     for level in range(3):
-        for command in range(count + 1):
-            start[level, command] = sum(1 for key in ordered if key[:2] < (level, command))
-    following = np.array([key[2] for key in ordered], np.int64)
-    return start, following, np.array([merged[key] for key in ordered], np.int64)
+        for command in range(_COUNT):
+            begin = entry_at + 2 * sum(1 for key in ordered if key[:2] < (level, command))
+            end = entry_at + 2 * sum(1 for key in ordered if key[:2] <= (level, command))
+            records[command, _ENTRIES + 2 * level : _ENTRIES + 2 * level + 2] = begin, end
+    return np.array([word for key in ordered for word in (key[2], merged[key])], np.int64)
 
 
-def new_state(spec: DramSpec, pchs: int | None = None) -> DramState:
+def new_state(spec: DramSpec, pchs: int | None = None) -> I64:
     """State of ``pchs`` pseudo-channels (default: the machine's), every bank closed and nothing pending."""
-    pchs = spec.pch_count if pchs is None else pchs
-    sizes = [row.window for row in spec.constraints if row.window]
-    nodes = 1 + spec.bank_groups + spec.banks
-    return DramState(
-        np.full((pchs, nodes, len(DRAM_COMMANDS)), NEVER, np.int64),
-        np.full((pchs, len(spec.buses)), NEVER, np.int64),
-        np.full((pchs, len(sizes), max(sizes, default=1)), NEVER, np.int64),
-        np.zeros((pchs, len(sizes)), np.int64),
-        np.full((pchs, spec.banks), -1, np.int64),
-    )
+    table = build_tables(spec)
+    state = np.full((spec.pch_count if pchs is None else pchs, int(table[_WORDS])), NEVER, np.int64)
+    for window in range(int(table[_WINDOWS])):
+        state[:, table[table[_WINDOW_AT] + window * _WINDOW + _RING]] = 0
+    state[:, table[_OPEN_AT]] = 0
+    state[:, table[_ROW_AT] :] = -1
+    return state
 
 
 def status_text(status: int, command: int, bank: int, row: int) -> str:
@@ -173,108 +146,170 @@ def status_text(status: int, command: int, bank: int, row: int) -> str:
 
 
 @njit(cache=True)
-def earliest(tables: DramTables, state: DramState, pch: int, command: int, bank: int, time: int) -> int:
-    """Least start >= ``time`` (fs, >= 0) that every constraint, the command bus and the clock grid allow."""
-    scope = tables.scope[command]
-    start = max(time, state.ready[pch, 0, command], state.bus_free[pch, tables.bus[command]])
-    if scope > 0:
-        group = bank // tables.banks_per_group
-        start = max(start, state.ready[pch, 1 + group, command])
-        if scope > 1:
-            start = max(start, state.ready[pch, 1 + tables.bank_groups + bank, command])
-    for window in range(tables.window_size.size):
-        count = tables.window_count[window, command]
-        if count > 0:
-            # The last of `count` activations needs the one `size` before it to be a latency old.
-            size = tables.window_size[window]
-            slot = (state.ring_position[pch, window] + count - 1) % size
-            start = max(start, state.ring[pch, window, slot] + tables.window_latency[window, command])
-    grid = tables.grid[command]
-    return int((start + grid - 1) // grid * grid)
+def done_time(tables: I64, command: int) -> int:
+    """Femtoseconds from the start of ``command`` until its data (at the pins) or its effect is there."""
+    return int(tables[_HEADER + command * _COMMAND + _DONE])
 
 
 @njit(cache=True)
-def check(tables: DramTables, state: DramState, pch: int, command: int, bank: int, row: int) -> int:
+def bus_time(tables: I64, command: int) -> int:
+    """Femtoseconds that ``command`` occupies its command bus."""
+    return int(tables[_HEADER + command * _COMMAND + _TIME])
+
+
+@njit(cache=True)
+def refresh_interval(tables: I64) -> int:
+    """tREFI in femtoseconds, 0 for a DRAM without refresh."""
+    return int(tables[_INTERVAL])
+
+
+@njit(cache=True)
+def open_row(tables: I64, state: I64, pch: int, bank: int) -> int:
+    """Open row of a bank, -1 if it is closed."""
+    return int(state[pch, tables[_ROW_AT] + bank])
+
+
+@njit(cache=True)
+def open_banks(tables: I64, state: I64, pch: int) -> int:
+    """Number of open banks of ``pch``."""
+    return int(state[pch, tables[_OPEN_AT]])
+
+
+@njit(cache=True, error_model="numpy")
+def earliest(tables: I64, state: I64, pch: int, command: int, bank: int, time: int) -> int:
+    """Least start >= ``time`` (fs, >= 0) that every constraint, the command bus and the clock grid allow."""
+    record = _HEADER + command * _COMMAND
+    scope = tables[record + _SCOPE]
+    start = max(time, state[pch, command], state[pch, tables[_BUS_AT] + tables[record + _BUS]])
+    if scope > 0:
+        group = bank // tables[_GROUP]
+        start = max(start, state[pch, (1 + group) * _COUNT + command])
+        if scope > 1:
+            start = max(start, state[pch, (1 + tables[_GROUPS] + bank) * _COUNT + command])
+    if tables[record + _EFFECT] == _OPEN:
+        start = max(start, _windows(tables, state, pch, command))
+    grid = tables[record + _GRID]
+    late = start % grid
+    return int(start + (grid - late if late else 0))
+
+
+@njit(cache=True, error_model="numpy")
+def _windows(tables: I64, state: I64, pch: int, command: int) -> int:
+    """Least start that the activation windows allow."""
+    start = NEVER
+    for number in range(tables[_WINDOWS]):
+        window = tables[_WINDOW_AT] + number * _WINDOW
+        count = tables[window + _MEMBER + 2 * command]
+        if count > 0:
+            # The last of `count` activations needs the one `size` before it to be a latency old.
+            size, ring = tables[window + _SIZE], tables[window + _RING]
+            slot = ring + 1 + (state[pch, ring] + count - 1) % size
+            start = max(start, state[pch, slot] + tables[window + _MEMBER + 2 * command + 1])
+    return start
+
+
+@njit(cache=True)
+def check(tables: I64, state: I64, pch: int, command: int, bank: int, row: int) -> int:
     """OK, or the status of the bank rule that ``command`` would break now."""
-    scope = tables.scope[command]
+    if not 0 <= command < _COUNT:
+        return NO_COMMAND
+    scope, effect = (
+        tables[_HEADER + command * _COMMAND + _SCOPE],
+        tables[_HEADER + command * _COMMAND + _EFFECT],
+    )
     if scope < 0:
         return NO_COMMAND
-    if scope > 0 and not 0 <= bank < tables.banks:
+    if scope > 0 and not 0 <= bank < tables[_BANKS]:
         return NO_BANK
-    effect = tables.effect[command]
-    if effect in (_NONE, _CLOSE):
-        return OK
-    if effect == _OPEN and not 0 <= row < tables.rows:
-        return NO_ROW
-    first, last = _banks(tables, scope, bank)
-    for index in range(first, last):
-        is_open = state.open_row[pch, index] >= 0
-        if is_open and effect == _OPEN:
-            return BANK_OPEN
-        if is_open and effect == _REFRESH:
-            return NOT_IDLE
-        if not is_open and effect in (_COLUMN, _COLUMN_CLOSE):
-            return BANK_CLOSED
+    if effect in (_COLUMN, _COLUMN_CLOSE):
+        return OK if _open_in(tables, state, pch, scope, bank) == _width(tables, scope) else BANK_CLOSED
+    if effect == _OPEN:
+        if not 0 <= row < tables[_ROWS]:
+            return NO_ROW
+        return OK if _open_in(tables, state, pch, scope, bank) == 0 else BANK_OPEN
+    if effect == _REFRESH:
+        return OK if _open_in(tables, state, pch, scope, bank) == 0 else NOT_IDLE
     return OK
 
 
 @njit(cache=True)
-def issue(
-    tables: DramTables, state: DramState, pch: int, command: int, bank: int, row: int, time: int
-) -> int:
+def issue(tables: I64, state: I64, pch: int, command: int, bank: int, row: int, time: int) -> int:
     """Start ``command`` at ``time`` (fs) and return OK, or return why it is illegal and change nothing."""
     status = check(tables, state, pch, command, bank, row)
     if status != OK:
         return int(status)
-    if time % tables.grid[command] != 0:
+    if time % tables[_HEADER + command * _COMMAND + _GRID] != 0:
         return OFF_GRID
     if earliest(tables, state, pch, command, bank, time) != time:
         return TOO_EARLY
-    scope = tables.scope[command]
-    node = 0
-    for level in range(scope + 1):
-        if level == 1:
-            node = 1 + bank // tables.banks_per_group
-        elif level == 2:
-            node = 1 + tables.bank_groups + bank
-        for entry in range(tables.entry_start[level, command], tables.entry_start[level, command + 1]):
-            following = tables.entry_next[entry]
-            least = time + tables.entry_latency[entry]
-            state.ready[pch, node, following] = max(least, state.ready[pch, node, following])
-    end = time + tables.bus_time[command]
-    state.bus_free[pch, tables.bus[command]] = end
-    for window in range(tables.window_size.size):
-        position = state.ring_position[pch, window]
-        for _ in range(tables.window_count[window, command]):
-            state.ring[pch, window, position] = end
-            position = (position + 1) % tables.window_size[window]
-        state.ring_position[pch, window] = position
-    _apply(tables, state, pch, command, bank, row)
+    _commit(tables, state, pch, command, bank, row, time)
     return OK
 
 
 @njit(cache=True)
-def all_closed(state: DramState, pch: int) -> bool:
-    """Whether every bank of ``pch`` is closed."""
-    return int(state.open_row[pch].max()) < 0
+def issue_asap(tables: I64, state: I64, pch: int, command: int, bank: int, row: int, time: int) -> int:
+    """Start ``command`` at the least legal time >= ``time`` (fs, >= 0) and return that, or return -status."""
+    status = check(tables, state, pch, command, bank, row)
+    if status != OK:
+        return -int(status)
+    start = earliest(tables, state, pch, command, bank, time)
+    _commit(tables, state, pch, command, bank, row, start)
+    return int(start)
 
 
 @njit(cache=True)
-def _banks(tables: DramTables, scope: int, bank: int) -> tuple[int, int]:
-    """First and one past the last bank that a command of ``scope`` acts on."""
+def _width(tables: I64, scope: int) -> int:
+    """Banks that a command of ``scope`` acts on."""
+    return int(tables[_BANKS] if scope == 0 else tables[_GROUP] if scope == 1 else 1)
+
+
+@njit(cache=True, error_model="numpy")
+def _open_in(tables: I64, state: I64, pch: int, scope: int, bank: int) -> int:
+    """Open banks among those that a command of ``scope`` acts on."""
     if scope == 0:
-        return 0, tables.banks
-    if scope == 1:
-        first = bank // tables.banks_per_group * tables.banks_per_group
-        return first, first + tables.banks_per_group
-    return bank, bank + 1
+        return int(state[pch, tables[_OPEN_AT]])
+    first = tables[_ROW_AT] + bank
+    if scope == 2:
+        return 1 if state[pch, first] >= 0 else 0
+    first -= bank % tables[_GROUP]
+    count = 0
+    for place in range(first, first + tables[_GROUP]):
+        count += 1 if state[pch, place] >= 0 else 0
+    return count
 
 
-@njit(cache=True)
-def _apply(tables: DramTables, state: DramState, pch: int, command: int, bank: int, row: int) -> None:
-    effect = tables.effect[command]
+@njit(cache=True, error_model="numpy")
+def _commit(tables: I64, state: I64, pch: int, command: int, bank: int, row: int, time: int) -> None:
+    """Record a legal command: constraints, command bus, windows, banks."""
+    record = _HEADER + command * _COMMAND
+    scope, effect = tables[record + _SCOPE], tables[record + _EFFECT]
+    node = 0
+    for level in range(scope + 1):
+        if level == 1:
+            node = 1 + bank // tables[_GROUP]
+        elif level == 2:
+            node = 1 + tables[_GROUPS] + bank
+        places = record + _ENTRIES + 2 * level
+        for entry in range(tables[places], tables[places + 1], 2):
+            ready = node * _COUNT + tables[entry]
+            state[pch, ready] = max(state[pch, ready], time + tables[entry + 1])
+    end = time + tables[record + _TIME]
+    state[pch, tables[_BUS_AT] + tables[record + _BUS]] = end
+    if effect == _OPEN:
+        _enter_windows(tables, state, pch, command, end)
     if effect in (_OPEN, _CLOSE, _COLUMN_CLOSE):
-        first, last = _banks(tables, tables.scope[command], bank)
-        value = row if effect == _OPEN else -1
-        for index in range(first, last):
-            state.open_row[pch, index] = value
+        width = _width(tables, scope)
+        first = tables[_ROW_AT] + (bank // width * width if scope > 0 else 0)
+        opened = _open_in(tables, state, pch, scope, bank)
+        state[pch, first : first + width] = row if effect == _OPEN else -1
+        state[pch, tables[_OPEN_AT]] += (width if effect == _OPEN else 0) - opened
+
+
+@njit(cache=True, error_model="numpy")
+def _enter_windows(tables: I64, state: I64, pch: int, command: int, end: int) -> None:
+    for number in range(tables[_WINDOWS]):
+        window = tables[_WINDOW_AT] + number * _WINDOW
+        size, ring = tables[window + _SIZE], tables[window + _RING]
+        for _ in range(tables[window + _MEMBER + 2 * command]):
+            state[pch, ring + 1 + state[pch, ring]] = end
+            state[pch, ring] = (state[pch, ring] + 1) % size
