@@ -1,0 +1,366 @@
+"""Reference meaning of the `nn` operators: numpy, in float32; the interpreter rounds the results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.polynomial import Chebyshev
+from xdsl.ir import Operation
+
+from pimc.diagnostics import InputError
+from pimc.ir import nn
+from pimc.ir.interpreter.core import Frame, dense_values
+from pimc.ir.interpreter.table import Array, ImplementationTable, Value
+from pimc.ir.locations import where
+from pimc.ir.nn.base import tensor_of, values_of
+from pimc.ir.weights import FamilyName
+
+TABLE = ImplementationTable()
+
+
+# Values from outside
+
+
+@TABLE.register(nn.ParamOp, exact=True)
+def _param(frame: Frame, op: nn.ParamOp, args: Sequence[Any]) -> Sequence[Value]:
+    family = FamilyName(op.weight_name.data)
+    name = family.member(int(args[0])) if args else family.text
+    return (frame.interpreter.weight(name, op.result.type, op),)
+
+
+@TABLE.register(nn.ConstantOp)
+def _constant(frame: Frame, op: nn.ConstantOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (dense_values(op.value),)
+
+
+def check_range(op: Operation, indices: Array, size: int, what: str) -> None:
+    """InputError unless all ``indices`` are in ``[0, size)``."""
+    bad = indices[(indices < 0) | (indices >= size)]
+    if bad.size:
+        raise InputError(f"{op.name}: {what} {int(bad.flat[0])} is out of range [0, {size})", where=where(op))
+
+
+@TABLE.register(nn.EmbeddingOp, exact=True)
+def _embedding(frame: Frame, op: nn.EmbeddingOp, args: Sequence[Any]) -> Sequence[Value]:
+    table, ids = args
+    check_range(op, ids, table.shape[0], "id")
+    return (table[ids],)
+
+
+@TABLE.register(nn.GatherOp, exact=True)
+def _gather(frame: Frame, op: nn.GatherOp, args: Sequence[Any]) -> Sequence[Value]:
+    x, indices = args
+    axis = op.axis.value.data
+    check_range(op, indices, x.shape[axis], "index")
+    return (np.take(x, indices, axis=axis),)
+
+
+@TABLE.register(nn.PositionsOp)
+def _positions(frame: Frame, op: nn.PositionsOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (args[0][0] + np.arange(op.count.value.data, dtype=np.int64)[None, :],)
+
+
+@TABLE.register(nn.IotaOp)
+def _iota(frame: Frame, op: nn.IotaOp, args: Sequence[Any]) -> Sequence[Value]:
+    shape = tensor_of(op.result).get_shape()
+    axis = op.axis.value.data % len(shape)
+    count = np.arange(shape[axis]).reshape([-1 if index == axis else 1 for index in range(len(shape))])
+    return (np.broadcast_to(count, shape),)
+
+
+@TABLE.register(nn.SelectTokenOp, exact=True)
+def _select_token(frame: Frame, op: nn.SelectTokenOp, args: Sequence[Any]) -> Sequence[Value]:
+    x, length = args
+    check_range(op, length - 1, x.shape[1], "token")
+    row = int(length[0]) - 1
+    return (x[:, row : row + 1],)
+
+
+# Products
+
+
+@TABLE.register(nn.LinearOp)
+def _linear(frame: Frame, op: nn.LinearOp, args: Sequence[Any]) -> Sequence[Value]:
+    x, weight = args[0], args[1]
+    rows = x.reshape(-1, x.shape[-1]) @ weight.T
+    if len(args) == 3:
+        rows = rows + args[2]
+    return (rows.reshape(*x.shape[:-1], weight.shape[0]),)
+
+
+@TABLE.register(nn.MatmulOp)
+def _matmul(frame: Frame, op: nn.MatmulOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (args[0] @ args[1],)
+
+
+# Normalisations
+
+
+@TABLE.register(nn.RmsNormOp)
+def _rms_norm(frame: Frame, op: nn.RmsNormOp, args: Sequence[Any]) -> Sequence[Value]:
+    x, weight = args
+    mean = np.mean(x * x, axis=-1, keepdims=True)
+    return (x / np.sqrt(mean + np.float32(op.eps.value.data)) * weight,)
+
+
+@TABLE.register(nn.LayerNormOp)
+def _layer_norm(frame: Frame, op: nn.LayerNormOp, args: Sequence[Any]) -> Sequence[Value]:
+    x, weight = args[0], args[1]
+    centred = x - np.mean(x, axis=-1, keepdims=True)
+    variance = np.mean(centred * centred, axis=-1, keepdims=True)
+    result = centred / np.sqrt(variance + np.float32(op.eps.value.data)) * weight
+    return (result + args[2] if len(args) == 3 else result,)
+
+
+def softmax(x: Array, axis: int = -1) -> Array:
+    """Softmax along ``axis``, shifted by the maximum."""
+    powers = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    result: Array = powers / np.sum(powers, axis=axis, keepdims=True)
+    return result
+
+
+@TABLE.register(nn.SoftmaxOp)
+def _softmax(frame: Frame, op: nn.SoftmaxOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (softmax(args[0], op.axis.value.data),)
+
+
+# Attention
+
+
+@TABLE.register(nn.RopeOp)
+def _rope(frame: Frame, op: nn.RopeOp, args: Sequence[Any]) -> Sequence[Value]:
+    x, table = args
+    size = op.head_dim.value.data
+    heads = x.reshape(*x.shape[:2], -1, size)
+    cos, sin = table[:, :, None, :size], table[:, :, None, size:]
+    first, second = heads[..., : size // 2], heads[..., size // 2 :]
+    turned = np.concatenate([-second, first], axis=-1)
+    return ((heads * cos + turned * sin).reshape(x.shape),)
+
+
+@TABLE.register(nn.CacheWriteOp, exact=True)
+def _cache_write(frame: Frame, op: nn.CacheWriteOp, args: Sequence[Any]) -> Sequence[Value]:
+    layer, x, position = args
+    cache = frame.interpreter.state[op.cache.root_reference.data]
+    start, tokens = int(position[0]), x.shape[1]
+    if not (0 <= layer < cache.shape[0] and start >= 0 and start + tokens <= cache.shape[1]):
+        raise InputError(
+            f"nn.cache_write: layer {layer}, positions {start}..{start + tokens - 1} are outside a cache of "
+            f"{cache.shape[0]} layers and {cache.shape[1]} positions",
+            where=where(op),
+        )
+    cache[layer, start : start + tokens] = x.reshape(tokens, *cache.shape[2:])
+    return ()
+
+
+def attend(q: Array, k: Array, v: Array, scale: float, mask: Array | None) -> Array:
+    """Grouped-query attention: q ``[M, H, D]``, k, v ``[P, Hkv, D]``, additive mask to ``[H, M, P]``; ``[M,
+    H, D]``.
+    """
+    tokens, heads, size = q.shape
+    keys, kv_heads = k.shape[:2]
+    group = heads // kv_heads
+    queries = q.reshape(tokens, kv_heads, group, size).transpose(1, 2, 0, 3)
+    scores = queries @ k.transpose(1, 2, 0)[:, None] * np.float32(scale)
+    if mask is not None:
+        full = np.broadcast_to(mask, (heads, tokens, keys))
+        scores = scores + full.reshape(kv_heads, group, tokens, keys)
+    result = softmax(scores) @ v.transpose(1, 0, 2)[:, None]
+    return result.transpose(2, 0, 1, 3).reshape(tokens, heads, size)
+
+
+def causal_mask(tokens: int, keys: int, first: int) -> Array:
+    """``[tokens, keys]``: 0 where key <= first + token, else -inf."""
+    allowed = np.arange(keys)[None, :] <= first + np.arange(tokens)[:, None]
+    return np.where(allowed, np.float32(0), np.float32(-np.inf))
+
+
+@TABLE.register(nn.AttentionOp)
+def _attention(frame: Frame, op: nn.AttentionOp, args: Sequence[Any]) -> Sequence[Value]:
+    q, layer, position = args
+    tokens, start = q.shape[1], int(position[0])
+    state = frame.interpreter.state
+    keys, values = state[op.k.root_reference.data], state[op.v.string_value()]
+    stop = start + tokens
+    if not (0 <= layer < keys.shape[0] and start >= 0 and stop <= keys.shape[1]):
+        raise InputError(
+            f"nn.attention: layer {layer}, position {stop - 1} is outside the cache", where=where(op)
+        )
+    heads = q.reshape(tokens, op.heads.value.data, op.head_dim.value.data)
+    mask = causal_mask(tokens, stop, start) if op.causal.value.data and tokens > 1 else None
+    result = attend(heads, keys[layer, :stop], values[layer, :stop], op.scale.value.data, mask)
+    return (result.reshape(q.shape),)
+
+
+@TABLE.register(nn.AttentionFullOp)
+def _attention_full(frame: Frame, op: nn.AttentionFullOp, args: Sequence[Any]) -> Sequence[Value]:
+    q, k, v = args[:3]
+    heads, kv_heads, size = (a.value.data for a in (op.heads, op.kv_heads, op.head_dim))
+    tokens, keys = q.shape[1], k.shape[1]
+    mask: Array | None = None
+    if len(args) == 4:
+        mask = np.broadcast_to(args[3], (1, heads, tokens, keys))[0]
+    if op.causal.value.data:
+        causal = causal_mask(tokens, keys, keys - tokens)
+        mask = causal if mask is None else mask + causal
+    result = attend(
+        q.reshape(tokens, heads, size),
+        k.reshape(keys, kv_heads, size),
+        v.reshape(keys, kv_heads, size),
+        op.scale.value.data,
+        mask,
+    )
+    return (result.reshape(q.shape),)
+
+
+# Elementwise
+
+
+@cache
+def _erf_pieces() -> tuple[Chebyshev, ...]:
+    """Chebyshev interpolants of erf on [0, 2], [2, 4], [4, 6] (error below 1e-14)."""
+    exact = np.vectorize(math.erf, otypes=[np.float64])
+    return tuple(Chebyshev.interpolate(exact, 30, domain=[low, low + 2.0]) for low in (0.0, 2.0, 4.0))
+
+
+def erf(x: Array) -> Array:
+    """Error function, vectorised, in float64."""
+    wide = np.asarray(x, dtype=np.float64)
+    size = np.minimum(np.abs(wide), 6.0)
+    first, second, third = (piece(size) for piece in _erf_pieces())
+    result = np.where(size < 2.0, first, np.where(size < 4.0, second, third))
+    return np.copysign(result, wide)
+
+
+def gelu(x: Array, approximate: str) -> Array:
+    """GELU in its exact form or with tanh."""
+    if approximate == "tanh":
+        inner = np.float32(math.sqrt(2.0 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
+        result: Array = np.float32(0.5) * x * (np.float32(1.0) + np.tanh(inner))
+        return result
+    return x * (0.5 * (1.0 + erf(x * math.sqrt(0.5))))
+
+
+def _sigmoid(x: Array) -> Array:
+    result: Array = np.float32(1) / (np.float32(1) + np.exp(-x))
+    return result
+
+
+_UNARY: dict[type[nn.UnaryOp], Callable[[Array], Array]] = {
+    nn.SiluOp: lambda x: x * _sigmoid(x),
+    nn.ReluOp: lambda x: np.maximum(x, np.float32(0)),
+    nn.TanhOp: np.tanh,
+    nn.SigmoidOp: _sigmoid,
+    nn.ExpOp: np.exp,
+    nn.LogOp: np.log,
+    nn.ErfOp: erf,
+    nn.SqrtOp: np.sqrt,
+    nn.RsqrtOp: lambda x: np.float32(1) / np.sqrt(x),
+    nn.NegOp: np.negative,
+    nn.AbsOp: np.abs,
+    nn.RecipOp: lambda x: np.float32(1) / x,
+}
+
+
+def _divide(lhs: Array, rhs: Array) -> Array:
+    if lhs.dtype.kind != "i":
+        return np.divide(lhs, rhs)
+    quotient: Array = np.abs(lhs) // np.abs(rhs) * np.sign(lhs) * np.sign(rhs)
+    return quotient
+
+
+_BINARY: dict[type[nn.BinaryOp], Callable[[Array, Array], Array]] = {
+    nn.AddOp: np.add,
+    nn.SubOp: np.subtract,
+    nn.MulOp: np.multiply,
+    nn.DivOp: _divide,
+    nn.MaximumOp: np.maximum,
+    nn.MinimumOp: np.minimum,
+    nn.PowOp: np.power,
+}
+
+
+def _register(op_type: type[Operation], function: Callable[..., Array]) -> None:
+    @TABLE.register(op_type)
+    def run(frame: Frame, op: Operation, args: Sequence[Any]) -> Sequence[Value]:
+        return (function(*args),)
+
+
+for _unary, _function in _UNARY.items():
+    _register(_unary, _function)
+for _binary, _operation in _BINARY.items():
+    _register(_binary, _operation)
+
+
+@TABLE.register(nn.GeluOp)
+def _gelu(frame: Frame, op: nn.GeluOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (gelu(args[0], op.approximate.data),)
+
+
+_COMPARE: dict[str, Callable[[Array, Array], Array]] = {
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+}
+
+
+@TABLE.register(nn.CompareOp)
+def _compare(frame: Frame, op: nn.CompareOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (_COMPARE[op.predicate.data](args[0], args[1]),)
+
+
+@TABLE.register(nn.SelectOp)
+def _select(frame: Frame, op: nn.SelectOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (np.where(args[0], args[1], args[2]),)
+
+
+@TABLE.register(nn.CastOp)
+def _cast(frame: Frame, op: nn.CastOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (args[0],)
+
+
+# Reductions and layout
+
+
+def _register_reduction(op_type: type[nn.ReduceOp], function: Callable[..., Array]) -> None:
+    @TABLE.register(op_type)
+    def run(frame: Frame, op: nn.ReduceOp, args: Sequence[Any]) -> Sequence[Value]:
+        return (function(args[0], axis=values_of(op.axes), keepdims=bool(op.keepdims.value.data)),)
+
+
+_register_reduction(nn.ReduceSumOp, np.sum)
+_register_reduction(nn.ReduceMeanOp, np.mean)
+_register_reduction(nn.ReduceMaxOp, np.max)
+
+
+@TABLE.register(nn.ReshapeOp, exact=True)
+def _reshape(frame: Frame, op: nn.ReshapeOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (args[0].reshape(tensor_of(op.result).get_shape()),)
+
+
+@TABLE.register(nn.TransposeOp, exact=True)
+def _transpose(frame: Frame, op: nn.TransposeOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (args[0].transpose(values_of(op.permutation)),)
+
+
+@TABLE.register(nn.SliceOp, exact=True)
+def _slice(frame: Frame, op: nn.SliceOp, args: Sequence[Any]) -> Sequence[Value]:
+    bounds = zip(values_of(op.starts), values_of(op.stops), values_of(op.steps), strict=True)
+    return (args[0][tuple(slice(*bound) for bound in bounds)],)
+
+
+@TABLE.register(nn.ConcatOp, exact=True)
+def _concat(frame: Frame, op: nn.ConcatOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (np.concatenate(args, axis=op.axis.value.data),)
+
+
+@TABLE.register(nn.BroadcastToOp, exact=True)
+def _broadcast_to(frame: Frame, op: nn.BroadcastToOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (np.broadcast_to(args[0], tensor_of(op.result).get_shape()),)
