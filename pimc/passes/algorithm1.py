@@ -70,8 +70,9 @@ def _rounds_of_heads(rounds: tuple[HeadRound, ...], features: int) -> ShardAttr:
             found.append(ShardRound(start, 0, r.heads * r.cores_per_head, per_core))
             continue
         used = -(-features // per_core)
-        for h in range(r.heads):
-            found.append(ShardRound(start + h * features, h * r.cores_per_head, used, per_core))
+        found.extend(
+            ShardRound(start + h * features, h * r.cores_per_head, used, per_core) for h in range(r.heads)
+        )
     return ShardAttr.of(found)
 
 

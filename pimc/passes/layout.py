@@ -101,7 +101,8 @@ class _Allocator:
         """One region a layer, all of one stride; returns the next free row."""
         size = sum(self.padded(t.rows * t.row_bytes) for t in vectors)
         stride = rows_of_bytes(size, self.geometry) + sum(layout.rows for _, layout in groups)
-        copies = max((x.layers.copies for x in (*vectors, *(group for group, _ in groups))), default=0)
+        layers = [t.layers for t in vectors] + [group.layers for group, _ in groups]
+        copies = max((layer.copies for layer in layers), default=0)
         next_row = self.linear_block(vectors, row, stride)
         for group, layout in groups:
             next_row = self.matrix(group, layout, next_row, stride)
@@ -170,9 +171,9 @@ def _annotate(tensors: Tensors, memory: MemoryMap, reasons: list[str]) -> None:
     placed = {(region.weights, region.shards): region.layout for region in memory.gemv}
     for group, reason in zip(tensors.gemv, reasons, strict=True):
         layout = pim.GemvLayoutAttr.of(placed[group.weights, group.shards])
-        for op in group.ops:
-            op.properties["layout"] = layout
-            op.attributes[LAYOUT_REASON] = StringAttr(reason)
+        for matrix in group.ops:
+            matrix.properties["layout"] = layout
+            matrix.attributes[LAYOUT_REASON] = StringAttr(reason)
     by_name: dict[str, list[Attribute]] = {}
     for region in memory.linear:
         by_name.setdefault(region.tensor.data, []).append(region)
@@ -184,4 +185,4 @@ def _annotate(tensors: Tensors, memory: MemoryMap, reasons: list[str]) -> None:
         for op in tensor.ops:
             if isinstance(op, pim.KvAppendOp | pim.AttentionOp):
                 for key, symbol in (("k", op.k), ("v", op.v)):
-                    op.attributes[f"pim.{key}_regions"] = ArrayAttr(by_name[symbol.string_value()])
+                    op.attributes[f"pim.{key}_regions"] = ArrayAttr(by_name[symbol.root_reference.data])

@@ -37,15 +37,7 @@ class Machine:
     @property
     def geometry(self) -> TileGeometry:
         """The figures of a tile's banks."""
-        hbm = self.target.hbm
-        return TileGeometry(
-            channels=self.target.pchs_per_core,
-            banks=hbm.banks,
-            columns=hbm.columns,
-            lanes=hbm.pu.multipliers,
-            buffer_columns=self.target.memory("global_buffer").bytes // hbm.column_bytes,
-            result_registers=hbm.pu.result_registers,
-        )
+        return TileGeometry.of(self.target)
 
     def domain(self, unit_kind: str) -> str | None:
         """The first domain whose unit is of a kind (``bank_pim``, ``systolic`` ...); None if there is
@@ -60,7 +52,7 @@ class Machine:
         """The kind of the unit of ``domain``; TargetError if the target has no such domain."""
         return self.target.unit(self.target.domain(domain).unit).kind
 
-    # -- estimated times, femtoseconds ------------------------------------------------------------------------
+    # -- estimated times, femtoseconds ----
 
     def gemv_fs(self, layout: GemvLayout) -> int:
         """A GEMV in the banks of a tile: buffer writes, rows (activate, MAC columns, precharge),

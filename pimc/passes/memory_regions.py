@@ -127,7 +127,7 @@ def _add_caches(
     module: ModuleOp, op: pim.KvAppendOp | pim.AttentionOp, caches: dict[tuple[str, int], LinearTensor]
 ) -> None:
     for symbol in (op.k, op.v):
-        name = symbol.string_value()
+        name = symbol.root_reference.data
         type_ = nn.cache_type(op, symbol)
         if type_ is None:
             raise InputError(f"the module has no cache @{name}", where=where(op))
@@ -175,7 +175,7 @@ def _calls(function: func.FuncOp) -> list[func.CallOp]:
     while (parent := root.parent_op()) is not None:
         root = parent
     name = function.sym_name.data
-    return [op for op in root.walk() if isinstance(op, func.CallOp) and op.callee.string_value() == name]
+    return [op for op in root.walk() if isinstance(op, func.CallOp) and op.callee.root_reference.data == name]
 
 
 def _constant(value: SSAValue, op: Operation) -> int:

@@ -1,15 +1,16 @@
 """``outline``: one function for layers that repeat, called in a loop.
 
 In every function, the largest run of consecutive isomorphic operations (:mod:`pimc.passes.repeats`) becomes
-``@<function>_layer(%layer, carried ..., shared ...)`` and ``scf.for %layer``; then the next largest.  The weights of a
-layer become families with ``*`` for the layer number, and index constants that count with it become the index.  What
-was done, or why nothing was, stands in the function's attribute ``pim.outline``.
+``@<function>_layer(%layer, carried ..., shared ...)`` and ``scf.for %layer``; then the next largest.  The
+weights of a layer become families with ``*`` for the layer number, and index constants that count with it
+become the index.  What was done, or why nothing was, stands in the function's attribute ``pim.outline``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 
 from typing_extensions import override
 from xdsl.context import Context
@@ -76,7 +77,6 @@ class _Plan:
     first: int
     families: dict[Operation, str]  # leaf of the first copy -> name pattern
     offsets: dict[Operation, int]  # index constant of the first copy -> value less the layer number
-    shared: set[Operation] = field(default_factory=set)
 
 
 def _find_plan(function: func.FuncOp, min_ops: int, notes: list[str]) -> _Plan | None:
@@ -143,7 +143,7 @@ def _plan(ops: list[Operation], repeat: Repeat) -> _Plan:
     if not numbers:
         numbers = {tuple(values) for values in list(varying.values())[:1]}
     indices = next(iter(numbers), tuple(range(repeat.count)))
-    if len(numbers) > 1 or any(b != a + 1 for a, b in zip(indices, indices[1:], strict=False)):
+    if len(numbers) > 1 or any(b != a + 1 for a, b in pairwise(indices)):
         raise NotALoop("the weights of a copy belong to different layers, or layers are not in order")
     for values in varying.values():
         if any(value - values[0] != index - indices[0] for value, index in zip(values, indices, strict=True)):
@@ -169,13 +169,10 @@ def _leaf_slots(ops: list[Operation], repeat: Repeat) -> list[list[Operation]]:
 
 def _check_dominance(ops: list[Operation], form: LoopForm) -> None:
     """What enters the loop is defined before it."""
-    first = ops[form.repeat.start]
-    block = first.parent_block()
     for value in (*form.carried.values(), *form.invariant):
         owner = value.owner
-        if isinstance(owner, Operation) and block is not None and owner in ops:
-            if ops.index(owner) >= form.repeat.start:
-                raise NotALoop("a value that all copies share is made inside the first")
+        if isinstance(owner, Operation) and owner in ops and ops.index(owner) >= form.repeat.start:
+            raise NotALoop("a value that all copies share is made inside the first")
 
 
 def _outline(function: func.FuncOp, plan: _Plan, name: str) -> func.FuncOp:
@@ -191,18 +188,18 @@ def _outline(function: func.FuncOp, plan: _Plan, name: str) -> func.FuncOp:
     body = Block(arg_types=[index, *(value.type for value in inits)])
     call = func.CallOp(name, [*body.args, *form.invariant], [value.type for value in inits])
     body.add_ops([call, scf.YieldOp(*call.results)])
-    loop = scf.ForOp(*(bound.result for bound in bounds), inits, Region(body))
-    for op in (*bounds, loop):
-        set_location(op, layer_function.location)
+    loop = scf.ForOp(bounds[0].result, bounds[1].result, bounds[2].result, inits, Region(body))
+    for new in (*bounds, loop):
+        set_location(new, layer_function.location)
     Rewriter.insert_op([*bounds, loop], InsertPoint.before(first))
     last = repeat.stop - repeat.period
     for source, result in zip(form.carried, loop.results, strict=True):
         old = plan.ops[last + source.op].results[source.result]
         old.replace_all_uses_with(result)
-    for op in reversed(plan.ops[repeat.start : repeat.stop]):
-        op.detach()
-        op.erase(safe_erase=False)
     block = function.body.blocks[0]
+    for op in reversed(plan.ops[repeat.start : repeat.stop]):
+        block.detach_op(op)
+        op.erase(safe_erase=False)
     for op in reversed(list(block.ops)):
         if is_leaf(op) and not any(result.uses.get_length() for result in op.results):
             Rewriter.erase_op(op)

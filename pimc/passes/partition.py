@@ -24,7 +24,7 @@ from xdsl.dialects.builtin import (
     f32,
     i64,
 )
-from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
@@ -136,7 +136,7 @@ class _FunctionPartition:
             case _:
                 self.make_whole(op)
 
-    # -- values --------------------------------------------------------------------------------------------------
+    # -- values ----
 
     def whole(self, value: SSAValue) -> SSAValue:
         """``value`` on every core: itself, or its one gather (right behind its definition)."""
@@ -145,9 +145,9 @@ class _FunctionPartition:
         if value not in self.gathered:
             owner = value.owner
             if not isinstance(owner, Operation):
-                raise InputError(
-                    "a block argument is cut over the cores", where=where(owner.parent_op() or owner)
-                )
+                parent = owner.parent_op()
+                place = None if parent is None else where(parent)
+                raise InputError("a block argument is cut over the cores", where=place)
             gather = with_location(pim.AllGatherOp(value), owner)
             after = owner
             while isinstance(after.next_op, pim.AllGatherOp) and after.next_op.input.owner is owner:
@@ -172,7 +172,7 @@ class _FunctionPartition:
             if result.type != type_:
                 Rewriter.replace_value_with_new_type(result, type_)
 
-    # -- operations ----------------------------------------------------------------------------------------------
+    # -- operations ----
 
     def linear(self, op: nn.LinearOp) -> None:
         """Replace the whole group of ``op`` by one matrix operation at the first member's place."""
@@ -181,8 +181,9 @@ class _FunctionPartition:
         for member in group:
             for value in (member.weight, member.bias):
                 param = weight_param(value)
-                if param is not None and _is_behind(param, op):
-                    param.detach()
+                block = op.parent_block()
+                if param is not None and block is not None and _is_behind(param, op, block):
+                    block.detach_op(param)
                     Rewriter.insert_op(param, InsertPoint.before(op))
         types: list[Attribute] = []
         reasons: list[str] = []
@@ -286,9 +287,8 @@ class _FunctionPartition:
         Rewriter.replace_op(op, new)
 
 
-def _is_behind(op: Operation, other: Operation) -> bool:
-    block = other.parent_block()
-    if block is None or op.parent_block() is not block:
+def _is_behind(op: Operation, other: Operation, block: Block) -> bool:
+    if op.parent_block() is not block:
         return False
     return block.get_operation_index(op) > block.get_operation_index(other)
 

@@ -1,8 +1,10 @@
-"""Repeated layers in a straight-line program: which consecutive runs of operations are isomorphic, and how they connect.
+"""Repeated layers in a straight-line program: which consecutive runs of operations are isomorphic, and how
+they connect.
 
-Works on structure, not on names.  Operations get labels (kind, attributes, types, kinds of operands); a *repeat* is a
-run of operations followed by copies of itself with equal labels; a repeat is a loop if, in addition, every copy uses
-the same outer values, the previous copy's results in the same places, and weights whose names differ in one number.
+Works on structure, not on names.  Operations get labels (kind, attributes, types, kinds of operands); a
+*repeat* is a run of operations followed by copies of itself with equal labels; a repeat is a loop if, in
+addition, every copy uses the same outer values, the previous copy's results in the same places, and weights
+whose names differ in one number.
 """
 
 from __future__ import annotations
@@ -77,8 +79,8 @@ def find_repeats(labels: Sequence[Hashable]) -> list[Repeat]:
     for period in range(1, len(codes) // 2 + 1):
         for first, last in _runs(codes[:-period] == codes[period:]):
             stop = last + period  # operations first .. stop are periodic
-            for start in range(first, min(first + period, stop - 2 * period + 1)):
-                found.append(Repeat(start, period, (stop - start) // period))
+            starts = range(first, min(first + period, stop - 2 * period + 1))
+            found.extend(Repeat(start, period, (stop - start) // period) for start in starts)
     return sorted(found, key=lambda r: (-r.size, r.period, r.start))
 
 

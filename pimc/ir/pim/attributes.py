@@ -130,7 +130,7 @@ class ShardAttr(ParametrizedAttribute):
             end = rounds[index + 1].start if index + 1 < len(rounds) else extent
             if r.start != expected or not r.start < end <= r.start + r.cores * r.per_core:
                 raise VerifyException(
-                    f"shard round {index} {list(self.rounds.data[index])} does not cover features {expected} to {end}"
+                    f"shard round {index} at {r.start} does not cover features {expected} to {end}"
                 )
             expected = end
 

@@ -217,7 +217,10 @@ class KvAppendOp(IRDLOperation):
     rounds = prop_def(HeadsAttr)
     irdl_options = (ParsePropInAttrDict(),)
     traits = traits_def(MemoryWriteEffect())
-    assembly_format = "$keys `,` $values `,` $layer `,` $position attr-dict `:` type($keys) `,` type($values) `,` type($position)"
+    assembly_format = (
+        "$keys `,` $values `,` $layer `,` $position attr-dict `:` "
+        "type($keys) `,` type($values) `,` type($position)"
+    )
 
     def __init__(
         self,
