@@ -157,6 +157,14 @@ def _cache_write(frame: Frame, op: nn.CacheWriteOp, args: Sequence[Any]) -> Sequ
     return ()
 
 
+@TABLE.register(nn.CacheReadOp, exact=True)
+def _cache_read(frame: Frame, op: nn.CacheReadOp, args: Sequence[Any]) -> Sequence[Value]:
+    cache = frame.interpreter.state[op.cache.root_reference.data]
+    layer = int(args[0])
+    check_range(op, np.array([layer]), cache.shape[0], "layer")
+    return (cache[layer : layer + 1].copy(),)
+
+
 def attend(q: Array, k: Array, v: Array, scale: float, mask: Array | None) -> Array:
     """Grouped-query attention: q ``[M, H, D]``, k, v ``[P, Hkv, D]``, additive mask to ``[H, M, P]``; ``[M,
     H, D]``.
