@@ -1,8 +1,8 @@
 """Errors as users meet them: one line that says what is wrong, where, and what to do about it.
 
-Every error that pimc raises on purpose is a :class:`PimcError`.  The command line prints it in one line (plus a
-hint) and exits with its ``exit_code``; anything else that escapes is a bug in pimc and exits with 3.  This module
-imports nothing of pimc, so that every part may use it.
+Every error that pimc raises on purpose is a :class:`PimcError`.  The command line prints it in one line (plus
+a hint) and exits with its ``exit_code``; anything else that escapes is a bug in pimc and exits with 3.  This
+module imports nothing of pimc, so that every part may use it.
 
 Exit codes: 0 success, 1 the input cannot be processed, 2 the command was used wrongly, 3 a bug in pimc.
 """

@@ -43,18 +43,19 @@ def positive(text: str) -> int:
     return value
 
 
-def key_value(text: str) -> tuple[str, str]:
-    """An argument of the form ``KEY=VALUE``."""
-    key, equals, value = text.partition("=")
+def key_value(text: str) -> str:
+    """An argument of the form ``KEY=VALUE``, checked and unchanged."""
+    key, equals, _ = text.partition("=")
     if not equals or not key.strip():
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form KEY=VALUE")
-    return key.strip(), value.strip()
+    return text
 
 
 def _add_target(parser: Parser, *, default: str | None = "hpim") -> None:
     group = parser.add_argument_group("target")
     choice = group.add_mutually_exclusive_group()
-    choice.add_argument("--target", metavar="NAME", default=default, help="a bundled target (default: hpim)")
+    meaning = f"default: {default}" if default else "default: what the binary was compiled for"
+    choice.add_argument("--target", metavar="NAME", default=default, help=f"a bundled target ({meaning})")
     choice.add_argument("--target-file", metavar="FILE", help="a target description of your own (TOML)")
     group.add_argument(
         "--set", metavar="KEY=VALUE", type=key_value, action="append", default=[], dest="overrides",
@@ -106,7 +107,7 @@ def _compile(parser: Parser) -> None:
     _add_passes(parser)
     parser.add_argument(
         "--explain", metavar="OP",
-        help="say why this operation (a name or part of a source location) landed where it did; writes nothing",
+        help="say why this operation (a name or part of a location) landed where it did; writes nothing",
     )  # fmt: skip
     _add_json(parser)
 

@@ -1,0 +1,50 @@
+"""Which hardware a command means: a bundled target, a file, or what a binary was compiled for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pimc.diagnostics import InputError, TargetError
+from pimc.isa.program import Program
+from pimc.targets import Target, list_targets, load_target
+
+OVERRIDES_KEY = "target_overrides"  # in the model metadata of a binary
+
+
+def target_of(program: Program, source: str | Path | None = None, overrides: Sequence[str] = ()) -> Target:
+    """The target to simulate ``program`` on.
+
+    By default the one it was compiled for, overrides included.  Whoever names a target or an override means it:
+    the same binary on hardware with other timing is a fair experiment.
+
+    Args:
+        source: a bundled target's name or a TOML file, None for the program's own.
+        overrides: single keys to replace, each ``key.key=value``.
+
+    Raises:
+        InputError: the program's own target is not (or no longer) the one that comes with pimc.
+    """
+    if source is not None or overrides:
+        return load_target(source or _own_name(program), overrides)
+    target = load_target(_own_name(program), _own_overrides(program))
+    if target.digest != program.target_digest:
+        raise InputError(
+            f"the binary was compiled for another description of target '{program.target_name}'",
+            hint="give the --target-file and --set of `pimc compile` again, or compile again",
+        )
+    return target
+
+
+def _own_name(program: Program) -> str:
+    if program.target_name not in list_targets():
+        raise TargetError(
+            f"the binary was compiled for target '{program.target_name}', which does not come with pimc",
+            hint="name its description with --target-file",
+        )
+    return program.target_name
+
+
+def _own_overrides(program: Program) -> list[str]:
+    value = (program.model or {}).get(OVERRIDES_KEY, [])
+    return [str(item) for item in value] if isinstance(value, list) else []

@@ -1,0 +1,272 @@
+"""A compiled program, ready to run: arrays in and arrays out, or a prompt in and text out.
+
+Everything here works on the binary and the simulator; no compiler, no model library.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimc.atomic import atomic_path
+from pimc.diagnostics import InputError, UsageError
+from pimc.isa.container import write_program
+from pimc.isa.program import Program
+from pimc.runtime_sim import Machine, RunResult
+from pimc.targets import Target
+from pimc.text import ModelInfo, Stream, TextCodec
+
+Array = NDArray[np.generic]
+_DEFAULT_ENTRY = "main"
+_FS_PER_NS = 10**6
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What :meth:`Executable.generate` made.
+
+    ``token_ids`` are the new tokens (the one that ended the answer included, as model libraries count); the first
+    comes out of the prefill, each other one out of one decode run, so ``decode_cycles`` (cycles a decode run) is
+    one shorter.  ``finish``: "eos", "length" (``max_new_tokens`` reached) or "max_seq" (the cache is full).
+    ``busy_cycles``: busy cycles by unit, summed over its instances and over the decode runs.
+    """
+
+    text: str
+    token_ids: list[int]
+    prompt_token_ids: list[int]
+    prefill_cycles: int
+    decode_cycles: list[int]
+    clock_ghz: float
+    wall_s: float
+    finish: str
+    busy_cycles: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """The JSON object that ``pimc generate --json`` prints."""
+        return {
+            "text": self.text,
+            "token_ids": self.token_ids,
+            "prompt_token_ids": self.prompt_token_ids,
+            "prefill_cycles": self.prefill_cycles,
+            "decode_cycles": self.decode_cycles,
+            "clock_ghz": self.clock_ghz,
+            "wall_s": round(self.wall_s, 3),
+            "finish": self.finish,
+        }
+
+
+class Executable:
+    """A program and the simulated machine it runs on.
+
+    The machine's HBM keeps its contents from run to run (KV caches live there); :meth:`reset` starts afresh.
+    """
+
+    def __init__(self, program: Program, target: Target) -> None:
+        self.program = program
+        self.target = target
+        self._machines: dict[bool, Machine] = {}
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The names of the program's entry points."""
+        return tuple(self.program.entries)
+
+    @property
+    def clock_ghz(self) -> float:
+        """The core clock: cycles a nanosecond."""
+        return _FS_PER_NS / self.target.clock.core_period_fs
+
+    def reset(self) -> None:
+        """Forget the state of the machine: the next run starts from the binary's memory images."""
+        self._machines.clear()
+
+    def run(
+        self,
+        *arrays: Array | Mapping[str, Array],
+        entry: str | None = None,
+        timing_only: bool = False,
+    ) -> RunResult:
+        """Execute one entry point on arrays, by name in one mapping or in the order of the entry's inputs.
+
+        Args:
+            arrays: one mapping from input name to array, or one array an input.
+            entry: the entry point; may be left out if the program has one, or one called "main".
+            timing_only: simulate the time without the data; there are no outputs then.
+
+        Returns:
+            outputs by name, cycles, time and statistics.
+
+        Raises:
+            InputError: an unknown entry, a missing or surplus input, a wrong shape.
+            SimError: the program did what the hardware does not allow.
+        """
+        name = self._entry(entry)
+        return self._machine(timing_only).run(name, self._named(name, arrays))
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        chat: bool = False,
+        max_new_tokens: int = 64,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Generation:
+        """Continue ``prompt`` greedily until the model ends, or ``max_new_tokens``, or the cache is full.
+
+        Args:
+            prompt: the text to continue; with ``chat``, what the user says in the model's chat template.
+            on_text: called with each new piece of text as it comes.
+
+        Raises:
+            InputError: not a language model, an empty or too long prompt, no chat template.
+        """
+        if max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens is {max_new_tokens}, which is not at least 1")
+        info, codec = self._language_model()
+        began = time.perf_counter()
+        prompt_ids = codec.encode(prompt, chat=chat)
+        _check_prompt(len(prompt_ids), info)
+        session = _Session(self, info)
+        stream = Stream(codec)
+        token = session.prefill(prompt_ids)
+        tokens = [token]
+        while True:
+            finish = _finish(tokens, len(prompt_ids), max_new_tokens, info)
+            piece = stream.push(token) if finish is None else stream.push(token) + stream.finish()
+            if piece and on_text is not None:
+                on_text(piece)
+            if finish is not None:
+                break
+            token = session.decode(token, len(prompt_ids) + len(tokens) - 1)
+            tokens.append(token)
+        return Generation(
+            text=stream.text,
+            token_ids=tokens,
+            prompt_token_ids=prompt_ids,
+            prefill_cycles=session.prefill_cycles,
+            decode_cycles=session.decode_cycles,
+            clock_ghz=self.clock_ghz,
+            wall_s=time.perf_counter() - began,
+            finish=finish,
+            busy_cycles=dict(session.busy),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the binary (.pimx) to ``path``, whole or not at all."""
+        with atomic_path(path) as temporary:
+            write_program(temporary, self.program)
+
+    def _machine(self, timing_only: bool) -> Machine:
+        if timing_only not in self._machines:
+            self._machines[timing_only] = Machine(self.program, self.target, functional=not timing_only)
+        return self._machines[timing_only]
+
+    def _entry(self, name: str | None) -> str:
+        known = ", ".join(self.entries)
+        if name is None:
+            if len(self.entries) == 1:
+                return self.entries[0]
+            if _DEFAULT_ENTRY not in self.entries:
+                raise UsageError("the program has several entry points", hint=f"choose one of: {known}")
+            return _DEFAULT_ENTRY
+        if name not in self.entries:
+            raise InputError(f"the program has no entry point '{name}'", hint=f"it has: {known}")
+        return name
+
+    def _named(self, entry: str, arrays: tuple[Array | Mapping[str, Array], ...]) -> dict[str, Array]:
+        ports = [port.name for port in self.program.entries[entry].inputs]
+        if len(arrays) == 1 and isinstance(arrays[0], Mapping):
+            given = dict(arrays[0])
+        else:
+            positional = [np.asarray(array) for array in arrays]
+            if len(positional) > len(ports):
+                raise InputError(f"{len(positional)} inputs given; entry '{entry}' takes {len(ports)}")
+            given = dict(zip(ports, positional, strict=False))
+        missing = [name for name in ports if name not in given]
+        surplus = [name for name in given if name not in ports]
+        if missing or surplus:
+            problem = f"lacks {', '.join(missing)}" if missing else f"does not know {', '.join(surplus)}"
+            raise InputError(f"entry '{entry}' {problem}", hint=f"its inputs: {', '.join(ports) or 'none'}")
+        return given
+
+    def _language_model(self) -> tuple[ModelInfo, TextCodec]:
+        if self.program.model is None or self.program.tokenizer is None:
+            raise InputError(
+                "the binary carries no tokenizer, so it cannot take text",
+                hint="use `pimc run` with arrays, or compile from a model folder with a tokenizer",
+            )
+        info = ModelInfo.from_json(self.program.model)
+        for entry in ("prefill", "decode"):
+            if entry not in self.entries:
+                raise InputError(f"the binary has no entry point '{entry}', so it cannot generate text")
+        return info, TextCodec(self.program.tokenizer, info)
+
+
+class _Session:
+    """One answer: prefill runs for the prompt, then decode runs, with what they cost."""
+
+    def __init__(self, executable: Executable, info: ModelInfo) -> None:
+        self._executable = executable
+        self._chunk = info.prefill_chunk
+        self.prefill_cycles = 0
+        self.decode_cycles: list[int] = []
+        self.busy: Counter[str] = Counter()
+
+    def prefill(self, prompt: list[int]) -> int:
+        """Run the prompt through in chunks; return the first new token."""
+        token = -1
+        for start in range(0, len(prompt), self._chunk):
+            piece = prompt[start : start + self._chunk]
+            tokens = np.zeros((1, self._chunk), np.int32)
+            tokens[0, : len(piece)] = piece
+            result = self._executable.run(
+                {
+                    "tokens": tokens,
+                    "position": np.array([start], np.int32),
+                    "length": np.array([len(piece)], np.int32),
+                },
+                entry="prefill",
+            )
+            self.prefill_cycles += result.cycles
+            token = _greedy(result)
+        return token
+
+    def decode(self, token: int, position: int) -> int:
+        """Process ``token`` at ``position``; return the token that follows."""
+        inputs = {"tokens": np.array([[token]], np.int32), "position": np.array([position], np.int32)}
+        result = self._executable.run(inputs, entry="decode")
+        self.decode_cycles.append(result.cycles)
+        self.busy.update(result.stats.busy_cycles())
+        return _greedy(result)
+
+
+def _greedy(result: RunResult) -> int:
+    """The token with the greatest logit (the lowest number among equals)."""
+    (logits,) = result.outputs.values()
+    return int(np.argmax(logits.reshape(-1)))
+
+
+def _check_prompt(length: int, info: ModelInfo) -> None:
+    if length == 0:
+        raise InputError("the prompt is empty: it has no tokens")
+    if length > info.max_seq:
+        raise InputError(
+            f"the prompt has {length} tokens; the program was compiled for {info.max_seq}",
+            hint=f"shorten it, or compile with --max-seq {length + 64} or more",
+        )
+
+
+def _finish(tokens: list[int], prompt: int, limit: int, info: ModelInfo) -> str | None:
+    """Why generation ends after ``tokens``, or None if it goes on."""
+    if tokens[-1] in info.eos_ids:
+        return "eos"
+    if len(tokens) >= limit:
+        return "length"
+    # The next run would write cache slot prompt + len(tokens) - 1.
+    return "max_seq" if prompt + len(tokens) > info.max_seq else None
