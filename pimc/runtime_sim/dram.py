@@ -8,7 +8,7 @@ of them::
     tables = build_tables(target.hbm)
     state = new_state(target.hbm)                           # all pseudo-channels idle, all banks closed
     t = earliest(tables, state, pch, ACT, bank, now)        # least legal start >= now
-    status = issue(tables, state, pch, ACT, bank, row, t)   # OK, or the rule that forbids it (nothing changed)
+    status = issue(tables, state, pch, ACT, bank, row, t)   # OK, or the rule it breaks (nothing changed)
     t = issue_asap(tables, state, pch, RD, bank, 0, now)    # both in one: the start, or -status
     there = t + done_time(tables, RD)                       # data or effect of a command that started at t
 
