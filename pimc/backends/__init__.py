@@ -1,0 +1,1 @@
+"""IR to instructions, commands and memory images."""
