@@ -8,6 +8,7 @@ All arithmetic here is float32; the interpreter rounds results to the element ty
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +32,23 @@ def local_stack(weights: Sequence[Floats], shards: Sequence[ShardAttr], core: in
     return stack
 
 
+@lru_cache(maxsize=64)
+def bank_order(layout: GemvLayout) -> npt.NDArray[np.int64]:
+    """For each element of a tile's slice ``[n_local, k]``: 1 + the element that the banks give back for it.
+
+    Packs and unpacks the element numbers themselves, in two halves of 16 bits; 0 stands for an element that
+    is lost.
+    """
+    numbers = np.arange(1, layout.n_local * layout.k + 1).reshape(layout.n_local, layout.k)
+    halves = [(numbers >> shift & 0xFFFF).astype(np.uint16) for shift in (0, 16)]
+    low, high = (layout.unpack(layout.pack(half)).astype(np.int64) for half in halves)
+    return low | high << 16
+
+
 def through_banks(stack: Floats, layout: GemvLayout) -> Floats:
-    """``stack`` as the banks give it back (both halves of each float32 are stored, so nothing is rounded)."""
-    halves = np.ascontiguousarray(stack).view(np.uint16).reshape(*stack.shape, 2)
-    read = [layout.unpack(layout.pack(np.ascontiguousarray(halves[:, :, half]))) for half in (0, 1)]
-    return np.ascontiguousarray(np.stack(read, -1)).view(np.float32).reshape(stack.shape)
+    """``stack`` as the banks give it back; lost elements are NaN."""
+    elements = np.concatenate(([np.float32(np.nan)], stack.reshape(-1)))
+    return elements[bank_order(layout)]
 
 
 def matrix(

@@ -1,0 +1,111 @@
+"""Reference meaning of the `pim` operations: core by core as they are partitioned, through the bank layout.
+
+The arithmetic is in :mod:`pimc.ir.pim.reference`.  Unowned features of a cut value are NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pimc.diagnostics import InputError
+from pimc.ir import pim
+from pimc.ir.interpreter.core import Frame
+from pimc.ir.interpreter.table import ImplementationTable, Value
+from pimc.ir.locations import where
+from pimc.ir.pim import reference
+
+TABLE = ImplementationTable()
+
+
+def _matrix(frame: Frame, op: pim.MatrixOp, args: Sequence[Any]) -> Sequence[Value]:
+    count = len(op.weights)
+    x, weights = args[0], args[1 : 1 + count]
+    given = dict(zip(op.biases, args[1 + count :], strict=True))
+    owners = [op.bias(index) for index in range(count)]
+    biases = [None if owner is None else given[owner] for owner in owners]
+    shards = [shard for output in op.outputs if (shard := pim.shard_of(output.type)) is not None]
+    layout = None if op.layout is None else op.layout.layout
+    return reference.matrix(x, weights, biases, shards, layout)
+
+
+@TABLE.register(pim.GemvOp)
+def _gemv(frame: Frame, op: pim.GemvOp, args: Sequence[Any]) -> Sequence[Value]:
+    return _matrix(frame, op, args)
+
+
+@TABLE.register(pim.GemmOp)
+def _gemm(frame: Frame, op: pim.GemmOp, args: Sequence[Any]) -> Sequence[Value]:
+    return _matrix(frame, op, args)
+
+
+@TABLE.register(pim.AllGatherOp, exact=True)
+def _all_gather(frame: Frame, op: pim.AllGatherOp, args: Sequence[Any]) -> Sequence[Value]:
+    shard = pim.shard_of(op.input.type)
+    if shard is None:
+        return (args[0],)
+    whole = np.full_like(args[0], np.nan)
+    for core in range(shard.cores):
+        for piece in shard.pieces(core, whole.shape[-1]):
+            whole[..., piece.start : piece.stop] = args[0][..., piece.start : piece.stop]
+    return (whole,)
+
+
+@TABLE.register(pim.EmbeddingOp, exact=True)
+def _embedding(frame: Frame, op: pim.EmbeddingOp, args: Sequence[Any]) -> Sequence[Value]:
+    table, ids = args
+    bad = ids[(ids < 0) | (ids >= table.shape[0])]
+    if bad.size:
+        raise InputError(
+            f"{op.name}: id {int(bad.flat[0])} is out of range [0, {table.shape[0]})", where=where(op)
+        )
+    return (table[ids],)
+
+
+@TABLE.register(pim.KvAppendOp)
+def _kv_append(frame: Frame, op: pim.KvAppendOp, args: Sequence[Any]) -> Sequence[Value]:
+    keys, values, layer, position = args
+    start = int(position[0])
+    for symbol, new in ((op.k, keys), (op.v, values)):
+        cache = frame.interpreter.state[symbol.root_reference.data]
+        stop = start + new.shape[1]
+        if not 0 <= start <= stop <= cache.shape[1]:
+            raise InputError(
+                f"{op.name}: positions {start} to {stop} are out of range [0, {cache.shape[1]})",
+                where=where(op),
+            )
+        cache[layer, start:stop] = new[0].reshape(-1, *cache.shape[2:])
+    return ()
+
+
+@TABLE.register(pim.AttentionOp)
+def _attention(frame: Frame, op: pim.AttentionOp, args: Sequence[Any]) -> Sequence[Value]:
+    q, layer, position = args
+    state = frame.interpreter.state
+    keys, values = (state[symbol.root_reference.data][layer] for symbol in (op.k, op.v))
+    shard = pim.shard_of(op.output.type)
+    if shard is None:
+        raise InputError("the result of pim.attention must be cut", where=where(op))
+    result = reference.attention(
+        q,
+        keys,
+        values,
+        int(position[0]),
+        op.scale.value.data,
+        bool(op.causal.value.data),
+        op.rounds.head_rounds,
+        shard,
+    )
+    return (result,)
+
+
+@TABLE.register(pim.AsyncOp, exact=True)
+def _async(frame: Frame, op: pim.AsyncOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (0, *frame.run_region(op.body, ()))
+
+
+@TABLE.register(pim.AwaitOp, exact=True)
+def _await(frame: Frame, op: pim.AwaitOp, args: Sequence[Any]) -> Sequence[Value]:
+    return ()

@@ -1,0 +1,72 @@
+"""Every pass keeps the meaning: the interpreter gives the same logits and caches after each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tiny_models import LLAMA, Shape, llama, weights
+from xdsl.dialects.builtin import ModuleOp
+
+from pimc.ir.context import make_context, parse_module, print_module, verify_module
+from pimc.ir.interpreter import Interpreter
+from pimc.ir.locations import check_locations
+from pimc.passes.annotate import AnnotatePass
+from pimc.passes.layout import LayoutPass
+from pimc.passes.outline import OutlinePass
+from pimc.passes.partition import PartitionPass
+from pimc.passes.place import PlacePass
+
+SHAPES = {
+    "llama": LLAMA,
+    "biases": Shape(layers=2, biases=True),
+    "9-heads": Shape(layers=2, hidden=144, heads=9, kv_heads=3, ffn=100, vocab=77),
+    "one-head": Shape(layers=2, hidden=32, heads=1, kv_heads=1, ffn=40),
+    "40-heads": Shape(layers=2, hidden=160, heads=40, kv_heads=40, ffn=64),
+    "odd-groups": Shape(layers=1, hidden=24, heads=6, kv_heads=6, ffn=10),
+}
+PASSES = (OutlinePass(), AnnotatePass(), PlacePass(), PartitionPass(), LayoutPass())
+
+
+def run(module: ModuleOp, shape: Shape, store) -> list[np.ndarray]:
+    """Prefill of 5 + 8 tokens in chunks, three decode steps; logits and caches."""
+    interpreter = Interpreter(module, store, "f32")
+    rng = np.random.default_rng(1)
+    results = []
+    ids = rng.integers(0, shape.vocab, (1, shape.chunk)).astype(np.int32)
+    for position, length in ((0, shape.chunk), (shape.chunk, 5)):
+        inputs = {"tokens": ids, "position": np.array([position]), "length": np.array([length])}
+        results.extend(interpreter.call("prefill", inputs).values())
+    for step in range(3):
+        inputs = {"tokens": ids[:, step : step + 1], "position": np.array([shape.chunk + 5 + step])}
+        results.extend(interpreter.call("decode", inputs).values())
+    return [*results, *interpreter.state.values()]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_passes_keep_the_meaning(name: str) -> None:
+    shape = SHAPES[name]
+    module = llama(shape)
+    store = weights(module, shape)
+    expected = run(module, shape, store)
+    assert all(np.isfinite(value).all() for value in expected)
+    for step in PASSES:
+        step.apply(make_context(), module)
+        verify_module(module)
+        check_locations(module)
+        for have, want in zip(run(module, shape, store), expected, strict=True):
+            np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-4, err_msg=step.name)
+    text = print_module(module)
+    assert print_module(parse_module(text)) == text
+
+
+@pytest.mark.parametrize("skipped", ["outline", "annotate", "place"])
+def test_passes_do_not_need_each_other(skipped: str) -> None:
+    module = llama(LLAMA)
+    store = weights(module, LLAMA)
+    expected = run(module, LLAMA, store)
+    for step in PASSES:
+        if step.name != skipped:
+            step.apply(make_context(), module)
+            module = parse_module(print_module(module))
+    for have, want in zip(run(module, LLAMA, store), expected, strict=True):
+        np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-4)
