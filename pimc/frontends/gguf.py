@@ -128,7 +128,9 @@ def _load_weights(
             continue
         name = _parameter_name(entry.name)
         if name is None:
-            raise InputError(f"tensor {entry.name!r} is not one that this architecture has", where=str(file.path))
+            raise InputError(
+                f"tensor {entry.name!r} is not one that this architecture has", where=str(file.path)
+            )
         value = _expand(file, entry, raw)
         if architecture.interleaved_rope and name.rsplit(".", maxsplit=2)[1] in ("q_proj", "k_proj"):
             key = "num_attention_heads" if ".q_proj." in name else "num_key_value_heads"
@@ -137,9 +139,7 @@ def _load_weights(
     return weights
 
 
-def _expand(
-    file: GgufFile, entry: TensorEntry, raw: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.float32]:
+def _expand(file: GgufFile, entry: TensorEntry, raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """The values of a tensor, rows first."""
     import gguf
 
@@ -147,11 +147,15 @@ def _expand(
         kind = gguf.GGMLQuantizationType(entry.type_id)
         block, size = gguf.GGML_QUANT_SIZES[kind]
     except (ValueError, KeyError):
-        raise InputError(f"tensor {entry.name!r} has unknown type {entry.type_id}", where=str(file.path)) from None
+        raise InputError(
+            f"tensor {entry.name!r} has unknown type {entry.type_id}", where=str(file.path)
+        ) from None
     shape = tuple(reversed(entry.shape))
     count = int(np.prod(shape, dtype=np.int64))
     if not shape or shape[-1] % block:
-        raise InputError(f"tensor {entry.name!r}: shape {shape} is no multiple of {block}", where=str(file.path))
+        raise InputError(
+            f"tensor {entry.name!r}: shape {shape} is no multiple of {block}", where=str(file.path)
+        )
     start = file.data_offset + entry.offset
     stop = start + count // block * size
     if stop > raw.size:
@@ -167,7 +171,7 @@ def _expand(
         raise InputError(
             f"tensor {entry.name!r} has format {kind.name}, which cannot be expanded", where=str(file.path)
         ) from None
-    return np.ascontiguousarray(values, dtype=np.float32).reshape(shape)
+    return np.array(values, dtype=np.float32, copy=None if values.flags.writeable else True).reshape(shape)
 
 
 def _split_halves(value: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
@@ -195,12 +199,17 @@ def _build(
         model: torch.nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     expected = model.state_dict()
     if fields["tie_word_embeddings"]:
-        weights = {**weights, "lm_head.weight": weights.get("model.embed_tokens.weight", np.zeros(0, np.float32))}
+        weights = {
+            **weights,
+            "lm_head.weight": weights.get("model.embed_tokens.weight", np.zeros(0, np.float32)),
+        }
     for name, have in expected.items():
         value = weights.get(name)
         if value is None or value.shape != tuple(have.shape):
             shape = "absent" if value is None else f"of shape {value.shape}"
-            raise InputError(f"weight {name!r} must have shape {tuple(have.shape)} and is {shape}", where=str(path))
+            raise InputError(
+                f"weight {name!r} must have shape {tuple(have.shape)} and is {shape}", where=str(path)
+            )
     if extra := sorted(set(weights) - set(expected)):
         raise InputError(f"the model has no parameter {extra[0]!r} for a tensor of the file", where=str(path))
     tensors = {name: torch.from_numpy(value) for name, value in weights.items()}

@@ -161,7 +161,9 @@ def read_gguf(path: Path) -> GgufFile:
     reader = _Reader(path, mapped)
     if bytes(mapped[:4]) != _MAGIC:
         raise InputError(
-            "not a GGUF file: it does not begin with the bytes 'GGUF'", hint="is it complete?", where=str(path)
+            "not a GGUF file: it does not begin with the bytes 'GGUF'",
+            hint="is it complete?",
+            where=str(path),
         )
     reader.need(4)
     version = reader.count("<I")

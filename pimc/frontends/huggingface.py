@@ -63,7 +63,9 @@ def _load_tokenizer(path: Path, eos_ids: list[int]) -> TokenizerData:
     """``tokenizer.json`` as it is; a folder with older tokenizer files only is converted by `transformers`."""
     if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
         return TokenizerData(eos_ids=eos_ids)
-    config = _read_json(path / "tokenizer_config.json", path) if (path / "tokenizer_config.json").is_file() else {}
+    config = (
+        _read_json(path / "tokenizer_config.json", path) if (path / "tokenizer_config.json").is_file() else {}
+    )
     special = {role: text for role in _ROLES if (text := _token_text(config.get(role))) is not None}
     template = config.get("chat_template")
     if (path / "chat_template.jinja").is_file():
@@ -82,7 +84,9 @@ def _convert_tokenizer(path: Path) -> str:
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
         return str(tokenizer.backend_tokenizer.to_str())
     except (OSError, ValueError, AttributeError, ImportError) as error:
-        raise InputError(f"the tokenizer cannot be converted: {_first_line(error)}", where=str(path)) from error
+        raise InputError(
+            f"the tokenizer cannot be converted: {_first_line(error)}", where=str(path)
+        ) from error
 
 
 def _token_text(value: object) -> str | None:
@@ -106,7 +110,9 @@ def _read_json(path: Path, folder: Path) -> dict[str, object]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"not a model folder: there is no {path.name}", hint="give a Hugging Face folder", where=str(folder)
+            f"not a model folder: there is no {path.name}",
+            hint="give a Hugging Face folder",
+            where=str(folder),
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path.name} cannot be read: {_first_line(error)}", where=str(path)) from error

@@ -1,0 +1,173 @@
+"""A model file or folder -> a module of `nn` primitives with two entry points, and everything else a binary needs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xdsl.dialects.builtin import (
+    DictionaryAttr,
+    IntegerAttr,
+    ModuleOp,
+    StringAttr,
+    TensorType,
+    UnitAttr,
+    f32,
+    i64,
+)
+from xdsl.dialects.ml_program import GlobalOp
+from xdsl.ir import Attribute
+
+from pimc.diagnostics import InputError
+from pimc.frontends.model import Checkpoint, ImportedModel, TokenizerData
+from pimc.frontends.weights import ModelWeights, check_all_fp16
+from pimc.ir import nn
+from pimc.ir.locations import set_location, source_location
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+
+    from pimc.frontends.torch_export import DecoderShape
+
+
+def import_model(source: str | Path, *, max_seq: int, prefill_chunk: int = 16) -> ImportedModel:
+    """Import a Hugging Face folder or a GGUF file.
+
+    ``max_seq`` is the number of tokens the caches hold (rounded up to whole chunks), ``prefill_chunk`` the tokens
+    of a prefill call.  InputError says what is wrong with the input: missing, not a model, truncated, of an
+    unsupported architecture or with unsupported operators, or with weights that do not fit fp16.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise InputError("there is no such file or folder", where=str(path))
+    with quiet_transformers():
+        return import_checkpoint(_load(path), max_seq=max_seq, prefill_chunk=prefill_chunk)
+
+
+def _load(path: Path) -> Checkpoint:
+    try:
+        if path.is_dir():
+            from pimc.frontends.huggingface import load_folder
+
+            return load_folder(path)
+        if path.suffix == ".gguf" or path.open("rb").read(4) == b"GGUF":
+            from pimc.frontends.gguf import load_gguf
+
+            return load_gguf(path)
+    except ImportError as error:
+        raise InputError(
+            f"importing models needs the package {error.name}", hint="pip install 'pimc[import]'"
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    raise InputError(
+        "neither a Hugging Face folder nor a GGUF file", hint="a folder needs config.json", where=str(path)
+    )
+
+
+def import_checkpoint(
+    checkpoint: Checkpoint, *, max_seq: int, prefill_chunk: int, attention: str = "sdpa"
+) -> ImportedModel:
+    """Import a loaded causal language model; ``attention`` is the form to export, "sdpa" or "eager"."""
+    from pimc.frontends.torch_export import decoder_shape, export_entries
+
+    shape = decoder_shape(checkpoint.model, max_seq, prefill_chunk)
+    names, weights = collect_weights(checkpoint.model)
+    programs = export_entries(checkpoint.model, shape, attention)
+    module = _build_module(programs, names, weights, shape, checkpoint.name)
+    used = {op.weight_name.data for op in module.walk() if isinstance(op, nn.ParamOp)}
+    check_all_fp16(weights, sorted(used))
+    tokenizer: TokenizerData = checkpoint.tokenizer
+    return ImportedModel(
+        module,
+        weights,
+        tokenizer.tokenizer_json,
+        tokenizer.chat_template,
+        tokenizer.eos_ids,
+        tokenizer.special,
+        checkpoint.name,
+    )
+
+
+def collect_weights(model: torch.nn.Module) -> tuple[dict[str, str], ModelWeights]:
+    """Parameter path in the export wrapper -> weight name, and the weights as numpy views of the parameters.
+
+    Tied parameters have one name: that of the first module that holds them.
+    """
+    from pimc.frontends.torch_export import MODEL
+
+    names: dict[str, str] = {}
+    first: dict[int, str] = {}
+    weights = ModelWeights({})
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        canonical = first.setdefault(id(parameter), name)
+        names[f"{MODEL}.{name}"] = canonical
+        if canonical == name:
+            weights.add(name, parameter.detach().numpy())
+    return names, weights
+
+
+def _build_module(
+    programs: Mapping[str, ExportedProgram],
+    names: Mapping[str, str],
+    weights: ModelWeights,
+    shape: DecoderShape,
+    name: str,
+) -> ModuleOp:
+    from pimc.frontends.aten import CONVERTERS
+    from pimc.frontends.graph import GraphImporter
+    from pimc.frontends.tabulate import assign_columns, evaluate_tables, find_tabulated
+
+    module = ModuleOp([], attributes={"pimc.model": _model_attribute(shape, name)})
+    cache = TensorType(f32, (shape.layers, shape.slots, shape.kv_heads, shape.head_dim))
+    for symbol in ("k_cache", "v_cache"):
+        module.body.block.add_op(_cache_global(symbol, cache))
+    for entry, program in programs.items():
+        position = next(node for node in program.graph.nodes if node.name == "position")
+        columns = assign_columns(find_tabulated(program, position))
+        if any(column.table not in weights for column in columns.values()):
+            tables = evaluate_tables(program, position, columns, shape.slots, shape.chunk)
+            for table, value in tables.items():
+                weights.add(table, value)
+        importer = GraphImporter(program, entry, names, weights, columns, CONVERTERS)
+        module.body.block.add_op(importer.run())
+    return module
+
+
+def _cache_global(symbol: str, type_: TensorType[Attribute]) -> GlobalOp:
+    op = GlobalOp(StringAttr(symbol), type_, UnitAttr(), None, StringAttr("private"))
+    return set_location(op, source_location("entry"))
+
+
+def _model_attribute(shape: DecoderShape, name: str) -> DictionaryAttr:
+    sizes: dict[str, Attribute] = {
+        key: IntegerAttr(value, i64) for key, value in asdict(shape).items() if key not in ("slots", "chunk")
+    }
+    sizes |= {"max_seq": IntegerAttr(shape.slots, i64), "prefill_chunk": IntegerAttr(shape.chunk, i64)}
+    return DictionaryAttr({"name": StringAttr(name), **sizes})
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """While open, `transformers` logs errors only and shows no progress bars."""
+    try:
+        from transformers.utils import logging
+    except ImportError:
+        yield
+        return
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+__all__ = ["import_checkpoint", "import_model"]

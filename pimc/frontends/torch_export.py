@@ -1,0 +1,193 @@
+"""PyTorch decoders -> two exported programs over an explicit static KV cache.
+
+``prefill(tokens [1, M], position [1], length [1])`` computes a chunk of M tokens that begins at an absolute position
+and gives the logits of token ``length - 1``; ``decode(tokens [1, 1], position [1])`` computes one token.  The caches
+are buffers ``k_cache_<layer>``, ``v_cache_<layer>`` of shape ``[1, Hkv, S, D]``; a chunk is written to them before
+attention reads them, and a mask hides the slots behind each query's own position.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pimc.diagnostics import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+
+K_CACHE: Final = "k_cache_"
+V_CACHE: Final = "v_cache_"
+MODEL: Final = "model"
+"""Attribute of the wrapper that holds the user's model; parameter names are found below it."""
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """Sizes of a decoder that the program states as module attributes; ``slots`` is S, the size of the caches."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    slots: int
+    chunk: int
+
+
+def decoder_shape(model: torch.nn.Module, max_seq: int, prefill_chunk: int) -> DecoderShape:
+    """Sizes from the model's configuration; InputError where the export cannot represent the model."""
+    if max_seq < 1 or prefill_chunk < 1:
+        raise InputError(f"max_seq and prefill_chunk must be positive, are {max_seq} and {prefill_chunk}")
+    config = model.config
+    slots = -(-max_seq // prefill_chunk) * prefill_chunk
+    _check_supported(config, slots)
+    heads = int(config.num_attention_heads)
+    return DecoderShape(
+        layers=int(config.num_hidden_layers),
+        hidden=int(config.hidden_size),
+        heads=heads,
+        kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
+        head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
+        vocab=int(config.vocab_size),
+        slots=slots,
+        chunk=prefill_chunk,
+    )
+
+
+def _check_supported(config: object, slots: int) -> None:
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError("encoder-decoder models are not supported")
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if isinstance(window, int) and window < slots and kinds != {"full_attention"}:
+        raise InputError(
+            f"attention over a sliding window of {window} tokens is not supported",
+            hint=f"with --max-seq up to {window} the window never slides",
+        )
+    if other := kinds - {"full_attention", "sliding_attention"}:
+        raise InputError(f"layers of type {sorted(other)[0]!r} are not supported")
+    limit = getattr(config, "max_position_embeddings", None)
+    if isinstance(limit, int) and slots > limit:
+        raise InputError(
+            f"max_seq rounded up to whole prefill chunks is {slots}, the model has {limit} positions",
+            hint="choose a smaller max_seq or a prefill chunk that divides it",
+        )
+
+
+def export_entries(
+    model: torch.nn.Module, shape: DecoderShape, attention: str = "sdpa"
+) -> dict[str, ExportedProgram]:
+    """The exported programs ``prefill`` and ``decode``; ``attention`` is "sdpa" or "eager".
+
+    Raises InputError with the exporter's reason where a model's control flow depends on data.
+    """
+    import torch
+
+    model.set_attn_implementation(attention)  # type: ignore[operator]
+    wrapper = _wrapper(model, shape, attention).eval()
+    one = torch.zeros(1, dtype=torch.int32)
+    inputs = {
+        "prefill": (torch.zeros(1, shape.chunk, dtype=torch.int32), one, torch.ones(1, dtype=torch.int32)),
+        "decode": (torch.zeros(1, 1, dtype=torch.int32), one),
+    }
+    programs: dict[str, ExportedProgram] = {}
+    with torch.no_grad(), _quiet():
+        for name, arguments in inputs.items():
+            try:
+                programs[name] = torch.export.export(wrapper, arguments, strict=False)
+            except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                raise InputError(f"torch.export cannot export the model: {reason[0]}") from error
+    return programs
+
+
+def _wrapper(model: torch.nn.Module, shape: DecoderShape, attention: str) -> torch.nn.Module:
+    """A module with the entry points' signature around ``model``; classes are local because torch is imported late."""
+    import torch
+    from transformers.cache_utils import Cache, CacheLayerMixin
+
+    class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
+        """One layer of the cache: writes the chunk at its positions and returns all slots."""
+
+        is_sliding = False
+
+        def __init__(self, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor) -> None:
+            super().__init__()
+            self.keys, self.values, self.positions = keys, values, positions
+            self.is_initialized = True
+
+        def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+            """Nothing: the buffers exist."""
+
+        def update(
+            self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            keys = self.keys.index_copy_(2, self.positions, key_states)
+            return keys, self.values.index_copy_(2, self.positions, value_states)
+
+        def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+            return shape.slots, 0
+
+        def get_seq_length(self) -> int:
+            return 0
+
+        def get_max_length(self) -> int:
+            return shape.slots
+
+    class Entry(torch.nn.Module):  # type: ignore[misc]
+        """Both entry points; decode gives no ``length``."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            for prefix in (K_CACHE, V_CACHE):
+                for layer in range(shape.layers):
+                    cache = torch.zeros(1, shape.kv_heads, shape.slots, shape.head_dim)
+                    self.register_buffer(f"{prefix}{layer}", cache, persistent=False)
+
+        def forward(
+            self, tokens: torch.Tensor, position: torch.Tensor, length: torch.Tensor | None = None
+        ) -> torch.Tensor:
+            positions = position + torch.arange(tokens.shape[1], dtype=torch.int32)
+            mask = torch.arange(shape.slots, dtype=torch.int32)[None, :] <= positions[:, None]
+            if attention == "eager":
+                mask = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
+            layers = [
+                BufferLayer(getattr(self, f"{K_CACHE}{i}"), getattr(self, f"{V_CACHE}{i}"), positions)
+                for i in range(shape.layers)
+            ]
+            output = self.model(
+                input_ids=tokens,
+                attention_mask=mask[None, None],
+                position_ids=positions[None],
+                past_key_values=Cache(layers=layers),
+                use_cache=True,
+                **({} if length is None else {"logits_to_keep": length - 1}),
+            )
+            return output.logits
+
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        raise InputError(f"{type(model).__name__} cannot compute the logits of one token alone")
+    return Entry()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings and log lines, which say nothing that a user could act on."""
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
