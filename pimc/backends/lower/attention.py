@@ -1,0 +1,422 @@
+"""Attention over the cached slots, head-wise on groups of cores with intra-head parallelism over positions.
+
+Each round of Algorithm 1 gives every core one KV head and the slots ``p % n == rank`` of it (``n`` cores a head).
+A core computes scores, a local softmax and a locally normalised output for the query heads of its KV head; the group exchanges
+maxima and sums (the paper's All-Gather of the softmax, Fig. 9), scales the outputs, and adds them up in slices.
+Decode runs on the PIM unit (K and transposed V written into the array), prefill on the tensor unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.dialects.builtin import SymbolRefAttr
+from xdsl.ir import SSAValue
+
+from pimc.backends.lower.context import F32_BYTES, LoweringContext
+from pimc.backends.lower.values import Buffer, Strip, Tensor
+from pimc.ir.pim.attributes import HeadRound, HeadsAttr
+from pimc.ir.pim.ops import AttentionOp, KvAppendOp
+
+
+@dataclass(frozen=True)
+class HeadGroup:
+    """One round on the cores: ``cores`` share a KV head; figures that differ by core are lists."""
+
+    index: int
+    cores: int
+    heads: tuple[int, ...]  # KV head of each core
+    rank: tuple[int, ...]  # of each core in its group
+    first_core: tuple[int, ...]  # of each core's group
+
+    @property
+    def shift(self) -> int:
+        """log2 of the cores."""
+        return self.cores.bit_length() - 1
+
+
+def groups_of(ctx: LoweringContext, rounds: HeadsAttr) -> list[HeadGroup]:
+    """The rounds as groups; every core must have a head in every round."""
+    return [_group(ctx, index, round_) for index, round_ in enumerate(rounds.head_rounds)]
+
+
+def _group(ctx: LoweringContext, index: int, round_: HeadRound) -> HeadGroup:
+    n = round_.cores_per_head
+    if n & (n - 1) or round_.heads * n != ctx.cores:
+        raise ctx.unsupported(
+            f"round {index} gives {round_.heads} heads {n} cores each; {ctx.cores} cores must all work"
+        )
+    numbers = range(ctx.cores)
+    return HeadGroup(
+        index,
+        n,
+        tuple(round_.first + c // n for c in numbers),
+        tuple(c % n for c in numbers),
+        tuple(c - c % n for c in numbers),
+    )
+
+
+def slot_address(ctx: LoweringContext, cache: SymbolRefAttr, group: HeadGroup, layer: SSAValue) -> SSAValue:
+    """A register with the HBM address of the first slot of a layer in a round of a cache."""
+    region = ctx.memory.cache(cache.string_value(), group.index)
+    core = ctx.core
+    base = core.const(region.region.base)
+    return core.add(base, core.mul(layer, core.const(region.region.layer_stride)))
+
+
+def lower_kv_append(ctx: LoweringContext, op: KvAppendOp) -> None:
+    """The core that owns a position writes the token's key and value rows to their slot."""
+    core = ctx.core
+    keys, values = ctx.tensor(op.keys).whole, ctx.tensor(op.values).whole
+    layer = ctx.scalar(op.layer)
+    for group in groups_of(ctx, op.rounds):
+        slot_bytes = ctx.memory.cache(op.k.string_value(), group.index).row_bytes.data
+        with ctx.each_row(keys.rows) as row:
+            position = ctx.scalar(op.position)
+            if row is not None:
+                position = core.add(position, row)
+            owner = core.andi(position, imm=group.cores - 1)
+            with core.if_(owner, "eq", core.const(group.rank)):
+                slot = core.mul(core.srli(position, imm=group.shift), core.const(slot_bytes))
+                for source, cache in ((keys, op.k), (values, op.v)):
+                    to = core.add(slot_address(ctx, cache, group, layer), slot)
+                    head = core.const([head * slot_bytes for head in group.heads])
+                    core.hwr(core.add(ctx.address(source, row), head), to, core.const(slot_bytes))
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A core's share of a round before the exchange: ``out`` [rows, G * D], and f32 maxima and sums [G, rows]."""
+
+    group: HeadGroup
+    out: Strip
+    maxima: Buffer
+    sums: Buffer
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Figures of an attention: queries a KV head (``share``), head dimension, new tokens (``rows``)."""
+
+    share: int
+    dim: int
+    rows: int
+
+    @property
+    def width(self) -> int:
+        """Features of a KV head's queries."""
+        return self.share * self.dim
+
+
+def lower_attention(ctx: LoweringContext, op: AttentionOp) -> None:
+    """Partial attention of every round, then the exchange."""
+    q = ctx.tensor(op.q).whole
+    shape = Shape(op.heads.value.data // op.kv_heads.value.data, op.head_dim.value.data, q.rows)
+    core = ctx.core
+    scaled = ctx.strip("attention.query", q.rows, q.width)
+    core.vmuls_h(ctx.address(scaled), ctx.address(q), ctx.f32(op.scale.value.data), core.const(q.elements))
+    run = _decode_partial if q.rows == 1 else _prefill_partial
+    partials = [run(ctx, op, group, scaled, shape) for group in groups_of(ctx, op.rounds)]
+    exchanged = [_send_statistics(ctx, partial, shape) if partial.group.cores > 1 else None for partial in partials]
+    sent = [
+        _send_slices(ctx, partial, statistics, shape) if statistics is not None else None
+        for partial, statistics in zip(partials, exchanged, strict=True)
+    ]
+    strips = [
+        _sum_slices(ctx, partial, slices, shape) if slices is not None else partial.out
+        for partial, slices in zip(partials, sent, strict=True)
+    ]
+    ctx.set(op.output, Tensor(tuple(strips)))
+
+
+def _visible(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, last: int) -> SSAValue:
+    """Local slots that hold positions up to ``position + last``: ((position + last - rank) >> shift) + 1."""
+    core = ctx.core
+    position = ctx.scalar(op.position)
+    if last:
+        position = core.addi(position, imm=last)
+    ahead = core.sub(position, core.const(group.rank))
+    return core.addi(core.srai(ahead, imm=group.shift), imm=1)
+
+
+def _head_address(ctx: LoweringContext, strip: Strip, group: HeadGroup, shape: Shape, head: int) -> SSAValue:
+    """Address of query head ``head`` of the core's KV head in the first row of a replicated query."""
+    offsets = [strip.offset + (kv * shape.width + head * shape.dim) * 2 for kv in group.heads]
+    return ctx.core.address(strip.buffer.value, offsets)
+
+
+# -- decode: one query on the PIM unit --------------------------------------------------------------------------------
+
+
+def _decode_partial(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q: Strip, shape: Shape) -> Partial:
+    core = ctx.core
+    lanes, slots = ctx.target.pim_unit.lanes, ctx.memory.cache(op.k.string_value(), group.index).rows.data
+    if shape.dim > lanes:
+        raise ctx.unsupported(f"heads of {shape.dim} features; the PIM unit has {lanes} lanes")
+    blocks = -(-slots // lanes)
+    if slots + blocks * shape.dim > ctx.target.pim_unit.rows:
+        raise ctx.unsupported(
+            f"{slots} slots a core do not fit the {ctx.target.pim_unit.rows} rows of the PIM unit; reduce max_seq"
+        )
+    visible = _visible(ctx, op, group, 0)
+    _load_array(ctx, op, group, visible, shape, slots)
+    out = ctx.strip("attention.out", 1, shape.width)
+    maxima = ctx.alloc("attention.max", shape.share * F32_BYTES)
+    sums = ctx.alloc("attention.sum", shape.share * F32_BYTES)
+    depth = core.const(shape.dim)
+    for head in range(shape.share):
+        scores = ctx.alloc("attention.scores", slots * 2)
+        at = core.address(scores.value)
+        top, total = (core.address(b.value, head * F32_BYTES) for b in (maxima, sums))
+        core.pimmv_cw(at, _head_address(ctx, q, group, shape, head), core.const(0), visible, depth=depth)
+        _softmax_row(ctx, at, top, total, visible)
+        _weigh_values(ctx, at, core.address(out.buffer.value, head * shape.dim * 2), visible, shape, slots)
+    return Partial(group, out, maxima, sums)
+
+
+def _softmax_row(ctx: LoweringContext, at: SSAValue, top: SSAValue, total: SSAValue, count: SSAValue) -> None:
+    """exp(x - max) / sum in place; the maximum and the sum (f32) are kept.  Nothing to do for no elements."""
+    core = ctx.core
+    core.vrmax_h(top, at, count)
+    core.vexps_h(at, at, top, count)
+    core.vrsum_h(total, at, count)
+    core.vdivs_h(at, at, total, count)
+
+
+def _load_array(
+    ctx: LoweringContext, op: AttentionOp, group: HeadGroup, visible: SSAValue, shape: Shape, slots: int
+) -> None:
+    """K into array rows 0.., a slot a row; V transposed behind them, ``dim`` rows for each block of ``lanes`` slots."""
+    core, lanes = ctx.core, ctx.target.pim_unit.lanes
+    layer = ctx.scalar(op.layer)
+    pitch = shape.dim * 2
+    zero = core.const(0)
+    keys, values = (slot_address(ctx, cache, group, layer) for cache in (op.k, op.v))
+    room = min(slots, lanes)
+    staged_k, staged_v = ctx.alloc("attention.k", room * pitch), ctx.alloc("attention.v", room * pitch)
+    turned = ctx.alloc("attention.vt", shape.dim * lanes * 2)
+    with core.loop(zero, visible, lanes) as first:
+        count = core.min(core.sub(visible, first), core.const(lanes))
+        size = core.mul(count, core.const(pitch))
+        skip = core.mul(first, core.const(pitch))
+        at_k, at_v = core.address(staged_k.value), core.address(staged_v.value)
+        core.hrd(at_k, core.add(keys, skip), size)
+        core.hrd(at_v, core.add(values, skip), size)
+        dim = core.const(shape.dim)
+        core.pimld(first, at_k, count, depth=dim, lane=zero, stride_a=core.const(pitch))
+        at_t = core.address(turned.value)
+        core.trans(
+            at_t, at_v, rows=count, cols=dim, stride_a=core.const(pitch), stride_b=core.const(lanes * 2)
+        )  # fmt: skip
+        block = core.srli(first, imm=lanes.bit_length() - 1)
+        row = core.add(core.mul(block, dim), core.const(slots))
+        core.pimld(row, at_t, dim, depth=count, lane=zero, stride_a=core.const(lanes * 2))
+
+
+def _weigh_values(
+    ctx: LoweringContext, scores: SSAValue, to: SSAValue, visible: SSAValue, shape: Shape, slots: int
+) -> None:
+    """to[0:dim] = sum over slots of score * value, block by block in the accumulators."""
+    core, lanes = ctx.core, ctx.target.pim_unit.lanes
+    dim, step = core.const(shape.dim), core.const(lanes)
+    core.pimmv_cw(to, scores, core.const(slots), dim, depth=core.min(visible, step))
+    with core.loop(step, visible, lanes) as first:
+        count = core.min(core.sub(visible, first), step)
+        block = core.srli(first, imm=lanes.bit_length() - 1)
+        row = core.add(core.mul(block, dim), core.const(slots))
+        core.pimmv_aw(to, core.add(scores, core.slli(first, imm=1)), row, dim, depth=count)
+
+
+# -- prefill: several queries on the tensor unit ----------------------------------------------------------------------
+
+
+def _prefill_partial(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q: Strip, shape: Shape) -> Partial:
+    core = ctx.core
+    slots = ctx.memory.cache(op.k.string_value(), group.index).rows.data
+    if shape.rows > ctx.target.tcu.rows:
+        raise ctx.unsupported(f"{shape.rows} tokens at once; the tensor unit has {ctx.target.tcu.rows} rows")
+    pitch, layer = shape.dim * 2, ctx.scalar(op.layer)
+    every = _visible(ctx, op, group, shape.rows - 1)
+    keys, values = ctx.alloc("attention.k", slots * pitch), ctx.alloc("attention.v", slots * pitch)
+    size = core.mul(every, core.const(pitch))
+    for buffer, cache in ((keys, op.k), (values, op.v)):
+        core.hrd(core.address(buffer.value), slot_address(ctx, cache, group, layer), size)
+    out = ctx.strip("attention.out", shape.rows, shape.width)
+    maxima = ctx.alloc("attention.max", shape.share * shape.rows * F32_BYTES)
+    sums = ctx.alloc("attention.sum", shape.share * shape.rows * F32_BYTES)
+    scores = ctx.strip("attention.scores", shape.rows, slots)
+    for head in range(shape.share):
+        _prefill_scores(ctx, _head_address(ctx, q, group, shape, head), q, keys, every, scores, shape)
+        with ctx.each_row(shape.rows) as row:
+            assert row is not None  # prefill has several rows
+            statistic = core.addi(core.slli(row, imm=2), imm=head * shape.rows * F32_BYTES)
+            _prefill_softmax(ctx, op, group, row, every, scores, maxima, sums, statistic)
+        _prefill_values(ctx, scores, values, every, out, head, shape)
+    return Partial(group, out, maxima, sums)
+
+
+def _prefill_scores(
+    ctx: LoweringContext, head: SSAValue, q: Strip, keys: Buffer, every: SSAValue, scores: Strip, shape: Shape
+) -> None:
+    """scores[m][slot] = q[m] . k[slot], in blocks of the tensor unit's columns."""
+    core, width = ctx.core, ctx.target.tcu.columns
+    pitch = shape.dim * 2
+    rows = core.const(shape.rows)
+    with core.loop(core.const(0), every, width) as first:
+        cols = core.min(core.sub(every, first), core.const(width))
+        b = core.add(core.address(keys.value), core.mul(first, core.const(pitch)))
+        core.tmmc_nk(
+            head, b, rows=rows, cols=cols, depth=core.const(shape.dim),
+            stride_a=core.const(q.pitch), stride_b=core.const(pitch),
+        )  # fmt: skip
+        to = core.add(ctx.address(scores), core.slli(first, imm=1))
+        core.twb(to, rows=rows, cols=cols, stride_c=core.const(scores.pitch))
+
+
+def _prefill_softmax(
+    ctx: LoweringContext,
+    op: AttentionOp,
+    group: HeadGroup,
+    row: SSAValue,
+    every: SSAValue,
+    scores: Strip,
+    maxima: Buffer,
+    sums: Buffer,
+    statistic: SSAValue,
+) -> None:
+    """Causal softmax of one query: the slots it sees, zeros behind them."""
+    core = ctx.core
+    position = core.add(ctx.scalar(op.position), row)
+    ahead = core.sub(position, core.const(group.rank))
+    visible = core.addi(core.srai(ahead, imm=group.shift), imm=1)
+    at = ctx.address(scores, row)
+    top = core.add(core.address(maxima.value), statistic)
+    total = core.add(core.address(sums.value), statistic)
+    _softmax_row(ctx, at, top, total, visible)
+    hidden = core.add(at, core.slli(visible, imm=1))
+    core.vfill_h(hidden, hidden, ctx.f32(0.0), core.sub(every, visible))
+
+
+def _prefill_values(
+    ctx: LoweringContext, scores: Strip, values: Buffer, every: SSAValue, out: Strip, head: int, shape: Shape
+) -> None:
+    """out[m][head] = sum over slots of scores[m][slot] * v[slot]."""
+    core, width = ctx.core, ctx.target.tcu.columns
+    rows = core.const(shape.rows)
+    for column in range(0, shape.dim, width):
+        cols = core.const(min(width, shape.dim - column))
+        core.tmmc_kn(
+            ctx.address(scores), core.address(values.value, column * 2), rows=rows, cols=cols, depth=every,
+            stride_a=core.const(scores.pitch), stride_b=core.const(shape.dim * 2),
+        )  # fmt: skip
+        to = core.address(out.buffer.value, (head * shape.dim + column) * 2)
+        core.twb(to, rows=rows, cols=cols, stride_c=core.const(out.pitch))
+
+
+# -- exchange in a group ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Maxima and sums of all cores of the group, ``[G * rows, cores]`` f32 each, and the semaphore of their arrival."""
+
+    maxima: Buffer
+    sums: Buffer
+    semaphore: int
+
+
+def _send_statistics(ctx: LoweringContext, partial: Partial, shape: Shape) -> Statistics:
+    """Multicast the core's maxima and sums to its group, as one column of everybody's table."""
+    core, group = ctx.core, partial.group
+    count = shape.share * shape.rows
+    size = count * group.cores * F32_BYTES
+    maxima = ctx.alloc("attention.maxima", size, remote=True)
+    sums = ctx.alloc("attention.sums", size, remote=True)
+    statistics = Statistics(maxima, sums, ctx.semaphores.take())
+    own = [rank * F32_BYTES for rank in group.rank]
+    for table, source in ((maxima, partial.maxima), (sums, partial.sums)):
+        core.nmcast2(
+            core.address(table.value, own),
+            core.address(source.value),
+            core.const(F32_BYTES),
+            sem=statistics.semaphore,
+            group_base=core.const(group.first_core),
+            group_size=core.const(group.cores),
+            message_rows=core.const(count),
+            message_src_stride=core.const(F32_BYTES),
+            message_dst_stride=core.const(group.cores * F32_BYTES),
+        )
+    return statistics
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Everybody's part of this core's features, ``[cores, rows, width]`` fp16, and the semaphore of their arrival."""
+
+    parts: Buffer
+    width: int
+    semaphore: int
+
+
+def _send_slices(ctx: LoweringContext, partial: Partial, statistics: Statistics, shape: Shape) -> Slices:
+    """Scale the core's outputs by its share of each softmax, and send every core of the group its features."""
+    core, group, out = ctx.core, partial.group, partial.out
+    if shape.width % group.cores:
+        raise ctx.unsupported(f"{shape.width} features of a KV head's queries cannot be shared by {group.cores} cores")
+    core.wait(core.const(0), sem=statistics.semaphore, imm=2 * group.cores)
+    _scale_outputs(ctx, partial, statistics, shape)
+    width = shape.width // group.cores
+    part = shape.rows * width * 2
+    slices = Slices(ctx.alloc("attention.parts", group.cores * part, remote=True), width, ctx.semaphores.take())
+    to = core.address(slices.parts.value, [rank * part for rank in group.rank])
+    with core.loop(core.const(0), core.const(group.cores)) as rank:
+        source = core.add(ctx.address(out), core.mul(rank, core.const(width * 2)))
+        receiver = core.add(core.const(group.first_core), rank)
+        if shape.rows == 1:
+            core.nsend(to, source, core.const(part), receiver, sem=slices.semaphore)
+        else:
+            core.nsend2(
+                to, source, core.const(width * 2), receiver, sem=slices.semaphore, message_rows=core.const(shape.rows),
+                message_src_stride=core.const(out.pitch), message_dst_stride=core.const(width * 2),
+            )  # fmt: skip
+    return slices
+
+
+def _scale_outputs(ctx: LoweringContext, partial: Partial, statistics: Statistics, shape: Shape) -> None:
+    """out *= sum_own * exp(max_own - max) / sum over cores of the same: the core's weight in each softmax."""
+    core, group = ctx.core, partial.group
+    count = core.const(group.cores)
+    weights = ctx.alloc("attention.weights", group.cores * F32_BYTES)
+    top, total, factor = (ctx.alloc(f"attention.{n}", F32_BYTES) for n in ("top", "total", "factor"))
+    at, at_top, at_total, at_factor = (core.address(b.value) for b in (weights, top, total, factor))
+    own = core.address(weights.value, [rank * F32_BYTES for rank in group.rank])
+    one = core.const(1)
+    for head in range(shape.share):
+        with ctx.each_row(shape.rows) as row:
+            index = core.const(head * shape.rows) if row is None else core.addi(row, imm=head * shape.rows)
+            line = core.mul(index, core.const(group.cores * F32_BYTES))
+            maxima = core.add(core.address(statistics.maxima.value), line)
+            core.vrmax_f(at_top, maxima, count)
+            core.vexps_f(at, maxima, at_top, count)
+            core.vmul_f(at, at, core.add(core.address(statistics.sums.value), line), count)
+            core.vrsum_f(at_total, at, count)
+            core.vdivs_f(at_factor, own, at_total, one)
+            features = core.add(ctx.address(partial.out, row), core.const(head * shape.dim * 2))
+            core.vmuls_h(features, features, at_factor, core.const(shape.dim))
+
+
+def _sum_slices(ctx: LoweringContext, partial: Partial, slices: Slices, shape: Shape) -> Strip:
+    """Wait for the group's parts of this core's features and add them in f32."""
+    core, cores = ctx.core, partial.group.cores
+    core.wait(core.const(0), sem=slices.semaphore, imm=cores)
+    result = ctx.strip("attention.slice", shape.rows, slices.width)
+    elements = shape.rows * slices.width
+    core.vwsum(
+        ctx.address(result),
+        core.address(slices.parts.value),
+        ctx.f32_vector(1.0, cores),
+        core.const(elements),
+        rows=core.const(cores),
+        stride_a=core.const(elements * 2),
+    )
+    return result

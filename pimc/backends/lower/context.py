@@ -1,0 +1,259 @@
+"""What the lowerings of single operations share: builders, values, semaphores, constants, buffers."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from xdsl.dialects.builtin import TensorType
+from xdsl.ir import Block, Operation, SSAValue
+
+from pimc.backends.builder import HbmBuilder, SramBuilder
+from pimc.backends.lower.regions import Regions
+from pimc.backends.lower.values import Buffer, Integers, LoweredValue, Positions, Strip, Tensor, Weight
+from pimc.diagnostics import InputError, InternalError
+from pimc.ir.bank_layout import TileGeometry
+from pimc.ir.locations import where as where_is
+from pimc.ir.locations import with_location
+from pimc.ir.pim.attributes import shard_of
+from pimc.ir.sram import INSTRUCTION_OPS
+from pimc.ir.sram_structure import AddressOp, AllocOp, ConstOp
+from pimc.targets.target import Target
+
+#: Controller register that holds the row of the current layer's weights (set by the cores, ``hset``).
+LAYER_ROW = 1
+#: Controller register free for the loops of one command sequence.
+SCRATCH_ROW = 2
+SCRATCH_ADDRESS = 3
+#: Semaphore of the controllers by which a core starts the next GEMV.
+GO = 0
+#: A region register may hold any 32-bit value; it always takes two instructions, so that programs do not change length
+#: with the size of the caches.
+F32_BYTES = 4
+
+
+@dataclass
+class Semaphores:
+    """Core semaphores in rotation: two exchanges that may be under way at once never share one."""
+
+    count: int
+    next: int = 0
+
+    def take(self) -> int:
+        """The next semaphore."""
+        taken = self.next
+        self.next = (self.next + 1) % self.count
+        return taken
+
+
+@dataclass
+class LoweringContext:
+    """State of the lowering of one entry: one SPMD program of all cores and one stream of all groups."""
+
+    entry: str
+    target: Target
+    memory: Regions
+    geometry: TileGeometry
+    core: SramBuilder
+    stream: HbmBuilder
+    prologue: Block
+    semaphores: Semaphores
+    values: dict[SSAValue, LoweredValue] = field(default_factory=dict)
+    pending: dict[SSAValue, Callable[[], None]] = field(default_factory=dict)
+    layer: SSAValue | None = None
+    where: Operation | None = None
+    _constants: dict[bytes, Buffer] = field(default_factory=dict)
+    _names: dict[str, int] = field(default_factory=dict)
+    _prologue_end: Operation | None = None
+
+    @property
+    def cores(self) -> int:
+        """Cores of the machine."""
+        return self.target.cores.count
+
+    @property
+    def channels(self) -> int:
+        """Pseudo-channels of a tile."""
+        return self.geometry.channels
+
+    def at(self, op: Operation) -> None:
+        """From here on, ``op`` is what is lowered: its location goes to every instruction."""
+        self.where = op
+        self.core.at(op.location)
+        self.stream.at(op.location)
+
+    # -- values ------------------------------------------------------------------------------------------------
+
+    def set(self, value: SSAValue, lowered: LoweredValue) -> None:
+        """Record what ``value`` became."""
+        self.values[value] = lowered
+
+    def tensor(self, value: SSAValue) -> Tensor:
+        """The tensor that ``value`` became; a vector weight is loaded where it is first met."""
+        lowered = self.values.get(value)
+        if not isinstance(lowered, Tensor):
+            raise self.unsupported(f"expected a tensor in local memory, found {type(lowered).__name__}")
+        return lowered
+
+    def weight(self, value: SSAValue) -> Weight:
+        """The weight that ``value`` is."""
+        lowered = self.values.get(value)
+        if not isinstance(lowered, Weight):
+            raise self.unsupported("this operand must be a weight (nn.param)")
+        return lowered
+
+    def integers(self, value: SSAValue) -> Integers:
+        """The integer input that ``value`` is."""
+        lowered = self.values.get(value)
+        if not isinstance(lowered, Integers):
+            raise self.unsupported("this operand must be an integer input of the entry")
+        return lowered
+
+    def positions(self, value: SSAValue) -> Positions:
+        """The positions that ``value`` is."""
+        lowered = self.values.get(value)
+        if not isinstance(lowered, Positions):
+            raise self.unsupported("this operand must be consecutive positions (nn.positions)")
+        return lowered
+
+    def scalar(self, value: SSAValue) -> SSAValue:
+        """A register with a scalar: the layer index, or an integer input of one element, loaded here."""
+        lowered = self.values.get(value)
+        if isinstance(lowered, SSAValue):
+            return lowered
+        return self.core.lw(self.core.address(self.integers(value).buffer.value), imm=0)
+
+    def unsupported(self, why: str) -> InputError:
+        """An error that names the operation being lowered."""
+        name = self.where.name if self.where is not None else "module"
+        where = where_is(self.where) if self.where is not None else None
+        return InputError(
+            f"{name} cannot be lowered: {why}",
+            where=where,
+            hint="see docs/passes.md for the forms that lower accepts; pimc opt shows the operation before lower",
+        )
+
+    # -- buffers -----------------------------------------------------------------------------------------------
+
+    def name(self, hint: str) -> str:
+        """A buffer name unique in the entry."""
+        index = self._names.get(hint, 0)
+        self._names[hint] = index + 1
+        return hint if index == 0 else f"{hint}.{index}"
+
+    def alloc(self, hint: str, size: int, *, memory: str = "activation", remote: bool = False) -> Buffer:
+        """A buffer of ``size`` bytes (at least one element) in every core."""
+        name = self.name(hint)
+        size = max(size, 4)
+        return Buffer(self.core.alloc(name, size, memory=memory, remote=remote), name, size)
+
+    def strip(self, hint: str, rows: int, width: int, *, remote: bool = False) -> Strip:
+        """A fresh contiguous strip."""
+        buffer = self.alloc(hint, rows * width * 2, remote=remote)
+        return Strip(buffer, rows, width, width * 2)
+
+    def like(self, hint: str, tensor: Tensor) -> Tensor:
+        """A fresh contiguous tensor with the strips of ``tensor``; the strips share one buffer row by row."""
+        widths = [strip.width for strip in tensor.strips]
+        total = sum(widths)
+        buffer = self.alloc(hint, tensor.rows * total * 2)
+        strips: list[Strip] = []
+        offset = 0
+        for width in widths:
+            strips.append(Strip(buffer, tensor.rows, width, total * 2, offset))
+            offset += width * 2
+        return Tensor(tuple(strips))
+
+    def address(self, strip: Strip, row: SSAValue | None = None) -> SSAValue:
+        """A register with the address of row ``row`` (None: the first) of a strip."""
+        base = self.core.address(strip.buffer.value, strip.offset)
+        if row is None:
+            return base
+        return self.core.add(base, self.core.mul(row, self.core.const(strip.pitch)))
+
+    @contextmanager
+    def each_row(self, rows: int) -> Iterator[SSAValue | None]:
+        """A loop over rows, giving the row's register; no loop (None) for a single row."""
+        if rows == 1:
+            yield None
+            return
+        with self.core.loop(self.core.const(0), self.core.const(rows)) as row:
+            yield row
+
+    # -- constants ---------------------------------------------------------------------------------------------
+
+    def f32(self, value: float) -> SSAValue:
+        """A register with the address of an f32 constant, stored once at the start of the program."""
+        bits = struct.pack("<f", value)
+        buffer = self._constants.get(bits)
+        if buffer is None:
+            buffer = self._store_constant(bits)
+            self._constants[bits] = buffer
+        return self.core.address(buffer.value)
+
+    def f32_vector(self, value: float, count: int) -> SSAValue:
+        """A register with the address of ``count`` copies of an f32 constant."""
+        key = struct.pack("<fi", value, count)
+        buffer = self._constants.get(key)
+        if buffer is None:
+            scalar = self._constants.get(key[:4]) or self._store_constant(key[:4])
+            self._constants[key[:4]] = scalar
+            name = self.name("const.vector")
+            alloc = AllocOp(name, count * F32_BYTES, memory="temp")
+            to, source = AddressOp(alloc.buffer), AddressOp(scalar.value)
+            length = ConstOp(count)
+            fill = INSTRUCTION_OPS["vfill.f"].build_op([to.result, to.result, source.result, length.result], {}, {})
+            self._prologue_add([alloc, to, source, length, fill])
+            buffer = Buffer(alloc.buffer, name, count * F32_BYTES)
+            self._constants[key] = buffer
+        return self.core.address(buffer.value)
+
+    def _store_constant(self, bits: bytes) -> Buffer:
+        name = self.name("const")
+        alloc = AllocOp(name, F32_BYTES, memory="temp", align=4)
+        to = AddressOp(alloc.buffer)
+        word = ConstOp(int.from_bytes(bits, "little"))
+        store = INSTRUCTION_OPS["sw"].build_op([word.result, to.result], {"imm": 0}, {})
+        self._prologue_add([alloc, to, word, store])
+        return Buffer(alloc.buffer, name, F32_BYTES)
+
+    def _prologue_add(self, ops: list[Operation]) -> None:
+        """Put operations at the start of the program, behind those put there before."""
+        for op in ops:
+            if self.where is not None:
+                with_location(op, self.where)
+        if self._prologue_end is None:
+            first = self.prologue.first_op
+            if first is None:
+                raise InternalError("the program has no operation yet")
+            self.prologue.insert_ops_before(ops, first)
+        else:
+            self.prologue.insert_ops_after(ops, self._prologue_end)
+        self._prologue_end = ops[-1]
+
+
+def shape_of(value: SSAValue) -> tuple[int, ...]:
+    """The shape of a tensor value."""
+    type_ = value.type
+    if not isinstance(type_, TensorType):
+        raise InternalError(f"{type_} is not a tensor")
+    return type_.get_shape()
+
+
+def widths_of(value: SSAValue) -> tuple[int, ...]:
+    """Local widths of a value on every core: all features if replicated, else ``per_core`` of each round."""
+    shard = shard_of(value.type)
+    if shard is None:
+        return (shape_of(value)[-1],)
+    return tuple(round_.per_core for round_ in shard.shard_rounds)
+
+
+def rows_of(value: SSAValue) -> int:
+    """Tokens of a ``[1, M, F]`` value."""
+    shape = shape_of(value)
+    rows = 1
+    for size in shape[:-1]:
+        rows *= size
+    return rows

@@ -1,0 +1,300 @@
+"""Entries: functions, layer loops, inputs and outputs, and the table of lowerings by operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import cast
+
+from xdsl.dialects import func, scf
+from xdsl.dialects.arith import ConstantOp as ArithConstantOp
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr
+from xdsl.ir import Block, Operation, SSAValue
+
+from pimc.backends.builder import HbmBuilder, SramBuilder
+from pimc.backends.lower.attention import lower_attention, lower_kv_append
+from pimc.backends.lower.context import LAYER_ROW, LoweringContext, Semaphores, rows_of, shape_of, widths_of
+from pimc.backends.lower.embedding import lower_embedding
+from pimc.backends.lower.exchange import lower_all_gather, round_counts
+from pimc.backends.lower.matrix import collect_gemv, issue_gemv, lower_gemm, lower_gemv
+from pimc.backends.lower.regions import Regions
+from pimc.backends.lower.values import Integers, Positions, Strip, Tensor, Weight
+from pimc.backends.lower.vector import (
+    BINARY,
+    UNARY,
+    copy,
+    lower_binary,
+    lower_gelu,
+    lower_layer_norm,
+    lower_rms_norm,
+    lower_rope,
+    lower_select_token,
+    lower_unary,
+)
+from pimc.diagnostics import InputError
+from pimc.ir import nn
+from pimc.ir.bank_layout import TileGeometry
+from pimc.ir.hbm import ProgramOp as HbmProgramOp
+from pimc.ir.locations import where
+from pimc.ir.memory_map import MemoryMap
+from pimc.ir.pim.attributes import shard_of
+from pimc.ir.pim.ops import (
+    AllGatherOp,
+    AsyncOp,
+    AttentionOp,
+    AwaitOp,
+    EmbeddingOp,
+    GemmOp,
+    GemvOp,
+    KvAppendOp,
+    YieldOp,
+)
+from pimc.ir.sram_structure import ProgramOp as SramProgramOp
+from pimc.targets.target import Target
+
+Lowering = Callable[[LoweringContext, Operation], None]
+
+
+def lower_module(module: ModuleOp, target: Target) -> None:
+    """Replace the entry functions of a scheduled module by ``sram.program`` and ``hbm.program`` operations.
+
+    Raises InputError, naming every operation that has no lowering.
+    """
+    memory = Regions.of(MemoryMap.of(module), TileGeometry.of(target))
+    functions = {op.sym_name.data: op for op in module.body.block.ops if isinstance(op, func.FuncOp)}
+    called = {op.callee.string_value() for op in module.walk() if isinstance(op, func.CallOp)}
+    _refuse_unknown(functions.values())
+    programs: list[Operation] = []
+    for name, function in functions.items():
+        if name not in called and function.body.blocks:
+            programs.extend(lower_entry(function, functions, memory, target))
+    for function in functions.values():
+        function.detach()
+        function.erase(safe_erase=False)
+    module.body.block.add_ops(programs)
+
+
+def _refuse_unknown(functions: Iterable[func.FuncOp]) -> None:
+    unknown = [
+        f"{op.name} at {where(op)}"
+        for function in functions
+        for op in function.body.walk()
+        if type(op) not in LOWERINGS and not isinstance(op, STRUCTURE)
+    ]
+    if unknown:
+        listed = "; ".join(dict.fromkeys(unknown))
+        raise InputError(
+            f"{len(unknown)} operation(s) have no lowering: {listed}",
+            hint="raise leaves what it does not recognise as primitives; docs/import.md says what is supported",
+        )
+
+
+def lower_entry(
+    function: func.FuncOp, functions: Mapping[str, func.FuncOp], memory: Regions, target: Target
+) -> list[Operation]:
+    """The programs of one entry: one text for all cores and one stream for all groups."""
+    entry = function.sym_name.data
+    agents = range(target.cores.count)
+    program, stream = SramProgramOp(entry, agents), HbmProgramOp(entry, agents)
+    program.location = stream.location = function.location
+    core = SramBuilder.of(program)
+    ctx = LoweringContext(
+        entry, target, memory, memory.geometry, core, HbmBuilder.of(stream), program.body.block,
+        Semaphores(target.cores.semaphores),
+    )  # fmt: skip
+    ctx.at(function)
+    _inputs(ctx, function)
+    _block(ctx, function.body.block, functions)
+    returned = function.body.block.last_op
+    assert isinstance(returned, func.ReturnOp)
+    _outputs(ctx, function, returned)
+    return [program, stream]
+
+
+def _port_names(attributes: ArrayAttr[DictionaryAttr] | None, count: int, fallback: str) -> list[str]:
+    names = [f"{fallback}{index}" for index in range(count)] if count != 1 or fallback != "logits" else [fallback]
+    for index, attribute in enumerate(attributes or ()):
+        name = attribute.data.get("pimc.name")
+        if isinstance(name, StringAttr):
+            names[index] = name.data
+    return names
+
+
+def _inputs(ctx: LoweringContext, function: func.FuncOp) -> None:
+    arguments = function.body.block.args
+    names = _port_names(function.arg_attrs, len(arguments), "input")
+    for name, argument in zip(names, arguments, strict=True):
+        shape = shape_of(argument)
+        count = 1
+        for size in shape:
+            count *= size
+        buffer = ctx.alloc(f"input.{name}", count * 4)
+        ctx.core.port(buffer.value, name, "input", "i32", shape)
+        ctx.set(argument, Integers(buffer, count))
+
+
+def _outputs(ctx: LoweringContext, function: func.FuncOp, returned: func.ReturnOp) -> None:
+    ctx.at(returned)
+    names = _port_names(function.res_attrs, len(returned.arguments), "logits")
+    for name, value in zip(names, returned.arguments, strict=True):
+        tensor, shape = ctx.tensor(value), shape_of(value)
+        shard = shard_of(value.type)
+        if rows_of(value) != 1:
+            raise ctx.unsupported("an output must have one row")
+        for index, strip in enumerate(tensor.strips):
+            if shard is None:
+                starts, counts = [0] * ctx.cores, [shape[-1]] + [0] * (ctx.cores - 1)
+            else:
+                starts, counts = round_counts(shard.shard_rounds, index, shape[-1], ctx.cores)
+            ctx.core.port(
+                strip.buffer.value,
+                name,
+                "output",
+                "f16",
+                shape,
+                start=strip.offset,
+                offset=starts,
+                count=counts,
+            )
+
+
+def _block(ctx: LoweringContext, block: Block, functions: Mapping[str, func.FuncOp]) -> None:
+    for op in block.ops:
+        ctx.at(op)
+        if isinstance(op, scf.ForOp):
+            _layer_loop(ctx, op, functions)
+        elif isinstance(op, func.CallOp):
+            _call(ctx, op, functions)
+        elif not isinstance(op, func.ReturnOp | scf.YieldOp | YieldOp | ArithConstantOp):
+            LOWERINGS[type(op)](ctx, op)
+
+
+def _call(ctx: LoweringContext, op: func.CallOp, functions: Mapping[str, func.FuncOp]) -> None:
+    """Lower the body of the callee in place."""
+    callee = functions[op.callee.string_value()]
+    block = callee.body.block
+    for argument, value in zip(block.args, op.arguments, strict=True):
+        ctx.set(argument, ctx.values[value])
+    _block(ctx, block, functions)
+    returned = block.last_op
+    assert isinstance(returned, func.ReturnOp)
+    for result, value in zip(op.results, returned.arguments, strict=True):
+        ctx.set(result, ctx.values[value])
+
+
+def _layer_loop(ctx: LoweringContext, op: scf.ForOp, functions: Mapping[str, func.FuncOp]) -> None:
+    """A loop over layers: a loop of the cores and one of the streams; carried tensors stay in one buffer."""
+    core = ctx.core
+    lower, upper, step = (_constant(ctx, value) for value in (op.lb, op.ub, op.step))
+    carried: list[Strip] = []
+    for initial, argument in zip(op.iter_args, op.body.block.args[1:], strict=True):
+        if shard_of(argument.type) is not None:
+            raise ctx.unsupported("a value carried from layer to layer must be replicated")
+        home = ctx.strip("carried", rows_of(argument), widths_of(argument)[0])
+        copy(ctx, ctx.tensor(initial).whole, home)
+        carried.append(home)
+        ctx.set(argument, Tensor((home,)))
+    with (
+        core.loop(core.const(lower), core.const(upper), step) as layer,
+        ctx.stream.loop(len(range(lower, upper, step))),
+    ):
+        ctx.set(op.body.block.args[0], layer)
+        ctx.layer = layer
+        stride = ctx.memory.layer_row_stride
+        if stride:
+            core.hset(core.mul(layer, core.const(stride)), hreg=LAYER_ROW)
+        _block(ctx, op.body.block, functions)
+        yielded = op.body.block.last_op
+        assert isinstance(yielded, scf.YieldOp)
+        for value, home in zip(yielded.arguments, carried, strict=True):
+            source = ctx.tensor(value).whole
+            if source != home:
+                copy(ctx, source, home)
+        ctx.layer = None
+    for result, home in zip(op.results, carried, strict=True):
+        ctx.set(result, Tensor((home,)))
+
+
+def _constant(ctx: LoweringContext, value: SSAValue) -> int:
+    owner = value.owner
+    if not isinstance(owner, ArithConstantOp):
+        raise ctx.unsupported("loop bounds must be constants")
+    number = owner.value
+    return int(number.value.data)  # type: ignore[union-attr]
+
+
+# -- small operations -------------------------------------------------------------------------------------------------
+
+
+def _param(ctx: LoweringContext, op: nn.ParamOp) -> None:
+    """A matrix stays in the banks; a vector of a replicated region is loaded here (schedule moves it early)."""
+    name, shape = op.weight_name.data, shape_of(op.result)
+    region = ctx.memory.replicated(name)
+    if region is None or len(shape) != 1:
+        ctx.set(op.result, Weight(name, shape))
+        return
+    core = ctx.core
+    strip = ctx.strip("weight", 1, shape[0])
+    source = core.const(region.region.base)
+    if region.region.layer_stride:
+        if op.layer is None:
+            raise ctx.unsupported(f"{name} is per layer but has no layer")
+        source = core.add(source, core.mul(ctx.scalar(op.layer), core.const(region.region.layer_stride)))
+    core.hrd(ctx.address(strip), source, core.const(shape[0] * 2))
+    ctx.set(op.result, Tensor((strip,)))
+
+
+def _positions(ctx: LoweringContext, op: nn.PositionsOp) -> None:
+    ctx.set(op.result, Positions(ctx.integers(op.position), op.count.value.data))
+
+
+def _async(ctx: LoweringContext, op: AsyncOp) -> None:
+    """Start the GEMVs of the body; their results are fetched where the token is awaited."""
+    body = op.body.block
+    collects: list[Callable[[], None]] = []
+    for inner in body.ops:
+        ctx.at(inner)
+        if isinstance(inner, GemvOp):
+            run = issue_gemv(ctx, inner)
+            collects.append(lambda run=run: collect_gemv(ctx, run))  # type: ignore[misc]
+        elif isinstance(inner, YieldOp):
+            for result, value in zip(op.values, inner.arguments, strict=True):
+                ctx.set(result, ctx.values[value])
+        else:
+            LOWERINGS[type(inner)](ctx, inner)
+
+    def collect() -> None:
+        for each in collects:
+            each()
+
+    ctx.pending[op.token] = collect
+
+
+def _await(ctx: LoweringContext, op: AwaitOp) -> None:
+    for token in op.tokens:
+        collect = ctx.pending.pop(token, None)
+        if collect is not None:
+            collect()
+
+
+STRUCTURE = (scf.ForOp, scf.YieldOp, func.CallOp, func.ReturnOp, YieldOp, ArithConstantOp)
+
+#: How each operation is lowered; adding an operation is one entry here and one function.
+LOWERINGS: dict[type[Operation], Lowering] = {
+    nn.ParamOp: cast(Lowering, _param),
+    nn.PositionsOp: cast(Lowering, _positions),
+    nn.RmsNormOp: cast(Lowering, lower_rms_norm),
+    nn.LayerNormOp: cast(Lowering, lower_layer_norm),
+    nn.RopeOp: cast(Lowering, lower_rope),
+    nn.SelectTokenOp: cast(Lowering, lower_select_token),
+    nn.GeluOp: cast(Lowering, lower_gelu),
+    GemvOp: cast(Lowering, lower_gemv),
+    GemmOp: cast(Lowering, lower_gemm),
+    AllGatherOp: cast(Lowering, lower_all_gather),
+    EmbeddingOp: cast(Lowering, lower_embedding),
+    KvAppendOp: cast(Lowering, lower_kv_append),
+    AttentionOp: cast(Lowering, lower_attention),
+    AsyncOp: cast(Lowering, _async),
+    AwaitOp: cast(Lowering, _await),
+    **dict.fromkeys(BINARY, lower_binary),
+    **dict.fromkeys(UNARY, lower_unary),
+}

@@ -1,0 +1,62 @@
+"""Gathers: a cut value made whole on every core by multicasts over the NoC."""
+
+from __future__ import annotations
+
+from xdsl.ir import SSAValue
+
+from pimc.backends.lower.context import LoweringContext, rows_of, shape_of
+from pimc.backends.lower.values import Strip, Tensor
+from pimc.ir.pim.attributes import ShardAttr, ShardRound, shard_of
+from pimc.ir.pim.ops import AllGatherOp
+
+
+def round_counts(rounds: tuple[ShardRound, ...], index: int, extent: int, cores: int) -> tuple[list[int], list[int]]:
+    """(first feature, feature count) of each core in round ``index``; a count of 0 where a core takes no part."""
+    this = rounds[index]
+    end = rounds[index + 1].start if index + 1 < len(rounds) else extent
+    starts, counts = [], []
+    for core in range(cores):
+        rank = core - this.first_core
+        inside = 0 <= rank < this.cores
+        start = min(this.start + rank * this.per_core, end) if inside else 0
+        starts.append(start)
+        counts.append(max(0, min(this.per_core, end - start)) if inside else 0)
+    return starts, counts
+
+
+def lower_all_gather(ctx: LoweringContext, op: AllGatherOp) -> None:
+    """Every core multicasts its strips into the whole tensor of all cores, then waits for everybody's."""
+    shard = shard_of(op.input.type)
+    assert shard is not None  # the verifier's
+    ctx.set(op.output, Tensor((gather(ctx, ctx.tensor(op.input), shard, op.output),)))
+
+
+def gather(ctx: LoweringContext, source: Tensor, shard: ShardAttr, result: SSAValue) -> Strip:
+    """Issue the multicasts of a cut tensor and wait for all of them; the whole tensor's strip."""
+    core = ctx.core
+    extent, rows = shape_of(result)[-1], rows_of(result)
+    whole = ctx.strip("gather", rows, extent, remote=True)
+    semaphore = ctx.semaphores.take()
+    rounds = shard.shard_rounds
+    expected = 0
+    group = {"group_base": core.const(0), "group_size": core.const(ctx.cores)}
+    for index, strip in enumerate(source.strips):
+        starts, counts = round_counts(rounds, index, extent, ctx.cores)
+        expected += ctx.cores  # a core without features sends an empty message
+        to = core.address(whole.buffer.value, [2 * start for start in starts])
+        size = core.const([2 * count for count in counts])
+        if rows == 1:
+            core.nmcast(to, ctx.address(strip), size, sem=semaphore, **group)
+        else:
+            core.nmcast2(
+                to,
+                ctx.address(strip),
+                size,
+                sem=semaphore,
+                **group,
+                message_rows=core.const(rows),
+                message_src_stride=core.const(strip.pitch),
+                message_dst_stride=core.const(whole.pitch),
+            )
+    core.wait(core.const(0), sem=semaphore, imm=expected)
+    return whole

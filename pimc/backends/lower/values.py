@@ -1,0 +1,83 @@
+"""What a value of the ``pim`` level is during lowering: tensors in local memory, weights, positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.ir import SSAValue
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """An ``sram.alloc``: its SSA value and its name (by which HBM-PIM streams refer to it)."""
+
+    value: SSAValue
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Strip:
+    """``rows`` rows of ``width`` fp16 elements in a buffer, ``pitch`` bytes apart, from byte ``offset``."""
+
+    buffer: Buffer
+    rows: int
+    width: int
+    pitch: int
+    offset: int = 0
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether the rows follow each other without a gap."""
+        return self.rows == 1 or self.pitch == self.width * 2
+
+    @property
+    def elements(self) -> int:
+        """Elements of all rows."""
+        return self.rows * self.width
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor ``[1, rows, features]`` on every core: one strip if replicated, else one a round of its shard."""
+
+    strips: tuple[Strip, ...]
+
+    @property
+    def rows(self) -> int:
+        """Tokens."""
+        return self.strips[0].rows
+
+    @property
+    def whole(self) -> Strip:
+        """The strip of a replicated tensor (or of a shard of one round)."""
+        (strip,) = self.strips
+        return strip
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight that is not loaded yet: its name in the memory map (``*`` = layer) and its shape."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Integers:
+    """An input port of i32 values in local memory (token ids, the position, a length)."""
+
+    buffer: Buffer
+    count: int
+
+
+@dataclass(frozen=True)
+class Positions:
+    """``base + first + i`` for ``i < count``; ``base`` is an input of one element."""
+
+    base: Integers
+    count: int
+    first: int = 0
+
+
+LoweredValue = Tensor | Weight | Integers | Positions | SSAValue

@@ -1,0 +1,71 @@
+"""``tile``: how much of a matrix a core works on at a time, so that buffers fit its activation memory.
+
+A GEMM streams its weights from the banks in tiles of whole result slots through ``buffers`` buffers, so that one tile's
+transfer hides under another's multiplication.  The share of the activation memory that weights may take is an option;
+what the activations need is checked by ``allocate``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from typing_extensions import override
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.passes import ModulePass
+
+from pimc.diagnostics import InputError, UsageError
+from pimc.ir.bank_layout import GemvLayout
+from pimc.ir.locations import where
+from pimc.ir.pim.ops import GemmOp
+from pimc.ir.pim.tiling import GemmTiling
+from pimc.targets import load_target
+
+
+@dataclass(frozen=True)
+class TilePass(ModulePass):
+    """Choose the weight tiles of every ``pim.gemm``.
+
+    ``weight_share``: percent of the activation memory for the weight buffers of one GEMM; ``buffers``: how many.
+    """
+
+    name = "tile"
+    weight_share: int = 33
+    buffers: int = 2
+    target: str = "hpim"
+    set: tuple[str, ...] = ()
+
+    @override
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        if not 0 < self.weight_share <= 100 or self.buffers < 1:
+            raise UsageError("tile needs a weight_share of 1 to 100 percent and at least one buffer")
+        machine = load_target(self.target, self.set)
+        memory = machine.memory("activation").bytes
+        for gemm in op.walk():
+            if isinstance(gemm, GemmOp):
+                if gemm.layout is None:
+                    raise InputError("pim.gemm has no layout", where=where(gemm), hint="run layout before tile")
+                tiling = choose(gemm.layout.layout, memory * self.weight_share // 100, self.buffers)
+                if slot_bytes(gemm.layout.layout) > memory:
+                    raise InputError(
+                        f"one slot of weights ({slot_bytes(gemm.layout.layout)} bytes) exceeds the activation memory",
+                        where=where(gemm),
+                        hint="a layout with a larger ksplit has smaller slots",
+                    )
+                tiling.attach(gemm)
+
+
+def slot_bytes(layout: GemvLayout) -> int:
+    """Bytes of the weights of one result slot of a tile."""
+    return layout.outputs_per_slot * layout.padded_k * 2
+
+
+def choose(layout: GemvLayout, budget: int, buffers: int) -> GemmTiling:
+    """The largest tiles of which ``buffers`` fit ``budget`` bytes; at least one slot, with fewer buffers if need be."""
+    size = slot_bytes(layout)
+    slots = budget // (buffers * size)
+    if slots == 0:
+        return GemmTiling(1, max(1, min(buffers, budget // size)))
+    slots = min(slots, layout.slots)
+    tiles = -(-layout.slots // slots)
+    return GemmTiling(-(-layout.slots // tiles), min(buffers, tiles))
