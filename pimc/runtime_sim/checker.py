@@ -1,8 +1,8 @@
 """An independent check of a DRAM command trace against a target's constraint rows and the rules of the banks.
 
-The simulator's DRAM core (``dram.py``) decides when commands issue; this module re-reads what it issued and knows
-nothing of how it decided: no numba, no tables, no state shared.  It *pulls*: for every command it looks back for the
-commands that each constraint row names and compares the distance, where the core pushes ready times forward.
+The simulator's DRAM core (``dram.py``) decides when commands issue; this module re-reads what it issued and
+knows nothing of how it decided: no numba, no tables, no state shared.  It *pulls*: for every command it looks
+back for the commands that each constraint row names and compares the distance; the core pushes ready times.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from pimc.diagnostics import InputError
 from pimc.targets import DRAM_COMMANDS, DramCommand, DramConstraint, DramSpec
 
-#: Arrays of a trace, all of one length: start (fs), command number, bank group, bank in its group, row, column.
-TRACE_FIELDS = ("time_fs", "command", "bank_group", "bank", "row", "column")
+#: Arrays of a trace, of one length: start, command number, bank group, bank in its group, row, column.
+TRACE_FIELDS = ("time_fs", "cmd", "bank_group", "bank", "row", "col")
 
 
 @dataclass(frozen=True)
 class Violation:
-    """One broken rule: ``index`` of the command, of the earlier one concerned (-1: none), the rule and a sentence."""
+    """One broken rule: index of the command and of the earlier one concerned (-1: none), rule, sentence."""
 
     index: int
     earlier: int
@@ -47,9 +47,7 @@ class _Event:
     banks: frozenset[int]
 
     def __str__(self) -> str:
-        where = {"bank": f" bank {self.bank}", "bank_group": f" bank group {self.group}"}.get(
-            self.command.scope, ""
-        )
+        where = {"bank": f" bank {self.bank}", "bank_group": f" bank group {self.group}"}.get(self.command.scope, "")
         return f"#{self.index} {self.command.name}{where} at {self.start / 1e6:.4f} ns"
 
 
@@ -72,9 +70,9 @@ def check_trace(
 ) -> list[Violation]:
     """Violations, at most ``limit``, in the trace of one pseudo-channel.
 
-    ``trace`` has the arrays of :data:`TRACE_FIELDS`, in order of time per command bus (commands of different buses may
-    be interleaved in any order of equal times).  ``max_refresh_gap_fs`` also asks for a REF at least that often.
-    Raises :class:`InputError` if the arrays do not belong together.
+    ``trace`` has the arrays of :data:`TRACE_FIELDS`; commands are read in order of time, equal times in
+    order of the arrays.  ``max_refresh_gap_fs`` also asks for a REF at least that often.  Raises
+    :class:`InputError` if the arrays do not belong together.
     """
     history = _History()
     found: list[Violation] = []
@@ -87,9 +85,7 @@ def check_trace(
                 found.extend(_check_constraint(spec, history, constraint, event))
         if max_refresh_gap_fs is not None and event.start - last_refresh > max_refresh_gap_fs:
             found.append(
-                _violation(
-                    event, None, "refresh", f"{event} comes {_ns(event.start - last_refresh)} after a REF"
-                )
+                _violation(event, None, "refresh", f"{event} comes {_ns(event.start - last_refresh)} after a REF")
             )
             last_refresh = event.start
         if event.command.effect == "refresh":
@@ -100,9 +96,7 @@ def check_trace(
     return found[:limit]
 
 
-def _events(
-    spec: DramSpec, trace: Mapping[str, NDArray[np.int64]], found: list[Violation]
-) -> Iterator[_Event]:
+def _events(spec: DramSpec, trace: Mapping[str, NDArray[np.int64]], found: list[Violation]) -> Iterator[_Event]:
     """The commands of a trace in order of time; those that cannot be read become violations."""
     missing = [name for name in TRACE_FIELDS if name not in trace]
     if missing:
@@ -120,11 +114,9 @@ def _events(
             continue
         command = known[name]
         ranges = {"bank_group": (group, spec.bank_groups), "bank": (bank, spec.banks_per_group)}
-        ranges |= {"row": (row, spec.rows), "column": (column, spec.columns)}
-        used = {"bank": ("bank_group", "bank"), "bank_group": ("bank_group",), "pseudo_channel": ()}[
-            command.scope
-        ]
-        used += {"open": ("row",), "column": ("column",), "column_close": ("column",)}.get(command.effect, ())
+        ranges |= {"row": (row, spec.rows), "col": (column, spec.columns)}
+        used = {"bank": ("bank_group", "bank"), "bank_group": ("bank_group",), "pseudo_channel": ()}[command.scope]
+        used += {"open": ("row",), "column": ("col",), "column_close": ("col",)}.get(command.effect, ())
         bad = [key for key in used if not 0 <= ranges[key][0] < ranges[key][1]]
         for key in bad:
             text = f"#{index} {name}: {key} {ranges[key][0]} is not below {ranges[key][1]}"
@@ -169,22 +161,19 @@ def _check_bus(spec: DramSpec, history: _History, event: _Event) -> Iterator[Vio
 def _check_constraint(
     spec: DramSpec, history: _History, constraint: DramConstraint, event: _Event
 ) -> Iterator[Violation]:
-    before = (
-        _window(history, constraint, event)
-        if constraint.window
-        else _latest(spec, history, constraint, event)
-    )
+    before = _window(history, constraint, event) if constraint.window else _latest(spec, history, constraint, event)
     if before is None:
         return
     least = spec.clocks(constraint.latency) * spec.clock_fs
     distance = event.end - before.end
     if distance < least:
-        text = f"{event} is {_ns(distance)} after {before}, but {constraint.name} ({constraint.latency}) needs {_ns(least)}"
+        rule = f"{constraint.name} ({constraint.latency})"
+        text = f"{event} is {_ns(distance)} after {before}, but {rule} needs {_ns(least)}"
         yield _violation(event, before, constraint.name, text)
 
 
 def _latest(spec: DramSpec, history: _History, constraint: DramConstraint, event: _Event) -> _Event | None:
-    """The last command of the constraint's preceding ones that acted on a node of its level that ``event`` acts on."""
+    """The last preceding command of ``constraint`` on a node of its level that ``event`` acts on too."""
     nodes = _nodes(spec, constraint.level, event.banks)
     candidates = [
         history.last[key]

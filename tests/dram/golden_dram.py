@@ -1,4 +1,4 @@
-"""The recorded sequences of independent simulators, and the DRAM specs that reproduce their parameter sets."""
+"""Recorded sequences of independent simulators, and DRAM specs that reproduce their parameter sets."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def expected_ticks(name: str, pattern: str) -> list[int]:
 
 
 def run_asap(spec: DramSpec, commands: Iterable[tuple[int, int, int]]) -> list[int]:
-    """Ticks at which the DRAM core issues ``commands`` in order, each at the first legal tick after the last."""
+    """Ticks at which the DRAM core issues ``commands``, each at the first legal tick after the last."""
     tables, state = dram.build_tables(spec), dram.new_state(spec, 1)
     ticks: list[int] = []
     time = 0
@@ -72,9 +72,9 @@ def trace_of(spec: DramSpec, commands: list[tuple[int, int, int]], ticks: list[i
     table = np.array(commands, np.int64).reshape(-1, 3)
     return {
         "time_fs": np.array(ticks, np.int64) * spec.tick_fs,
-        "command": table[:, 0],
+        "cmd": table[:, 0],
         "bank_group": table[:, 1] // spec.banks_per_group,
         "bank": table[:, 1] % spec.banks_per_group,
         "row": table[:, 2],
-        "column": np.zeros(len(table), np.int64),
+        "col": np.zeros(len(table), np.int64),
     }
