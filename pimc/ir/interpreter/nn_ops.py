@@ -192,7 +192,7 @@ def _attention(frame: Frame, op: nn.AttentionOp, args: Sequence[Any]) -> Sequenc
     q, layer, position = args
     tokens, start = q.shape[1], int(position[0])
     state = frame.interpreter.state
-    keys, values = state[op.k.root_reference.data], state[op.v.string_value()]
+    keys, values = state[op.k.root_reference.data], state[op.v.root_reference.data]
     stop = start + tokens
     if not (0 <= layer < keys.shape[0] and start >= 0 and stop <= keys.shape[1]):
         raise InputError(
