@@ -5,22 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from typing_extensions import override
-from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.passes import ModulePass
 
 from pimc.backends.lower.entry import lower_module
-from pimc.targets import load_target
+from pimc.ir.stages import Stage
+from pimc.passes.base import Pass, PassContext
 
 
 @dataclass(frozen=True)
-class LowerPass(ModulePass):
+class LowerPass(Pass):
     """One ``sram.program`` and one ``hbm.program`` an entry; see :mod:`pimc.backends.lower`."""
 
     name = "lower"
-    target: str = "hpim"
-    set: tuple[str, ...] = ()
+    produces = Stage.LOWERED
+    requires = Stage.SCHEDULED
 
     @override
-    def apply(self, ctx: Context, op: ModuleOp) -> None:
-        lower_module(op, load_target(self.target, self.set))
+    def run(self, module: ModuleOp, context: PassContext) -> None:
+        lower_module(module, context.target)

@@ -12,23 +12,23 @@ from dataclasses import dataclass
 
 import networkx as nx
 from typing_extensions import override
-from xdsl.context import Context
 from xdsl.dialects import func, scf
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 from xdsl.ir import Block, Operation, SSAValue
-from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from pimc.ir import nn
 from pimc.ir.locations import with_location
 from pimc.ir.pim.ops import AllGatherOp, AsyncOp, AttentionOp, AwaitOp, GemmOp, GemvOp, KvAppendOp, YieldOp
+from pimc.ir.stages import Stage
+from pimc.passes.base import Pass, PassContext
 
 #: Estimated cost of an operation that annotate did not see, in flops; it only orders independent work.
 _UNKNOWN_COST = 1000
 
 
 @dataclass(frozen=True)
-class SchedulePass(ModulePass):
+class SchedulePass(Pass):
     """List scheduling of every block.
 
     ``overlap``: start GEMVs asynchronously; ``prefetch``: move loads of vector weights to the start of their block;
@@ -36,15 +36,17 @@ class SchedulePass(ModulePass):
     """
 
     name = "schedule"
+    produces = Stage.SCHEDULED
+    requires = Stage.TILED
     overlap: bool = True
     prefetch: bool = True
     reorder: bool = True
 
     @override
-    def apply(self, ctx: Context, op: ModuleOp) -> None:
+    def run(self, module: ModuleOp, context: PassContext) -> None:
         blocks = [
             block
-            for holder in op.walk()
+            for holder in module.walk()
             if isinstance(holder, func.FuncOp | scf.ForOp)
             for region in holder.regions
             for block in region.blocks

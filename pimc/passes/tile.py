@@ -10,38 +10,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from typing_extensions import override
-from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.passes import ModulePass
 
 from pimc.diagnostics import InputError, UsageError
 from pimc.ir.bank_layout import GemvLayout
 from pimc.ir.locations import where
 from pimc.ir.pim.ops import GemmOp
 from pimc.ir.pim.tiling import GemmTiling
-from pimc.targets import load_target
+from pimc.ir.stages import Stage
+from pimc.passes.base import Pass, PassContext
 
 
 @dataclass(frozen=True)
-class TilePass(ModulePass):
+class TilePass(Pass):
     """Choose the weight tiles of every ``pim.gemm``.
 
     ``weight_share``: percent of the activation memory for the weight buffers of one GEMM; ``buffers``: how many.
     """
 
     name = "tile"
+    produces = Stage.TILED
+    requires = Stage.LAID_OUT
     weight_share: int = 33
     buffers: int = 2
-    target: str = "hpim"
-    set: tuple[str, ...] = ()
 
     @override
-    def apply(self, ctx: Context, op: ModuleOp) -> None:
+    def run(self, module: ModuleOp, context: PassContext) -> None:
         if not 0 < self.weight_share <= 100 or self.buffers < 1:
             raise UsageError("tile needs a weight_share of 1 to 100 percent and at least one buffer")
-        machine = load_target(self.target, self.set)
-        memory = machine.memory("activation").bytes
-        for gemm in op.walk():
+        memory = context.target.memory("activation").bytes
+        for gemm in module.walk():
             if isinstance(gemm, GemmOp):
                 if gemm.layout is None:
                     raise InputError("pim.gemm has no layout", where=where(gemm), hint="run layout before tile")

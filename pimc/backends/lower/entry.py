@@ -67,9 +67,9 @@ def lower_module(module: ModuleOp, target: Target) -> None:
     for name, function in functions.items():
         if name not in called and function.body.blocks:
             programs.extend(lower_entry(function, functions, memory, target))
-    for function in functions.values():
-        function.detach()
-        function.erase(safe_erase=False)
+    for op in list(module.body.block.ops):  # functions, and the caches that the memory map now stands for
+        op.detach()
+        op.erase(safe_erase=False)
     module.body.block.add_ops(programs)
 
 
