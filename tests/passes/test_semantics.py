@@ -10,6 +10,7 @@ from xdsl.dialects.builtin import ModuleOp
 from pimc.ir.context import make_context, parse_module, print_module, verify_module
 from pimc.ir.interpreter import Interpreter
 from pimc.ir.locations import check_locations
+from pimc.ir.weights import WeightStore
 from pimc.passes.annotate import AnnotatePass
 from pimc.passes.layout import LayoutPass
 from pimc.passes.outline import OutlinePass
@@ -27,7 +28,7 @@ SHAPES = {
 PASSES = (OutlinePass(), AnnotatePass(), PlacePass(), PartitionPass(), LayoutPass())
 
 
-def run(module: ModuleOp, shape: Shape, store) -> list[np.ndarray]:
+def run(module: ModuleOp, shape: Shape, store: WeightStore) -> list[np.ndarray]:
     """Prefill of 5 + 8 tokens in chunks, three decode steps; logits and caches."""
     interpreter = Interpreter(module, store, "f32")
     rng = np.random.default_rng(1)

@@ -120,7 +120,12 @@ class ShardAttr(ParametrizedAttribute):
     @property
     def max_local_size(self) -> int:
         """The longest local slice."""
-        return max(self.local_size(core) for core in range(self.cores))
+        rounds = self.shard_rounds
+        starts = {r.first_core for r in rounds}  # the longest slice begins where a round begins
+        return max(
+            sum(r.per_core for r in rounds if r.first_core <= core < r.first_core + r.cores)
+            for core in starts
+        )
 
     def check(self, extent: int) -> None:
         """Raise VerifyException unless every feature of ``extent`` has an owner."""

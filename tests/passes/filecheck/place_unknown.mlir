@@ -1,0 +1,5 @@
+// RUN: place{policy=best}
+// CHECK: error: unknown placement policy 'best'
+func.func @f() {
+  func.return
+}
