@@ -88,7 +88,7 @@ class TextCodec:
         self._info = info
         try:
             self._tokenizer = Tokenizer.from_str(tokenizer_json)
-        except Exception as error:  # noqa: BLE001  # tokenizers raises bare Exception
+        except Exception as error:  # tokenizers raises bare Exception
             raise InputError(f"the binary's tokenizer is malformed: {error}") from error
 
     def encode(self, prompt: str, *, chat: bool) -> list[int]:

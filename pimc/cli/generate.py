@@ -30,6 +30,4 @@ def execute(arguments: argparse.Namespace) -> None:
     cycles = result.decode_cycles
     if cycles and console.watched():
         mean_us = sum(cycles) / len(cycles) / result.clock_ghz / 1000
-        console.say(
-            f"{len(result.token_ids)} tokens, {mean_us:.1f} us simulated a token, {result.wall_s:.1f} s"
-        )
+        console.say(f"{len(result.token_ids)} tokens, {mean_us:.1f} us simulated a token, {result.wall_s:.1f} s")

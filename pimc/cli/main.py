@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except SystemExit as stop:  # argparse, after --help or --version
         return stop.code if isinstance(stop.code, int) else 0
+    except OSError as error:
+        return _fail(InputError(error.strerror or str(error), where=error.filename and str(error.filename)), debug)
     except MemoryError:
         return _fail(InputError("out of memory", hint="a smaller --max-seq needs less"), debug)
     except Exception as error:  # noqa: BLE001  # the last line of defence: a bug, reported as one

@@ -10,9 +10,7 @@ from typing import NoReturn
 from pimc.diagnostics import UsageError
 
 _DESCRIPTION = "Compile transformer models for processing-in-memory hardware and run them on its simulator."
-_EPILOG = (
-    "`pimc COMMAND --help` explains a command. Exit codes: 0 done, 1 bad input, 2 wrong use, 3 a bug in pimc."
-)
+_EPILOG = "`pimc COMMAND --help` explains a command. Exit codes: 0 done, 1 bad input, 2 wrong use, 3 a bug in pimc."
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,19 +71,13 @@ def _add_passes(parser: Parser) -> None:
         "--print-ir-after", metavar="PASS", action="append", default=[],
         help="print the IR to stderr after this pass (may be repeated)",
     )  # fmt: skip
-    group.add_argument(
-        "--print-ir-after-all", action="store_true", help="print the IR to stderr after every pass"
-    )
-    group.add_argument(
-        "--time-passes", action="store_true", help="print a table of the time a pass to stderr"
-    )
+    group.add_argument("--print-ir-after-all", action="store_true", help="print the IR to stderr after every pass")
+    group.add_argument("--time-passes", action="store_true", help="print a table of the time a pass to stderr")
     group.add_argument("--verify-each", action="store_true", help="verify the IR after every pass")
 
 
 def _add_json(parser: Parser) -> None:
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object on stdout and nothing else"
-    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
 
 
 def _compile(parser: Parser) -> None:
@@ -93,12 +85,8 @@ def _compile(parser: Parser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT.pimx", help="the binary to write")
     _add_target(parser)
     parser.add_argument("--max-seq", metavar="N", type=positive, help="longest sequence, prompt included")
-    parser.add_argument(
-        "--prefill-chunk", metavar="N", type=positive, help="prompt tokens processed at a time"
-    )
-    parser.add_argument(
-        "--dump-ir", metavar="DIR", help="write one numbered .mlir file a pass into this folder"
-    )
+    parser.add_argument("--prefill-chunk", metavar="N", type=positive, help="prompt tokens processed at a time")
+    parser.add_argument("--dump-ir", metavar="DIR", help="write one numbered .mlir file a pass into this folder")
     parser.add_argument(
         "-p", "--pipeline", metavar="PIPELINE",
         help="the whole pipeline, or edits of the default one with '...': '...,place,my-pass,...' inserts,"
@@ -143,14 +131,10 @@ def _asm(parser: Parser) -> None:
 
 
 def _opt(parser: Parser) -> None:
-    parser.add_argument("source", metavar="FILE", help="an IR dump (.mlir), or - for stdin")
-    parser.add_argument(
-        "-p", "--pipeline", metavar="PIPELINE", help="passes, such as 'annotate,place{policy=paper}'"
-    )
+    parser.add_argument("source", metavar="FILE", nargs="?", help="an IR dump (.mlir), or - for stdin")
+    parser.add_argument("-p", "--pipeline", metavar="PIPELINE", help="passes, such as 'annotate,place{policy=paper}'")
     parser.add_argument("-o", "--output", metavar="FILE", help="write here instead of to stdout")
-    parser.add_argument(
-        "--list-passes", action="store_true", help="list the passes with their options, and stop"
-    )
+    parser.add_argument("--list-passes", action="store_true", help="list the passes with their options, and stop")
     _add_target(parser)
     _add_passes(parser)
 
@@ -165,16 +149,10 @@ def _targets(parser: Parser) -> None:
 
 
 def _demo(parser: Parser) -> None:
-    parser.add_argument(
-        "--prompt", metavar="TEXT", default="What is the capital of France?", help="ask something else"
-    )
+    parser.add_argument("--prompt", metavar="TEXT", default="What is the capital of France?", help="ask something else")
     parser.add_argument("--max-new-tokens", metavar="N", type=positive, default=64, help="(default: 64)")
-    parser.add_argument(
-        "--no-cache", action="store_true", help="compile again even if a compiled binary is cached"
-    )
-    parser.add_argument(
-        "--no-install", action="store_true", help="fetch nothing; fail if something is missing"
-    )
+    parser.add_argument("--no-cache", action="store_true", help="compile again even if a compiled binary is cached")
+    parser.add_argument("--no-install", action="store_true", help="fetch nothing; fail if something is missing")
 
 
 _Command = tuple[str, Callable[[Parser], None]]

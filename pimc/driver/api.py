@@ -25,7 +25,7 @@ def load(path: str | Path, *, target: str | Path | None = None, overrides: Seque
     return Executable(program, target_of(program, target, overrides))
 
 
-def compile(  # noqa: A001  # the public name is pimc.compile
+def compile(
     model: object,
     example_inputs: Sequence[object] | None = None,
     *,

@@ -1,7 +1,7 @@
 """The default pipeline, and how ``-p`` replaces or edits it.
 
-``-p`` takes the text of a whole pipeline, passes separated by commas with options in braces, or an edit of the default
-one: ``...`` stands for the default passes between its neighbours.
+``-p`` takes the text of a whole pipeline, passes separated by commas with options in braces, or an edit of the
+default one: ``...`` stands for the default passes between its neighbours.
 
     ...,place,my-pass,...           insert my-pass after place
     ...,my-pass,place,...           insert my-pass before place
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pimc.diagnostics import UsageError
+from pimc.passes.pipeline import split_pipeline
 
 DEFAULT = (
     "canonicalize",
@@ -33,37 +34,6 @@ DEFAULT = (
     "link",
 )
 ELLIPSIS = "..."
-_OPEN, _CLOSE = "{[(", "}])"
-
-
-def split(text: str) -> list[str]:
-    """Split pipeline text at its top-level commas: ``a,b{x=1,2}`` -> ``["a", "b{x=1,2}"]``.
-
-    Raises:
-        UsageError: unbalanced braces or an empty item.
-    """
-    items: list[str] = []
-    depth, start, quoted = 0, 0, False
-    for index, character in enumerate(text):
-        if character == '"':
-            quoted = not quoted
-        if quoted:
-            continue
-        depth += (character in _OPEN) - (character in _CLOSE)
-        if depth < 0:
-            break
-        if character == "," and depth == 0:
-            items.append(text[start:index].strip())
-            start = index + 1
-    if depth != 0 or quoted:
-        raise UsageError(f"unbalanced brackets or quotes in the pipeline '{text}'", hint=_SYNTAX_HINT)
-    items.append(text[start:].strip())
-    if not all(items):
-        raise UsageError(f"empty pass name in the pipeline '{text}'", hint=_SYNTAX_HINT)
-    return items
-
-
-_SYNTAX_HINT = "write passes as 'name,name{option=value}'"
 
 
 def pass_name(item: str) -> str:
@@ -79,7 +49,7 @@ def expand(text: str | None, default: tuple[str, ...] = DEFAULT) -> tuple[str, .
     """
     if text is None:
         return default
-    items = split(text)
+    items = split_pipeline(text)
     return tuple(_expanded(items, tuple(pass_name(item) for item in default), default))
 
 
@@ -90,7 +60,7 @@ def _expanded(items: list[str], names: tuple[str, ...], default: tuple[str, ...]
             continue
         before = _anchor(reversed(items[:index]), names)
         after = _anchor(iter(items[index + 1 :]), names)
-        if before == ELLIPSIS or after == ELLIPSIS:
+        if ELLIPSIS in {before, after}:
             raise UsageError(
                 "two '...' in the pipeline with no default pass between them",
                 hint="name the neighbour: '...,place,my-pass,...' inserts my-pass after place",

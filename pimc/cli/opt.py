@@ -1,0 +1,43 @@
+"""``pimc opt``: run passes on an IR dump."""
+
+from __future__ import annotations
+
+import argparse
+
+from pimc.cli import console
+from pimc.cli.compile import observers_of
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Parse, verify, run the passes, print."""
+    from pimc.atomic import write_text
+    from pimc.diagnostics import UsageError
+    from pimc.driver.files import read_text
+    from pimc.ir.context import parse_module, print_module, verify_module
+    from pimc.passes.base import PassContext
+    from pimc.passes.pipeline import PassManager, parse_pipeline
+    from pimc.passes.registry import PassRegistry
+    from pimc.targets import load_target
+
+    registry = PassRegistry(arguments.plugins)
+    if arguments.list_passes:
+        for info in registry.describe():
+            options = "".join(f"\n    {option}" for option in info.options)
+            console.write(f"{info.name}: {info.summary}{options}\n")
+        return
+    if arguments.source is None:
+        raise UsageError("no IR file given", hint="name a .mlir file, or - for stdin")
+    target = arguments.target_file or arguments.target
+    overrides = tuple(arguments.overrides)
+    context = PassContext(machine=load_target(target, overrides), target_name=str(target), overrides=overrides)
+    passes = parse_pipeline(arguments.pipeline or "", registry)
+    module = parse_module(read_text(arguments.source), context.ir, arguments.source)
+    observers, timer = observers_of(arguments)
+    PassManager(passes, verify_each=arguments.verify_each).run(module, context, observers)
+    verify_module(module)
+    if arguments.time_passes:
+        console.say(timer.table().rstrip())
+    if arguments.output:
+        write_text(arguments.output, print_module(module))
+    else:
+        console.write(print_module(module))

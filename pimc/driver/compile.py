@@ -1,0 +1,137 @@
+"""Model in, program out: import, passes, link."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from xdsl.passes import ModulePass
+
+from pimc.backends.link import link_program
+from pimc.diagnostics import InputError, UsageError
+from pimc.driver import pipeline
+from pimc.driver.target import OVERRIDES_KEY
+from pimc.frontends import ImportedModel, import_model
+from pimc.isa.program import Json, Program
+from pimc.passes.base import PassContext
+from pimc.passes.observers import Observer
+from pimc.passes.pipeline import PassManager, parse_pipeline
+from pimc.passes.registry import PassRegistry
+from pimc.targets import Target, load_target
+from pimc.text import ModelInfo
+
+DEFAULT_MAX_SEQ = 1024
+DEFAULT_PREFILL_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a compilation may be told; see ``pimc.compile``."""
+
+    target: str | Path = "hpim"
+    overrides: tuple[str, ...] = ()
+    max_seq: int | None = None
+    prefill_chunk: int | None = None
+    pipeline: str | None = None
+    plugins: tuple[str, ...] = ()
+    verify_each: bool = True
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program and the target it is for."""
+
+    program: Program
+    target: Target
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A compilation whose options have been checked: the target, and the passes to run."""
+
+    options: Options
+    target: Target
+    passes: tuple[ModulePass, ...]
+
+
+def plan(options: Options, *, stop_after: str | None = None) -> Plan:
+    """Check the options, before the long work of importing a model starts.
+
+    Args:
+        stop_after: leave out the passes that follow this one.
+
+    Raises:
+        UsageError: an unknown pass or option, or ``stop_after`` is not in the pipeline.
+        TargetError: an unknown target or key.
+    """
+    target = load_target(options.target, options.overrides)
+    passes = parse_pipeline(pipeline.expand(options.pipeline), PassRegistry(options.plugins))
+    if stop_after is not None:
+        names = [step.name for step in passes]
+        if stop_after not in names:
+            raise UsageError(f"the pipeline has no pass '{stop_after}'", hint=f"it has: {', '.join(names)}")
+        passes = passes[: names.index(stop_after) + 1]
+    return Plan(options, target, passes)
+
+
+def run_plan(source: object, planned: Plan, observers: Sequence[Observer] = ()) -> tuple[ImportedModel, PassContext]:
+    """Import ``source`` and run the planned passes on its module (in place)."""
+    options = planned.options
+    if not isinstance(source, str | Path):
+        raise InputError(
+            f"cannot compile a {type(source).__name__} yet",
+            hint="give the path of a Hugging Face model folder or a GGUF file",
+        )
+    model = import_model(
+        source,
+        max_seq=options.max_seq or DEFAULT_MAX_SEQ,
+        prefill_chunk=options.prefill_chunk or DEFAULT_PREFILL_CHUNK,
+    )
+    context = PassContext(
+        machine=planned.target,
+        weights=model.weights,
+        target_name=str(options.target),
+        overrides=options.overrides,
+    )
+    manager = PassManager(planned.passes, verify_each=options.verify_each)
+    return model, manager.run(model.module, context, observers)
+
+
+def compile_model(
+    source: object,
+    example_inputs: Sequence[object] | None = None,
+    *,
+    options: Options | None = None,
+    planned: Plan | None = None,
+    observers: Sequence[Observer] = (),
+) -> Compiled:
+    """Compile a Hugging Face model folder or GGUF file.
+
+    Args:
+        source: the model.
+        example_inputs: for PyTorch modules.
+        options: see :class:`Options`; or ``planned``, if they have been checked already.
+        observers: see the IR after the import and after each pass.
+
+    Raises:
+        PimcError: of the import, a pass, or the link; see their documentation.
+    """
+    planned = planned or plan(options or Options())
+    model, _ = run_plan(source, planned, observers)
+    program = link_program(model.module, model.weights, planned.target)
+    return Compiled(_with_model(program, model, planned.options), planned.target)
+
+
+def _with_model(program: Program, model: ImportedModel, options: Options) -> Program:
+    """Add what text generation needs, and how the target was changed."""
+    info = ModelInfo(
+        name=model.name,
+        max_seq=options.max_seq or DEFAULT_MAX_SEQ,
+        prefill_chunk=options.prefill_chunk or DEFAULT_PREFILL_CHUNK,
+        eos_ids=tuple(model.eos_ids),
+        chat_template=model.chat_template,
+        special=model.special,
+    )
+    metadata: dict[str, Json] = {**info.to_json(), OVERRIDES_KEY: list(options.overrides)}
+    return replace(program, model=metadata, tokenizer=model.tokenizer_json)
