@@ -8,6 +8,7 @@ files or modules. A name that two of them declare is an error.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import difflib
 import importlib
 import importlib.metadata
@@ -18,8 +19,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import get_type_hints
 
-from xdsl.passes import ModulePass, get_pass_option_infos
+from xdsl.passes import ModulePass
+from xdsl.utils.hints import type_repr
 
 import pimc
 from pimc.diagnostics import InternalError, UsageError
@@ -115,13 +118,20 @@ class PassRegistry:
 
 def describe(class_: type[ModulePass]) -> PassInfo:
     """What lists say about a pass."""
-    options = tuple(
-        f"{info.name.replace('_', '-')}: {info.expected_type}"
-        + (f" = {info.default_value}" if info.default_value is not None else "")
-        for info in get_pass_option_infos(class_)
-    )
+    hints = get_type_hints(class_)
+    options: list[str] = []
+    for option in dataclasses.fields(class_):
+        if option.init and option.name != "name":
+            default = "" if option.default is dataclasses.MISSING else f" = {_default_text(option.default)}"
+            options.append(f"{option.name.replace('_', '-')}: {type_repr(hints[option.name])}{default}")
     summary = (inspect.getdoc(class_) or "").partition("\n")[0]
-    return PassInfo(class_.name, summary, options)
+    return PassInfo(class_.name, summary, tuple(options))
+
+
+def _default_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_default_text, value)) or "nothing"
+    return "nothing" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def scan() -> dict[str, Declaration]:

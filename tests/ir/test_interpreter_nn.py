@@ -44,9 +44,7 @@ def run(build: Callable[..., Operation], *inputs: Array, precision: Precision = 
     function = FuncOp("main", (types, [op.results[0].type]), Region(block))
     module = ModuleOp([function])
     module.verify()
-    result = Interpreter(module, precision=precision).call(
-        "main", {f"arg{i}": array for i, array in enumerate(inputs)}
-    )
+    result = Interpreter(module, precision=precision).call("main", {f"arg{i}": array for i, array in enumerate(inputs)})
     return result["result0"]
 
 
@@ -122,9 +120,7 @@ def test_select_and_cast() -> None:
 
 def test_linear_and_matmul() -> None:
     x, w, b = half(1, 5, 24), half(7, 24), half(7)
-    np.testing.assert_allclose(
-        run(nn.LinearOp, x, w, b), F.linear(t(x), t(w), t(b)).numpy(), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(run(nn.LinearOp, x, w, b), F.linear(t(x), t(w), t(b)).numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(run(nn.LinearOp, x, w), F.linear(t(x), t(w)).numpy(), rtol=1e-4, atol=1e-5)
     a, c = half(2, 1, 3, 8), half(4, 8, 5)
     np.testing.assert_allclose(run(nn.MatmulOp, a, c), (t(a) @ t(c)).numpy(), rtol=1e-4, atol=1e-5)
@@ -133,16 +129,12 @@ def test_linear_and_matmul() -> None:
 def test_norms_and_softmax() -> None:
     x, w, b = half(1, 4, 32), half(32), half(32)
     expected = F.rms_norm(t(x), (32,), t(w), 1e-5).numpy()
-    np.testing.assert_allclose(
-        run(lambda a, c: nn.RmsNormOp(a, c, 1e-5), x, w), expected, rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(run(lambda a, c: nn.RmsNormOp(a, c, 1e-5), x, w), expected, rtol=1e-5, atol=1e-6)
     expected = F.layer_norm(t(x), (32,), t(w), t(b), 1e-12).numpy()
     got = run(lambda a, c, d: nn.LayerNormOp(a, c, d, 1e-12), x, w, b)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
     got = run(lambda a, c: nn.LayerNormOp(a, c, None, 1e-12), x, w)
-    np.testing.assert_allclose(
-        got, F.layer_norm(t(x), (32,), t(w), None, 1e-12).numpy(), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(got, F.layer_norm(t(x), (32,), t(w), None, 1e-12).numpy(), rtol=1e-4, atol=1e-5)
     for axis in (-1, 1):
         got = run(lambda a, axis=axis: nn.SoftmaxOp(a, axis), x)
         np.testing.assert_allclose(got, torch.softmax(t(x), axis).numpy(), rtol=1e-5, atol=1e-7)
@@ -156,9 +148,7 @@ def test_shape_operators() -> None:
     np.testing.assert_array_equal(got, x[0:2, 1:3, 1:8:3])
     np.testing.assert_array_equal(run(lambda a: nn.ConcatOp([a, a], -1), x), np.concatenate([x, x], -1))
     y = half(3, 1)
-    np.testing.assert_array_equal(
-        run(lambda a: nn.BroadcastToOp(a, [2, 3, 4]), y), np.broadcast_to(y, (2, 3, 4))
-    )
+    np.testing.assert_array_equal(run(lambda a: nn.BroadcastToOp(a, [2, 3, 4]), y), np.broadcast_to(y, (2, 3, 4)))
 
 
 @pytest.mark.parametrize(
@@ -213,9 +203,7 @@ def test_rope_is_a_rotation_of_pairs() -> None:
 def test_attention_full(causal: bool, masked: bool) -> None:
     q, k, v, mask = half(1, 5, 4 * 8), half(1, 5, 2 * 8), half(1, 5, 2 * 8), half(1, 1, 1, 5)
     inputs: Sequence[Array] = (q, k, v, mask) if masked else (q, k, v)
-    got = run(
-        lambda *a: nn.AttentionFullOp(*a, heads=4, kv_heads=2, head_dim=8, scale=0.25, causal=causal), *inputs
-    )
+    got = run(lambda *a: nn.AttentionFullOp(*a, heads=4, kv_heads=2, head_dim=8, scale=0.25, causal=causal), *inputs)
     bias = torch.from_numpy(np.broadcast_to(mask, (1, 4, 5, 5)).copy()) if masked else torch.zeros(1, 4, 5, 5)
     if causal:
         bias = bias + torch.full((5, 5), -torch.inf).triu(1)
@@ -249,17 +237,13 @@ def test_cached_attention_token_by_token_equals_one_chunk_and_torch() -> None:
     chunk = whole.call("step", {"q": q, "k": k, "v": v, "position": np.array([0])})["out"]
     single = Interpreter(parse_module(CACHED.replace("xMx", "x1x")), precision="f32")
     rows = [
-        single.call(
-            "step", {"q": q[:, i : i + 1], "k": k[:, i : i + 1], "v": v[:, i : i + 1], "position": [i]}
-        )["out"]
+        single.call("step", {"q": q[:, i : i + 1], "k": k[:, i : i + 1], "v": v[:, i : i + 1], "position": [i]})["out"]
         for i in range(6)
     ]
     np.testing.assert_allclose(np.concatenate(rows, 1), chunk, rtol=1e-5, atol=1e-6)
     tq, tk, tv = (t(a).reshape(1, 6, -1, 4).transpose(1, 2) for a in (q, k, v))
     expected = F.scaled_dot_product_attention(tq, tk, tv, is_causal=True, scale=0.5, enable_gqa=True)
-    np.testing.assert_allclose(
-        chunk, expected.transpose(1, 2).reshape(1, 6, 16).numpy(), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(chunk, expected.transpose(1, 2).reshape(1, 6, 16).numpy(), rtol=1e-4, atol=1e-5)
     assert not single.state["k"][0].any()
     single.reset()
     assert not single.state["k"].any()

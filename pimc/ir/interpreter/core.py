@@ -67,9 +67,7 @@ class Interpreter:
 
     def reset(self) -> None:
         """Set the global state to its initial values: those written in the IR, else zeros."""
-        self.state = {
-            op.sym_name.data: self._initial(op) for op in self.module.ops if isinstance(op, GlobalOp)
-        }
+        self.state = {op.sym_name.data: self._initial(op) for op in self.module.ops if isinstance(op, GlobalOp)}
 
     def _initial(self, op: GlobalOp) -> Array:
         type_ = op.type
@@ -143,9 +141,7 @@ class Interpreter:
         with np.errstate(over="ignore"):
             rounded = np.ascontiguousarray(self.round(wide, type_))
         if rounded is not wide and bool((np.isinf(rounded) & np.isfinite(wide)).any()):
-            raise InputError(
-                f"weight {name!r} has values beyond the range of {type_.element_type}", where=where(op)
-            )
+            raise InputError(f"weight {name!r} has values beyond the range of {type_.element_type}", where=where(op))
         return rounded
 
     def round(self, value: Value, type_: Attribute) -> Value | Array:

@@ -195,9 +195,7 @@ def _attention(frame: Frame, op: nn.AttentionOp, args: Sequence[Any]) -> Sequenc
     keys, values = state[op.k.root_reference.data], state[op.v.root_reference.data]
     stop = start + tokens
     if not (0 <= layer < keys.shape[0] and start >= 0 and stop <= keys.shape[1]):
-        raise InputError(
-            f"nn.attention: layer {layer}, position {stop - 1} is outside the cache", where=where(op)
-        )
+        raise InputError(f"nn.attention: layer {layer}, position {stop - 1} is outside the cache", where=where(op))
     heads = q.reshape(tokens, op.heads.value.data, op.head_dim.value.data)
     mask = causal_mask(tokens, stop, start) if op.causal.value.data and tokens > 1 else None
     result = attend(heads, keys[layer, :stop], values[layer, :stop], op.scale.value.data, mask)

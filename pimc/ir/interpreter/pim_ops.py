@@ -58,9 +58,7 @@ def _embedding(frame: Frame, op: pim.EmbeddingOp, args: Sequence[Any]) -> Sequen
     table, ids = args
     bad = ids[(ids < 0) | (ids >= table.shape[0])]
     if bad.size:
-        raise InputError(
-            f"{op.name}: id {int(bad.flat[0])} is out of range [0, {table.shape[0]})", where=where(op)
-        )
+        raise InputError(f"{op.name}: id {int(bad.flat[0])} is out of range [0, {table.shape[0]})", where=where(op))
     return (table[ids],)
 
 

@@ -227,8 +227,7 @@ class NnOp(IRDLOperation, ABC):
             for index, value in enumerate(self.operands):
                 if isinstance(value.type, TensorType) and not isinstance(value.type.encoding, NoneAttr):
                     raise VerifyException(
-                        f"{self.name} works on replicated tensors; "
-                        f"operand {index} has the layout {value.type.encoding}"
+                        f"{self.name} works on replicated tensors; operand {index} has the layout {value.type.encoding}"
                     )
         inferred = self.infer_types()
         for index, (have, want) in enumerate(zip(self.result_types, inferred, strict=True)):
@@ -248,8 +247,10 @@ def construct(
     """
     if result_types is None:
         probe = type(op).create(operands=_flat(operands), properties=_present(properties))
-        result_types = probe.infer_types()
-        probe.drop_all_references()
+        try:
+            result_types = probe.infer_types()
+        finally:
+            probe.drop_all_references()
     IRDLOperation.__init__(op, operands=operands, result_types=[*result_types], properties=properties)
 
 

@@ -321,9 +321,7 @@ class SelectOp(NnOp):
     def infer_types(self) -> Sequence[Attribute]:
         condition = tensor_of(self.condition, "nn.select condition")
         a, b = tensor_of(self.a, "nn.select a"), tensor_of(self.b, "nn.select b")
-        check(
-            condition.element_type == i1, f"nn.select condition must hold i1, holds {condition.element_type}"
-        )
+        check(condition.element_type == i1, f"nn.select condition must hold i1, holds {condition.element_type}")
         check_same_element(a, b, "nn.select")
         return [broadcast_type([condition, a, b], a.element_type, "nn.select")]
 

@@ -85,9 +85,7 @@ class LayerNormOp(NnOp):
         check(len(x.get_shape()) >= 1, "nn.layer_norm x must have at least one dimension")
         check_shape(weight, (x.get_shape()[-1],), "nn.layer_norm weight")
         if self.bias is not None:
-            check_shape(
-                tensor_of(self.bias, "nn.layer_norm bias"), (x.get_shape()[-1],), "nn.layer_norm bias"
-            )
+            check_shape(tensor_of(self.bias, "nn.layer_norm bias"), (x.get_shape()[-1],), "nn.layer_norm bias")
         return [x]
 
     @override

@@ -55,9 +55,7 @@ class ReduceOp(NnOp, ABC):
         axes = {axis_index(axis, len(shape), f"{self.name} axis") for axis in values_of(self.axes)}
         check(len(axes) == len(values_of(self.axes)), f"{self.name}: an axis is named twice")
         keep = bool(self.keepdims.value.data)
-        reduced = [
-            1 if index in axes else dim for index, dim in enumerate(shape) if keep or index not in axes
-        ]
+        reduced = [1 if index in axes else dim for index, dim in enumerate(shape) if keep or index not in axes]
         return [TensorType(x.element_type, reduced)]
 
     @override
