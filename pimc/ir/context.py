@@ -26,9 +26,7 @@ from xdsl.utils.lexer import Span
 from pimc.diagnostics import InputError, InternalError
 from pimc.ir.locations import is_unknown, source_location, where
 
-_XDSL_DIALECTS = {
-    name: f"xdsl.dialects.{name}" for name in ("builtin", "func", "arith", "tensor", "scf", "ml_program")
-}
+_XDSL_DIALECTS = {name: f"xdsl.dialects.{name}" for name in ("builtin", "func", "arith", "tensor", "scf", "ml_program")}
 
 _OWN_DIALECTS = {name: f"pimc.ir.{name}" for name in ("nn", "pim", "sram", "hbm")}
 

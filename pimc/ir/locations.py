@@ -155,11 +155,7 @@ def rewrite_module(module: ModuleOp, pattern: RewritePattern, *, apply_recursive
 
 def missing_locations(module: Operation) -> list[Operation]:
     """Operations of our dialects that have no location."""
-    return [
-        op
-        for op in module.walk()
-        if op.name.partition(".")[0] in LOCATED_DIALECTS and is_unknown(op.location)
-    ]
+    return [op for op in module.walk() if op.name.partition(".")[0] in LOCATED_DIALECTS and is_unknown(op.location)]
 
 
 def check_locations(module: Operation) -> None:
