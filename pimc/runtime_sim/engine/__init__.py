@@ -1,0 +1,1 @@
+"""The event-driven engine: numba functions over one record of state."""

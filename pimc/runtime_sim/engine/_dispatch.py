@@ -1,0 +1,389 @@
+"""Cases of every instruction.  Written by pimc.runtime_sim.generate_dispatch from the ISA tables: do not edit."""
+
+# ruff: noqa: C901, E501, PLR0912, PLR0915, PLR1714, RET505, SIM114
+from __future__ import annotations
+
+import numpy as np
+
+from pimc.runtime_sim.engine.commands import (
+    command_act,
+    command_add,
+    command_addr,
+    command_endl,
+    command_halt,
+    command_loop,
+    command_mac,
+    command_nop,
+    command_pre,
+    command_rd,
+    command_rdres,
+    command_ref,
+    command_set,
+    command_sig,
+    command_wait,
+    command_wr,
+    command_wrgb,
+)
+from pimc.runtime_sim.engine.describe import (
+    describe_pimld,
+    describe_pimmv,
+    describe_tmm,
+    describe_trans,
+    describe_twb,
+    describe_vredp,
+    describe_vrope,
+    describe_vwsum,
+)
+from pimc.runtime_sim.engine.jit import jit
+from pimc.runtime_sim.engine.semantics_matrix import (
+    pimld,
+    pimmv_a,
+    pimmv_aw,
+    pimmv_c,
+    pimmv_cw,
+    tmm_kn,
+    tmm_nk,
+    tmmc_kn,
+    tmmc_nk,
+    trans,
+    twb,
+    vredp,
+    vrope,
+    vwsum,
+)
+from pimc.runtime_sim.engine.semantics_scalar import (
+    branch_beq,
+    branch_bge,
+    branch_blt,
+    branch_bne,
+    scalar_add,
+    scalar_addi,
+    scalar_and,
+    scalar_andi,
+    scalar_divu,
+    scalar_lui,
+    scalar_max,
+    scalar_min,
+    scalar_mul,
+    scalar_or,
+    scalar_ori,
+    scalar_remu,
+    scalar_sll,
+    scalar_slli,
+    scalar_slt,
+    scalar_sltu,
+    scalar_sra,
+    scalar_srai,
+    scalar_srl,
+    scalar_srli,
+    scalar_sub,
+    scalar_xor,
+)
+from pimc.runtime_sim.engine.semantics_vector import (
+    vabs,
+    vadd,
+    vadds,
+    vcvt,
+    vdiv,
+    vdivs,
+    verf,
+    vexp,
+    vexps,
+    vfill,
+    vgelu,
+    vgelut,
+    vlog,
+    vmax,
+    vmaxs,
+    vmin,
+    vmins,
+    vmov,
+    vmul,
+    vmuls,
+    vneg,
+    vrecip,
+    vrelu,
+    vrmax,
+    vrsqrt,
+    vrsum,
+    vrsumsq,
+    vsigmoid,
+    vsilu,
+    vsqrt,
+    vsub,
+    vsubs,
+    vtanh,
+)
+from pimc.runtime_sim.engine.state import FloatArray, Record
+
+CLASS_SCALAR = 0
+CLASS_BRANCH = 1
+CLASS_DIVIDE = 2
+CLASS_LW = 3
+CLASS_SW = 4
+CLASS_CID = 5
+CLASS_CFG = 6
+CLASS_NOP = 7
+CLASS_HALT = 8
+CLASS_WAIT = 9
+CLASS_SIGH = 10
+CLASS_HSET = 11
+CLASS_VECTOR_BINARY = 12
+CLASS_VECTOR_SCALAR = 13
+CLASS_VECTOR_FILL = 14
+CLASS_VECTOR_UNARY = 15
+CLASS_VECTOR_REDUCE = 16
+CLASS_MATRIX = 17
+CLASS_HRD = 18
+CLASS_HWR = 19
+CLASS_HRDB = 20
+CLASS_MESSAGE = 21
+
+
+@jit
+def scalar_result(op: int, a: int, b: int) -> int:
+    """Result of a scalar operation, not wrapped."""
+    if op == 9:
+        return scalar_add(a, b)
+    if op == 10:
+        return scalar_sub(a, b)
+    if op == 11:
+        return scalar_mul(a, b)
+    if op == 12:
+        return scalar_and(a, b)
+    if op == 13:
+        return scalar_or(a, b)
+    if op == 14:
+        return scalar_xor(a, b)
+    if op == 15:
+        return scalar_sll(a, b)
+    if op == 16:
+        return scalar_srl(a, b)
+    if op == 17:
+        return scalar_sra(a, b)
+    if op == 18:
+        return scalar_slt(a, b)
+    if op == 19:
+        return scalar_sltu(a, b)
+    if op == 20:
+        return scalar_min(a, b)
+    if op == 21:
+        return scalar_max(a, b)
+    if op == 22:
+        return scalar_divu(a, b)
+    if op == 23:
+        return scalar_remu(a, b)
+    if op == 24:
+        return scalar_addi(a, b)
+    if op == 25:
+        return scalar_ori(a, b)
+    if op == 26:
+        return scalar_andi(a, b)
+    if op == 27:
+        return scalar_slli(a, b)
+    if op == 28:
+        return scalar_srli(a, b)
+    if op == 29:
+        return scalar_srai(a, b)
+    if op == 30:
+        return scalar_lui(a, b)
+    return 0
+
+
+@jit
+def branch_taken(op: int, a: int, b: int) -> bool:
+    """Whether a branch is taken."""
+    if op == 2:
+        return branch_beq(a, b)
+    if op == 3:
+        return branch_bne(a, b)
+    if op == 4:
+        return branch_blt(a, b)
+    if op == 5:
+        return branch_bge(a, b)
+    return False
+
+
+@jit
+def vector_binary(op: int, x: FloatArray, y: FloatArray, out: FloatArray, n: int) -> None:
+    """Elementwise operations on two vectors."""
+    if op == 35 or op == 36:
+        vadd(x, y, out, n)
+    if op == 37 or op == 38:
+        vsub(x, y, out, n)
+    if op == 39 or op == 40:
+        vmul(x, y, out, n)
+    if op == 41 or op == 42:
+        vdiv(x, y, out, n)
+    if op == 43 or op == 44:
+        vmax(x, y, out, n)
+    if op == 45 or op == 46:
+        vmin(x, y, out, n)
+
+
+@jit
+def vector_scalar(op: int, x: FloatArray, s: np.float32, out: FloatArray, n: int) -> None:
+    """Elementwise operations on a vector and a scalar."""
+    if op == 47 or op == 48:
+        vadds(x, s, out, n)
+    if op == 49 or op == 50:
+        vsubs(x, s, out, n)
+    if op == 51 or op == 52:
+        vmuls(x, s, out, n)
+    if op == 53 or op == 54:
+        vdivs(x, s, out, n)
+    if op == 55 or op == 56:
+        vmaxs(x, s, out, n)
+    if op == 57 or op == 58:
+        vmins(x, s, out, n)
+    if op == 59 or op == 60:
+        vexps(x, s, out, n)
+    if op == 61 or op == 62:
+        vfill(x, s, out, n)
+
+
+@jit
+def vector_unary(op: int, x: FloatArray, out: FloatArray, n: int) -> None:
+    """Elementwise operations on one vector."""
+    if op == 63 or op == 64:
+        vmov(x, out, n)
+    if op == 65 or op == 66:
+        vneg(x, out, n)
+    if op == 67 or op == 68:
+        vabs(x, out, n)
+    if op == 69 or op == 70:
+        vrelu(x, out, n)
+    if op == 71 or op == 72:
+        vexp(x, out, n)
+    if op == 73 or op == 74:
+        vsqrt(x, out, n)
+    if op == 75 or op == 76:
+        vrsqrt(x, out, n)
+    if op == 77 or op == 78:
+        vrecip(x, out, n)
+    if op == 79 or op == 80:
+        vtanh(x, out, n)
+    if op == 81 or op == 82:
+        vsigmoid(x, out, n)
+    if op == 83 or op == 84:
+        vsilu(x, out, n)
+    if op == 85 or op == 86:
+        vgelu(x, out, n)
+    if op == 87 or op == 88:
+        vgelut(x, out, n)
+    if op == 89 or op == 90:
+        verf(x, out, n)
+    if op == 91 or op == 92:
+        vlog(x, out, n)
+    if op == 93 or op == 94:
+        vcvt(x, out, n)
+
+
+@jit
+def vector_reduce(op: int, x: FloatArray, n: int, lanes: int, partial: FloatArray) -> np.float32:
+    """Reductions."""
+    if op == 95 or op == 96:
+        return vrsum(x, n, lanes, partial)
+    if op == 97 or op == 98:
+        return vrmax(x, n, lanes, partial)
+    if op == 99 or op == 100:
+        return vrsumsq(x, n, lanes, partial)
+    return np.float32(0.0)
+
+
+@jit
+def describe_matrix(m: Record, c: int, core: Record, s: Record, op: int, raw: int) -> None:
+    """Ranges and work of the other instructions; ``raw``: the third operand's register number."""
+    if op == 101:
+        describe_vredp(m, c, core, s, raw)
+    if op == 102:
+        describe_vrope(m, c, core, s)
+    if op == 103:
+        describe_vwsum(m, c, core, s)
+    if op == 104:
+        describe_pimld(m, c, core, s)
+    if op == 105 or op == 106:
+        describe_pimmv(m, c, core, s, False)
+    if op == 107 or op == 108:
+        describe_pimmv(m, c, core, s, True)
+    if op == 109 or op == 111:
+        describe_tmm(m, c, core, s, True)
+    if op == 110 or op == 112:
+        describe_tmm(m, c, core, s, False)
+    if op == 113:
+        describe_twb(m, c, core, s)
+    if op == 117:
+        describe_trans(m, c, core, s)
+
+
+@jit
+def execute_matrix(m: Record, c: int, s: Record, op: int) -> None:
+    """Data of the other instructions."""
+    if op == 101:
+        vredp(m, c, s)
+    if op == 102:
+        vrope(m, c, s)
+    if op == 103:
+        vwsum(m, c, s)
+    if op == 104:
+        pimld(m, c, s)
+    if op == 105:
+        pimmv_a(m, c, s)
+    if op == 106:
+        pimmv_c(m, c, s)
+    if op == 107:
+        pimmv_aw(m, c, s)
+    if op == 108:
+        pimmv_cw(m, c, s)
+    if op == 109:
+        tmm_nk(m, c, s)
+    if op == 110:
+        tmm_kn(m, c, s)
+    if op == 111:
+        tmmc_nk(m, c, s)
+    if op == 112:
+        tmmc_kn(m, c, s)
+    if op == 113:
+        twb(m, c, s)
+    if op == 117:
+        trans(m, c, s)
+
+
+@jit
+def run_command(m: Record, p: int, h: Record, at: int, op: int, now: int) -> int:
+    """Run the controller command at machine address ``at``; returns when the next may start."""
+    if op == 0:
+        return command_nop(m, p, h, at, now)
+    if op == 1:
+        return command_halt(m, p, h, at, now)
+    if op == 2:
+        return command_set(m, p, h, at, now)
+    if op == 3:
+        return command_add(m, p, h, at, now)
+    if op == 4:
+        return command_loop(m, p, h, at, now)
+    if op == 5:
+        return command_endl(m, p, h, at, now)
+    if op == 6:
+        return command_wait(m, p, h, at, now)
+    if op == 7:
+        return command_sig(m, p, h, at, now)
+    if op == 8:
+        return command_addr(m, p, h, at, now)
+    if op == 9:
+        return command_wrgb(m, p, h, at, now)
+    if op == 10:
+        return command_act(m, p, h, at, now)
+    if op == 11:
+        return command_mac(m, p, h, at, now)
+    if op == 12:
+        return command_pre(m, p, h, at, now)
+    if op == 13:
+        return command_rdres(m, p, h, at, now)
+    if op == 14:
+        return command_rd(m, p, h, at, now)
+    if op == 15:
+        return command_wr(m, p, h, at, now)
+    if op == 16:
+        return command_ref(m, p, h, at, now)
+    return now

@@ -1,0 +1,55 @@
+"""The one way engine functions are compiled, and where compiled code is kept.
+
+numba's own cache notices a change of the file of the cached function only, not of the files of the functions it calls;
+so the folder of the cache is named after a digest of all sources of the simulator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import numba
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@lru_cache(maxsize=1)
+def cache_folder() -> Path:
+    """Folder of compiled engines: ``$PIMC_CACHE`` or the user's cache folder, then numba version and digest."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    package = Path(__file__).parent.parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode())
+        digest.update(path.read_bytes())
+    base = os.environ.get("PIMC_CACHE")
+    root = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pimc"
+    return root / f"engine-{digest.hexdigest()[:16]}"
+
+
+def jit(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function of the engine (never cached alone: the entry point contains it)."""
+    compiled: Callable[P, R] = numba.njit(error_model="numpy", nogil=True)(function)
+    return compiled
+
+
+def inline(function: Callable[P, R]) -> Callable[P, R]:
+    """As :func:`jit`, for accessors of a few instructions."""
+    compiled: Callable[P, R] = numba.njit(error_model="numpy", nogil=True, forceinline=True)(function)
+    return compiled
+
+
+def entry_point(function: Callable[P, R]) -> Callable[P, R]:
+    """As :func:`jit`, for the functions Python calls: cached in :func:`cache_folder`."""
+    saved = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(cache_folder())
+    try:
+        compiled: Callable[P, R] = numba.njit(error_model="numpy", nogil=True, cache=True)(function)
+    finally:
+        numba.config.CACHE_DIR = saved
+    return compiled

@@ -1,0 +1,67 @@
+"""From a controller to its DRAM: each command at the first time that the timing core (dram.py) allows.
+
+The banks of linear addresses are spread over bank groups here (neighbours are in different groups), so that a long
+transfer alternates between groups; commands on all banks do not care.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pimc.runtime_sim import dram
+from pimc.runtime_sim.engine.errors import PROTOCOL, STREAM_PCH, fail
+from pimc.runtime_sim.engine.intrinsics import make_view
+from pimc.runtime_sim.engine.jit import inline, jit
+from pimc.runtime_sim.engine.state import Record, trace_of, view_i64
+
+_view2 = make_view(np.int64, 2)
+
+
+@inline
+def _tables(m: Record) -> dram.I64:
+    """The timing tables."""
+    return view_i64(m.dram_tables_at, m.dram_table_words)
+
+
+@inline
+def _state(m: Record, p: int) -> dram.I64:
+    """The state of pseudo-channel ``p`` alone (as number 0)."""
+    return _view2(m.dram_state_at + 8 * p * m.dram_state_words, (1, m.dram_state_words))
+
+
+@inline
+def physical_bank(m: Record, bank: int) -> int:
+    """The DRAM's number of a bank: consecutive banks are in different bank groups."""
+    return (bank % m.dram_groups) * m.dram_group_banks + bank // m.dram_groups
+
+
+@jit
+def earliest(m: Record, p: int, command: int, bank: int, now: int) -> int:
+    """First start of a command from ``now`` on."""
+    return dram.earliest(_tables(m), _state(m, p), 0, command, bank, now)
+
+
+@jit
+def start(m: Record, p: int, h: Record, command: int, bank: int, row: int, column: int, now: int) -> int:
+    """Issue a command at its first legal time from ``now`` on, and return that time."""
+    tables = _tables(m)
+    time = dram.issue_asap(tables, _state(m, p), 0, command, bank, row, now)
+    if time < 0:
+        if m.error == 0:
+            m.error_address = (bank << 32) | row
+        fail(m, PROTOCOL, STREAM_PCH, m.first_pch + p, h.pc - 1, -time, command)
+        return now
+    h.commands[command] += 1
+    h.done = max(h.done, time + dram.done_time(tables, command))
+    if m.tracing:
+        if m.trace_size < m.trace_capacity:
+            t = trace_of(m, m.trace_size)
+            t.time, t.pch, t.command, t.bank, t.row, t.column = time, p, command, bank, row, column
+        m.trace_size += 1
+    return time
+
+
+@inline
+def done_after(m: Record, command: int) -> int:
+    """From a command's start to its data or effect."""
+    return dram.done_time(_tables(m), command)

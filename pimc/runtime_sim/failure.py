@@ -1,0 +1,175 @@
+"""From the engine's error number to an exception that names stream, instruction, assembly text and source op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pimc.diagnostics import (
+    DeadlockError,
+    DramTimingError,
+    InternalError,
+    OutOfRangeError,
+    PimcError,
+    RaceError,
+    SimError,
+    UninitialisedReadError,
+)
+from pimc.isa.program import STREAM_ISAS, LoadedProgram
+from pimc.isa.spec import OperandKind
+from pimc.runtime_sim import dram
+from pimc.runtime_sim.engine import errors as e
+from pimc.runtime_sim.engine.commands import OWN
+from pimc.runtime_sim.engine.state import (
+    AGENT_MASK,
+    HALTED,
+    PC_MASK,
+    PC_SHIFT,
+    WAIT_MESSAGE,
+    WAIT_SEMAPHORE,
+    WAIT_TRANSFER,
+)
+from pimc.runtime_sim.memories import Memories
+
+_PLACES = {
+    e.PLACE_LOCAL: "local memory at byte",
+    e.PLACE_ARRAY: "PIM array row",
+    e.PLACE_HBM: "HBM",
+    e.PLACE_BUFFER: "global buffer column",
+    e.PLACE_RESULT: "result register",
+    e.PLACE_ACCUMULATOR: "accumulator",
+    e.PLACE_REGISTER: "controller register",
+}
+_WHAT = {
+    e.WHAT_NEGATIVE: "a negative or impossible length or stride",
+    e.WHAT_DEPTH: "depth is outside the array's lanes",
+    e.WHAT_TCU: "rows or columns do not fit the tensor unit",
+    e.WHAT_LANE: "lane + depth leaves the array row",
+    e.WHAT_CORE: "a receiving core that does not exist",
+    e.WHAT_PARTS: "parts must be at least 1",
+    e.WHAT_HEAD_DIM: "head_dim must be even, positive, and divide the number of elements",
+    e.WHAT_COLUMNS: "columns outside the row",
+    e.WHAT_MASK: "pch_mask names no pseudo-channel of the tile",
+    e.WHAT_OPEN: "banks are already open",
+    e.WHAT_CLOSED: "no row is open",
+    e.WHAT_HALT_OPEN: "the stream ends with open banks",
+    e.WHAT_LOOP: "loop and endl do not match",
+    e.WHAT_OTHER_ROW: "another row is open",
+}
+_OPERAND_PREFIX = {OperandKind.CONFIG: "c", OperandKind.SEMAPHORE: "s"}
+
+
+class Explainer:
+    """Words for what went wrong in a run of one entry of a program."""
+
+    def __init__(self, program: LoadedProgram, entry: str, memories: Memories) -> None:
+        """``memories`` holds the state at the time of the error."""
+        self._program, self._entry, self._memories = program, entry, memories
+
+    def stream(self, agent: int) -> tuple[str, str | None]:
+        """(name, code tensor) of the stream an agent of the race checker belongs to."""
+        m = self._memories.figure
+        entry = self._program.entries[self._entry]
+        for first, kind in ((m("host"), "host"), (m("first_noc"), "noc"), (m("first_dma"), "dma")):
+            if agent >= first:
+                if kind == "host":
+                    return "host", None
+                core = agent - first
+                label = "message of core" if kind == "noc" else "transfer of core"
+                return f"{self._entry}, {label} {core}", entry.cores.get(core)
+        if agent >= m("first_pch"):
+            p = agent - m("first_pch")
+            return f"{self._entry}, hbm {p}", entry.groups.get(p // m("per_tile"))
+        return f"{self._entry}, core {agent}", entry.cores.get(agent)
+
+    def instruction(self, agent: int, pc: int) -> str:
+        """Stream, pc, assembly text and source location, for people."""
+        name, tensor = self.stream(agent)
+        if tensor is None or not 0 <= pc < len(self._program.decoded[tensor].op):
+            return f"{name}, pc {pc}"
+        text = self.assembly(tensor, pc)
+        locations = self._program.locations.get(tensor)
+        source = locations.at(pc) if locations else None
+        return f"{name}, pc {pc}: {text}" + (f" ({source})" if source else "")
+
+    def assembly(self, tensor: str, pc: int) -> str:
+        """Assembly text of a word."""
+        isa = STREAM_ISAS[tensor.split("/")[2]]
+        decoded = self._program.decoded[tensor]
+        instruction = isa.instructions[int(decoded.op[pc])]
+        words = []
+        for operand, value in zip(instruction.operands, decoded.operands[pc], strict=False):
+            prefix = _OPERAND_PREFIX.get(operand.kind, "")
+            if operand.kind is OperandKind.REGISTER:
+                prefix = isa.register_prefix
+            words.append(f"0b{int(value):b}" if operand.kind is OperandKind.MASK else f"{prefix}{int(value)}")
+        return f"{instruction.mnemonic} {', '.join(words)}".strip()
+
+    def error(self) -> PimcError:
+        """The exception for the noted error."""
+        m = self._memories.figure
+        where = self.instruction(m("error_agent"), m("error_pc"))
+        number, a, b = m("error"), m("error_a"), m("error_b")
+        explain: Mapping[int, Callable[[], tuple[type[PimcError], str, str | None]]] = {
+            e.OUT_OF_RANGE: lambda: (OutOfRangeError, f"access outside {_PLACES[a]} {b}", None),
+            e.MISALIGNED: lambda: (OutOfRangeError, f"misaligned access: {_PLACES[a]} {b}", None),
+            e.UNINITIALISED: lambda: (UninitialisedReadError, f"read of {self._place(a, b)}, which nothing has written", None),
+            e.RACE: self._race,
+            e.BAD_OPERAND: lambda: (SimError, f"{_WHAT[a]} ({b})", None),
+            e.DIVISION_BY_ZERO: lambda: (SimError, "division by zero", None),
+            e.SEMAPHORE_OVERFLOW: lambda: (SimError, f"semaphore {a} overflows", None),
+            e.PROTOCOL: lambda: (DramTimingError, self._protocol(a, b), None),
+            e.PC_RANGE: lambda: (SimError, "the stream runs past its end", "end it with halt"),
+            e.LOOP_DEPTH: lambda: (SimError, f"more than {a} nested loops", None),
+            e.RESOURCES: lambda: (InternalError, "the simulator's event queue or signal list is full", None),
+        }
+        cls, message, hint = explain[number]()
+        return cls(message, hint=hint, where=where)
+
+    def _place(self, place: int, value: int) -> str:
+        if place == e.PLACE_HBM:
+            return f"HBM row {self._memories.figure('error_address')} of bank {value}"
+        return f"{_PLACES[place]} {value}"
+
+    def _race(self) -> tuple[type[PimcError], str, str | None]:
+        m = self._memories.figure
+        other = m("error_other")
+        name = self.instruction(other & AGENT_MASK, other >> PC_SHIFT & PC_MASK)
+        address = m("error_address")
+        if m("error_a") == e.PLACE_HBM:
+            place = f"HBM pseudo-channel {address >> 40}, row {address >> 8 & 0xFFFFFFFF}, bank {address & 255}"
+        else:
+            place = f"{_PLACES[m('error_a')]} {address}"
+        return RaceError, f"race on {place} with [{name}]", "order the two by a semaphore (sigh, sig, a message; wait)"
+
+    def _protocol(self, status: int, command: int) -> str:
+        if status >= OWN:
+            return f"{_WHAT[status - OWN]} ({command})"
+        address = self._memories.figure("error_address")
+        return dram.status_text(status, command, address >> 32, address & 0xFFFFFFFF)
+
+    def deadlock(self) -> PimcError | None:
+        """The exception for streams that wait for ever, None if all have halted."""
+        m = self._memories
+        waits = []
+        for c, core in enumerate(m.arrays["cores"]):
+            state = int(core["state"])
+            if state == HALTED:
+                continue
+            reason = {
+                WAIT_SEMAPHORE: f"waits for semaphore {core['waiting']} >= {core['needed']} "
+                f"(is {core['sem'][int(core['waiting'])]})",
+                WAIT_TRANSFER: "waits for an HBM transfer",
+                WAIT_MESSAGE: "waits for a message to leave",
+            }.get(state, "does not run")
+            waits.append(f"[{self.instruction(c, int(core['pc']))}] {reason}")
+        for p, h in enumerate(m.arrays["pchs"]):
+            if int(h["state"]) == HALTED:
+                continue
+            waits.append(
+                f"[{self.instruction(m.figure('first_pch') + p, int(h['pc']))}] waits for semaphore {h['waiting']} >= "
+                f"{h['needed']} (is {h['sem'][int(h['waiting'])]})"
+            )
+        if not waits:
+            return None
+        shown = "; ".join(waits[:8]) + (f"; and {len(waits) - 8} more" if len(waits) > 8 else "")
+        return DeadlockError(f"{len(waits)} streams wait for ever: {shown}", where=self._entry)

@@ -1,0 +1,63 @@
+"""What a run returns: outputs, time and statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64Array = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class DramTrace:
+    """DRAM commands of all pseudo-channels, by pseudo-channel and time; parallel int64 arrays.
+
+    ``time`` in femtoseconds, ``command`` indexes ``pimc.targets.DRAM_COMMANDS``, ``bank`` is the DRAM's own number
+    (bank group = bank // banks_per_group).  ``lost``: commands that did not fit the trace.
+    """
+
+    pch: Int64Array
+    time: Int64Array
+    command: Int64Array
+    bank: Int64Array
+    row: Int64Array
+    column: Int64Array
+    lost: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class RunStats:
+    """Counts of a run.
+
+    ``unit_busy_fs``: by unit, int64[cores].  ``instructions``: int64[cores] dispatched; ``commands``: int64[pchs] stream
+    commands.  ``dram_commands``: by DRAM command, int64[pchs].  ``hbm_bytes_read``/``_written``: external transfers,
+    int64[pchs].  ``mac_columns``: int64[pchs], column MACs (each in every bank).  ``noc_bytes``: int64[cores], delivered,
+    by sender.  ``core_end_fs``/``pch_end_fs``: when each stream halted.  ``events``: events processed.
+    """
+
+    unit_busy_fs: Mapping[str, Int64Array]
+    instructions: Int64Array
+    commands: Int64Array
+    dram_commands: Mapping[str, Int64Array]
+    hbm_bytes_read: Int64Array
+    hbm_bytes_written: Int64Array
+    mac_columns: Int64Array
+    noc_bytes: Int64Array
+    core_end_fs: Int64Array
+    pch_end_fs: Int64Array
+    events: int
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """Outputs by port name, the time from start until every stream has halted, statistics, and the trace if asked for."""
+
+    outputs: Mapping[str, NDArray[Any]]
+    cycles: int
+    time_fs: int
+    stats: RunStats
+    trace: DramTrace | None = None
