@@ -1,35 +1,32 @@
-"""Runs FileCheck-style tests inside the process: ``// RUN: passes`` and CHECK lines in a ``.mlir`` file."""
+"""Runs FileCheck-style tests inside the process.
+
+A ``.mlir`` file has ``// RUN: passes``, perhaps ``// SET: key=value`` (figures of the target), and CHECK lines.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from filecheck.finput import FInput
 from filecheck.matcher import Matcher
 from filecheck.options import Options
 from filecheck.parser import Parser
-from xdsl.passes import PassPipeline
 
 from pimc.diagnostics import PimcError
-from pimc.ir.context import make_context, parse_module, verify_module
-from pimc.passes.annotate import AnnotatePass
-from pimc.passes.layout import LayoutPass
-from pimc.passes.outline import OutlinePass
-from pimc.passes.partition import PartitionPass
-from pimc.passes.place import PlacePass
-
-PASSES = {p.name: p for p in (OutlinePass, AnnotatePass, PlacePass, PartitionPass, LayoutPass)}
+from pimc.ir.context import parse_module
+from pimc.passes.base import PassContext
+from pimc.passes.pipeline import PassManager, parse_pipeline
+from pimc.targets import load_target
 
 
-def run_passes(text: str, pipeline: str) -> str:
+def run_passes(text: str, pipeline: str, overrides: Sequence[str] = ()) -> str:
     """The module after a textual pipeline, in custom form; an error as ``error: message``."""
-    context = make_context()
     try:
-        module = parse_module(text, context)
-        available = {name: (lambda p=p: p) for name, p in PASSES.items()}
-        PassPipeline.parse_spec(available, pipeline).apply(context, module)
-        verify_module(module)
+        module = parse_module(text)
+        context = PassContext(machine=load_target("hpim", overrides))
+        PassManager(parse_pipeline(pipeline)).run(module, context)
     except PimcError as error:
         return f"error: {error}\n"
     return str(module)
@@ -40,7 +37,8 @@ def check_file(path: Path) -> str | None:
     text = path.read_text(encoding="utf-8")
     found = re.search(r"^// RUN: (.*)$", text, re.MULTILINE)
     assert found, f"{path} has no RUN line"
-    output = run_passes(text, found[1].strip())
+    overrides = re.findall(r"^// SET: (.*)$", text, re.MULTILINE)
+    output = run_passes(text, found[1].strip(), overrides)
     options = Options(match_filename=str(path))
     parser = Parser.from_opts(options)
     return None if Matcher(options, FInput("output", output), parser).run() == 0 else output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,9 @@ from xdsl.rewriter import InsertPoint
 from pimc.ir import nn
 from pimc.ir.locations import set_location, source_location
 from pimc.ir.weights import InMemoryWeights
+from pimc.passes.base import Pass, PassContext
+from pimc.passes.pipeline import PassManager
+from pimc.targets import load_target
 
 
 @dataclass(frozen=True)
@@ -163,3 +167,9 @@ def weights(module: ModuleOp, shape: Shape = LLAMA, seed: int = 0) -> InMemoryWe
     angle = np.arange(shape.max_seq)[:, None] * 10000.0 ** (-(np.arange(d) % (d // 2)) * 2 / d)[None, :]
     arrays["rope_table"] = np.concatenate([np.cos(angle), np.sin(angle)], 1).astype(np.float16)
     return InMemoryWeights(arrays)
+
+
+def run_pass(module: ModuleOp, *passes: Pass, overrides: Sequence[str] = ()) -> None:
+    """Run passes in place on the HPIM target, checked after each."""
+    context = PassContext(machine=load_target("hpim", overrides))
+    PassManager(passes).run(module, context)

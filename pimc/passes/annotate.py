@@ -10,25 +10,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from typing_extensions import override
-from xdsl.context import Context
 from xdsl.dialects.builtin import FloatAttr, IntegerAttr, ModuleOp, StringAttr, f32, i64
-from xdsl.passes import ModulePass
 
 from pimc.ir import nn
+from pimc.ir.stages import Stage
+from pimc.passes.base import Pass, PassContext
 
 CLASS, FLOPS, BYTES, INTENSITY = "pim.class", "pim.flops", "pim.bytes", "pim.intensity"
 
 
 @dataclass(frozen=True)
-class AnnotatePass(ModulePass):
+class AnnotatePass(Pass):
     """Write what each operation does: class, flops, bytes, intensity."""
 
     name = "annotate"
+    produces = Stage.ANNOTATED
     context: int = 0
 
     @override
-    def apply(self, ctx: Context, op: ModuleOp) -> None:
-        for inner in op.walk():
+    def run(self, module: ModuleOp, context: PassContext) -> None:
+        for inner in module.walk():
             if not isinstance(inner, nn.NnOp) or isinstance(inner, nn.ParamOp | nn.ConstantOp):
                 continue
             cost = inner.cost(self.context or None)

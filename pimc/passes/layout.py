@@ -17,15 +17,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from typing_extensions import override
-from xdsl.context import Context
 from xdsl.dialects.builtin import ArrayAttr, IntAttr, ModuleOp, StringAttr
 from xdsl.ir import Attribute
-from xdsl.passes import ModulePass
 
 from pimc.diagnostics import TargetError, UsageError
 from pimc.ir import nn, pim
 from pimc.ir.bank_layout import GemvLayout, rows_of_bytes
 from pimc.ir.memory_map import ATTRIBUTE, GemvRegion, MemoryMap
+from pimc.ir.stages import Stage
+from pimc.passes.base import Pass, PassContext
 from pimc.passes.machine import Machine
 from pimc.passes.memory_regions import GemvGroup, LinearTensor, Tensors, collect
 from pimc.passes.placement import candidates
@@ -34,23 +34,26 @@ REGION, LAYOUT_REASON = "pim.region", "pim.layout"
 
 
 @dataclass(frozen=True)
-class LayoutPass(ModulePass):
+class LayoutPass(Pass):
     """Place every tensor; ``ksplit`` fixes the cut of K (0: the fastest by estimate)."""
 
     name = "layout"
-    target: str = "hpim"
-    set: tuple[str, ...] = ()
+    produces = Stage.LAID_OUT
+    requires = Stage.PARTITIONED
     ksplit: int = 0
 
     @override
-    def apply(self, ctx: Context, op: ModuleOp) -> None:
-        machine = Machine.load(self.target, self.set)
-        tensors = collect(op, machine.target.hbm.column_bytes)
+    def run(self, module: ModuleOp, context: PassContext) -> None:
+        machine = Machine(context.target)
+        tensors = collect(module, machine.target.hbm.column_bytes)
         chosen = [(group, *self.choose(machine, group)) for group in tensors.gemv]
         allocator = _Allocator(machine)
         memory = allocator.place(tensors, [(group, layout) for group, layout, _ in chosen])
-        op.attributes[ATTRIBUTE] = memory.attribute()
+        module.attributes[ATTRIBUTE] = memory.attribute()
         _annotate(tensors, memory, [reason for _, _, reason in chosen])
+        for group, _, reason in chosen:
+            for matrix in group.ops:
+                context.explain(matrix, reason)
 
     def choose(self, machine: Machine, group: GemvGroup) -> tuple[GemvLayout, str]:
         """The layout of a group with its rows not yet placed, and why."""
@@ -95,9 +98,7 @@ class _Allocator:
         row = self.caches(tensors.caches, row)
         return MemoryMap(self.machine.cores, tuple(self.gemv), tuple(self.linear), image_rows, row)
 
-    def layers(
-        self, vectors: list[LinearTensor], groups: list[tuple[GemvGroup, GemvLayout]], row: int
-    ) -> int:
+    def layers(self, vectors: list[LinearTensor], groups: list[tuple[GemvGroup, GemvLayout]], row: int) -> int:
         """One region a layer, all of one stride; returns the next free row."""
         size = sum(self.padded(t.rows * t.row_bytes) for t in vectors)
         stride = rows_of_bytes(size, self.geometry) + sum(layout.rows for _, layout in groups)

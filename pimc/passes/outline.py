@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from typing_extensions import override
-from xdsl.context import Context
 from xdsl.dialects import arith, func, scf
 from xdsl.dialects.builtin import (
     FileLineColLoc,
@@ -25,11 +24,12 @@ from xdsl.dialects.builtin import (
     StringAttr,
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
-from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from pimc.ir import nn
 from pimc.ir.locations import location_text, set_location, source_location
+from pimc.ir.stages import Stage
+from pimc.passes.base import Pass, PassContext
 from pimc.passes.families import family_of
 from pimc.passes.repeats import (
     LoopForm,
@@ -43,18 +43,21 @@ from pimc.passes.repeats import (
 )
 
 OUTLINE = "pim.outline"
+MAX_CANDIDATES = 512
+"""Repeats to try in a function, best first: a bound on the time spent on layers that do not connect alike."""
 
 
 @dataclass(frozen=True)
-class OutlinePass(ModulePass):
+class OutlinePass(Pass):
     """Outline repeated layers of at least ``min_ops`` operations."""
 
     name = "outline"
+    produces = Stage.OUTLINED
     min_ops: int = 4
 
     @override
-    def apply(self, ctx: Context, op: ModuleOp) -> None:
-        for function in [f for f in op.ops if isinstance(f, func.FuncOp) and f.body.blocks]:
+    def run(self, module: ModuleOp, context: PassContext) -> None:
+        for function in [f for f in module.ops if isinstance(f, func.FuncOp) and f.body.blocks]:
             notes: list[str] = []
             number = 0
             while (plan := _find_plan(function, self.min_ops, notes)) is not None:
@@ -65,7 +68,9 @@ class OutlinePass(ModulePass):
                 notes.append(f"{repeat.count} layers of {repeat.period} operations in @{name}")
                 number += 1
             if notes:
-                function.attributes[OUTLINE] = StringAttr("; ".join(dict.fromkeys(notes)))
+                reason = "; ".join(dict.fromkeys(notes))
+                function.attributes[OUTLINE] = StringAttr(reason)
+                context.explain(function, reason)
 
 
 @dataclass
@@ -85,9 +90,7 @@ def _find_plan(function: func.FuncOp, min_ops: int, notes: list[str]) -> _Plan |
     labels = [label(op) for op in ops]
     best: _Plan | None = None
     reasons: list[str] = []
-    for repeat in find_repeats(labels):
-        if repeat.period < min_ops:
-            continue
+    for repeat in [r for r in find_repeats(labels) if r.period >= min_ops][:MAX_CANDIDATES]:
         if best is not None and (repeat.size, repeat.period) != (
             best.form.repeat.size,
             best.form.repeat.period,
@@ -181,9 +184,7 @@ def _outline(function: func.FuncOp, plan: _Plan, name: str) -> func.FuncOp:
     layer_function = _build_layer(plan, name)
     first = plan.ops[repeat.start]
     index = IndexType()
-    bounds = [
-        arith.ConstantOp(IntegerAttr(value, index)) for value in (plan.first, plan.first + repeat.count, 1)
-    ]
+    bounds = [arith.ConstantOp(IntegerAttr(value, index)) for value in (plan.first, plan.first + repeat.count, 1)]
     inits = list(form.carried.values())
     body = Block(arg_types=[index, *(value.type for value in inits)])
     call = func.CallOp(name, [*body.args, *form.invariant], [value.type for value in inits])
@@ -213,9 +214,7 @@ def _build_layer(plan: _Plan, name: str) -> func.FuncOp:
     inputs = [index, *(v.type for v in form.carried.values()), *(v.type for v in form.invariant)]
     block = Block(arg_types=inputs)
     layer, *rest = block.args
-    mapping: dict[SSAValue, SSAValue] = dict(
-        zip((*form.carried.values(), *form.invariant), rest, strict=True)
-    )
+    mapping: dict[SSAValue, SSAValue] = dict(zip((*form.carried.values(), *form.invariant), rest, strict=True))
     first = plan.ops[repeat.start : repeat.start + repeat.period]
     second = plan.ops[repeat.start + repeat.period : repeat.start + 2 * repeat.period]
     for op, following in zip(first, second, strict=True):

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from typing_extensions import override
-from xdsl.context import Context
 from xdsl.dialects import func
 from xdsl.dialects.builtin import (
     FloatAttr,
@@ -25,14 +24,15 @@ from xdsl.dialects.builtin import (
     i64,
 )
 from xdsl.ir import Attribute, Block, Operation, SSAValue
-from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from pimc.diagnostics import InputError, UsageError
 from pimc.ir import nn, pim
 from pimc.ir.locations import where, with_location
+from pimc.ir.stages import Stage
 from pimc.passes.algorithm1 import attention_shard, feature_shard, heads_attr, tensor_shard
 from pimc.passes.annotate import BYTES, FLOPS, INTENSITY
+from pimc.passes.base import Pass, PassContext
 from pimc.passes.fusion import LinearGroup, find_groups, weight_param
 from pimc.passes.machine import Machine
 from pimc.passes.place import DOMAIN
@@ -41,7 +41,7 @@ SHARD_REASON = "pim.partition"
 
 
 @dataclass(frozen=True)
-class PartitionPass(ModulePass):
+class PartitionPass(Pass):
     """Cut every operation over the cores.
 
     ``algorithm``: ``paper`` (head-wise Q, K, V and attention; the rest tensor-wise) or ``tensor`` (all
@@ -50,23 +50,24 @@ class PartitionPass(ModulePass):
     """
 
     name = "partition"
+    produces = Stage.PARTITIONED
     algorithm: str = "paper"
-    target: str = "hpim"
-    set: tuple[str, ...] = ()
     replicate_limit: int = 4 << 20
 
     @override
-    def apply(self, ctx: Context, op: ModuleOp) -> None:
+    def run(self, module: ModuleOp, context: PassContext) -> None:
         if self.algorithm not in ("paper", "tensor"):
-            raise UsageError(
-                f"unknown partition algorithm {self.algorithm!r}", hint="algorithms are paper and tensor"
-            )
-        machine = Machine.load(self.target, self.set)
-        groups = find_groups(op)
-        heads = _head_counts(op) if self.algorithm == "paper" else {}
-        for function in op.walk():
+            raise UsageError(f"unknown partition algorithm {self.algorithm!r}", hint="algorithms are paper and tensor")
+        machine = Machine(context.target)
+        groups = find_groups(module)
+        heads = _head_counts(module) if self.algorithm == "paper" else {}
+        for function in module.walk():
             if isinstance(function, func.FuncOp) and function.body.blocks:
                 _FunctionPartition(machine, groups, heads, self.replicate_limit).run(function)
+        for new in module.walk():
+            reason = new.attributes.get(SHARD_REASON)
+            if isinstance(reason, StringAttr):
+                context.explain(new, reason.data)
 
 
 def _head_counts(module: ModuleOp) -> dict[nn.LinearOp, tuple[int, int]]:
@@ -113,6 +114,8 @@ class _FunctionPartition:
             if op is function or op.parent is None:
                 continue
             self.visit(op, entry)
+        for write in self.written.values():
+            raise InputError("a cache is written that no attention behind it reads", where=where(write))
         returned = function.get_return_op()
         if returned is not None:
             outputs = [value.type for value in returned.operands]
@@ -123,6 +126,12 @@ class _FunctionPartition:
         match op:
             case nn.LinearOp() if op in self.groups:
                 self.linear(op)
+            case nn.LinearOp():
+                raise InputError(
+                    "a linear layer with a computed weight or bias cannot be cut over the cores",
+                    where=where(op),
+                    hint="a product of two computed tensors is an nn.matmul",
+                )
             case nn.AttentionOp():
                 self.attention(op)
             case nn.CacheWriteOp():
@@ -251,9 +260,7 @@ class _FunctionPartition:
         """One ``pim.kv_append`` at the later of the two writes."""
         block = k_write.parent_block()
         if block is None or block is not v_write.parent_block() or k_write.position != v_write.position:
-            raise InputError(
-                "keys and values of a layer must be written at one position", where=where(v_write)
-            )
+            raise InputError("keys and values of a layer must be written at one position", where=where(v_write))
         later = max((k_write, v_write), key=block.get_operation_index)
         new = pim.KvAppendOp(
             k_write.x, v_write.x, k_write.layer, k_write.position, k_write.cache, v_write.cache, rounds
@@ -274,9 +281,7 @@ class _FunctionPartition:
         new = pim.EmbeddingOp(op.table, self.whole(op.ids), per_core, copied, op.result.type)
         new.attributes |= op.attributes
         reason = (
-            f"table of {size} bytes, indexed by position: a copy in every tile"
-            if copied
-            else "rows cut over the tiles"
+            f"table of {size} bytes, indexed by position: a copy in every tile" if copied else "rows cut over the tiles"
         )
         new.attributes[SHARD_REASON] = StringAttr(reason)
         self.replace(op, new)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from typing_extensions import override
-from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
-from xdsl.passes import ModulePass
 
 from pimc.ir import nn
+from pimc.ir.stages import Stage
+from pimc.passes.base import Pass, PassContext
 from pimc.passes.machine import Machine
 from pimc.passes.placement import find_policy
 
@@ -20,22 +20,23 @@ DOMAIN, REASON = "pim.domain", "pim.reason"
 
 
 @dataclass(frozen=True)
-class PlacePass(ModulePass):
+class PlacePass(Pass):
     """Choose the domain of every operation by a policy."""
 
     name = "place"
+    produces = Stage.PLACED
+    requires = Stage.ANNOTATED
     policy: str = "paper"
-    target: str = "hpim"
-    set: tuple[str, ...] = ()
 
     @override
-    def apply(self, ctx: Context, op: ModuleOp) -> None:
-        machine = Machine.load(self.target, self.set)
+    def run(self, module: ModuleOp, context: PassContext) -> None:
+        machine = Machine(context.target)
         policy = find_policy(self.policy)
-        for inner in op.walk():
+        for inner in module.walk():
             if not isinstance(inner, nn.NnOp) or isinstance(inner, nn.ParamOp | nn.ConstantOp):
                 continue
             placement = policy(inner, machine)
             machine.target.domain(placement.domain)  # an error that names the domains if there is no such
             inner.attributes[DOMAIN] = StringAttr(placement.domain)
             inner.attributes[REASON] = StringAttr(placement.reason)
+            context.explain(inner, f"{placement.domain}: {placement.reason}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import pytest
-from tiny_models import SMOLLM2, Shape, llama
+from tiny_models import SMOLLM2, Shape, llama, run_pass
 from xdsl.dialects.builtin import ModuleOp
 
 from pimc.diagnostics import TargetError, UsageError
 from pimc.ir import pim
-from pimc.ir.context import make_context
 from pimc.ir.memory_map import MemoryMap
 from pimc.passes.layout import LayoutPass, rows_space
 from pimc.passes.machine import Machine
@@ -16,10 +18,12 @@ from pimc.passes.outline import OutlinePass
 from pimc.passes.partition import PartitionPass
 
 
-def laid_out(shape: Shape, layout: LayoutPass | None = None, outline: bool = True) -> ModuleOp:
+def laid_out(
+    shape: Shape, layout: LayoutPass | None = None, outline: bool = True, overrides: Sequence[str] = ()
+) -> ModuleOp:
     module = llama(shape)
     for step in (*([OutlinePass()] if outline else []), PartitionPass(), layout or LayoutPass()):
-        step.apply(make_context(), module)
+        run_pass(module, step, overrides=overrides)
     return module
 
 
@@ -43,7 +47,7 @@ def extents(memory: MemoryMap) -> list[tuple[int, int, str]]:
 def test_nothing_overlaps(shape: Shape, outline: bool) -> None:
     memory = MemoryMap.of(laid_out(shape, outline=outline))
     found = extents(memory)
-    for (_, end, first), (start, _, second) in zip(found, found[1:], strict=False):
+    for (_, end, first), (start, _, second) in pairwise(found):
         assert end <= start, f"{first} overlaps {second}"
     assert found[-1][1] <= memory.rows * rows_space(Machine.load("hpim"))
 
@@ -89,11 +93,11 @@ def test_attribute_round_trip() -> None:
 
 
 def test_a_model_that_does_not_fit_names_the_tensor() -> None:
+    rows = MemoryMap.of(laid_out(SMOLLM2)).rows
     with pytest.raises(TargetError, match="layer 29 does not fit"):
-        laid_out(SMOLLM2, LayoutPass(set=("hbm.rows=120",)))
+        laid_out(SMOLLM2, overrides=["hbm.rows=120"])
     with pytest.raises(TargetError, match="@v_cache does not fit"):
-        rows = MemoryMap.of(laid_out(SMOLLM2)).rows
-        laid_out(SMOLLM2, LayoutPass(set=(f"hbm.rows={rows - 1}",)))
+        laid_out(SMOLLM2, overrides=[f"hbm.rows={rows - 1}"])
 
 
 def test_an_impossible_ksplit() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tiny_models import SMOLLM2, Shape, llama
+from tiny_models import SMOLLM2, Shape, llama, run_pass
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
 
-from pimc.ir.context import make_context, verify_module
+from pimc.ir.context import verify_module
 from pimc.passes.families import Family, family_of
 from pimc.passes.outline import OutlinePass
 from pimc.passes.repeats import Repeat, find_repeats
@@ -42,7 +42,7 @@ def test_family_of(names: list[str], family: Family | None) -> None:
 
 def test_thirty_layers() -> None:
     module = llama(SMOLLM2)
-    OutlinePass().apply(make_context(), module)
+    run_pass(module, OutlinePass())
     verify_module(module)
     found = functions(module)
     assert list(found) == ["prefill_layer", "prefill", "decode_layer", "decode"]
@@ -54,7 +54,7 @@ def test_thirty_layers() -> None:
 @pytest.mark.parametrize("prefix", ["h.{}.block", "l{}", "model.decoder.layers.{}"])
 def test_names_of_any_form(prefix: str) -> None:
     module = llama(Shape(prefix=prefix))
-    OutlinePass().apply(make_context(), module)
+    run_pass(module, OutlinePass())
     assert "decode_layer" in functions(module)
     text = str(module)
     assert prefix.replace("{}", "*") in text
@@ -63,7 +63,7 @@ def test_names_of_any_form(prefix: str) -> None:
 
 def test_names_without_family_stay_inline() -> None:
     module = llama(Shape(prefix="block{:02d}"))
-    OutlinePass().apply(make_context(), module)
+    run_pass(module, OutlinePass())
     assert list(functions(module)) == ["prefill", "decode"]
     assert "do not form a family" in str(functions(module)["decode"].attributes["pim.outline"])
 
@@ -71,5 +71,5 @@ def test_names_without_family_stay_inline() -> None:
 def test_one_layer_stays() -> None:
     module = llama(Shape(layers=1))
     before = str(module)
-    OutlinePass().apply(make_context(), module)
+    run_pass(module, OutlinePass())
     assert str(module) == before

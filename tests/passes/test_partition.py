@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from filecheck_runner import run_passes
-from tiny_models import llama, weights
+from tiny_models import llama, run_pass, weights
 from xdsl.utils.exceptions import VerifyException
 
 from pimc.diagnostics import InputError
 from pimc.ir import pim
 from pimc.ir.bank_layout import GemvLayout
-from pimc.ir.context import make_context, parse_module
+from pimc.ir.context import parse_module
 from pimc.ir.interpreter import Interpreter
 from pimc.ir.pim import HeadRound, ShardAttr, ShardRound, reference
 from pimc.passes.machine import Machine
@@ -20,7 +20,7 @@ from pimc.passes.partition import PartitionPass
 
 def test_one_gather_a_value() -> None:
     module = llama()
-    PartitionPass().apply(make_context(), module)
+    run_pass(module, PartitionPass())
     gathered = [op.input for op in module.walk() if isinstance(op, pim.AllGatherOp)]
     assert len(gathered) == len(set(gathered))
 
@@ -55,6 +55,35 @@ def test_a_lone_cache_write_is_an_error() -> None:
       func.return
     }"""  # noqa: E501
     assert "keys and values written together" in run_passes(text, "partition")
+
+
+def test_a_computed_weight_is_an_error() -> None:
+    text = """func.func @f(%x: tensor<1x2x8xf16>, %w: tensor<8x8xf16>) {
+      %0 = "nn.linear"(%x, %w) : (tensor<1x2x8xf16>, tensor<8x8xf16>) -> tensor<1x2x8xf16>
+      func.return
+    }"""
+    assert "computed weight" in run_passes(text, "partition")
+
+
+def test_attention_without_a_cache_works_on_whole_tensors() -> None:
+    text = """func.func @f(%x: tensor<1x3x64xf16>) -> tensor<1x3x64xf16> {
+      %wq = "nn.param"() <{name = "q"}> : () -> tensor<64x64xf16>
+      %wk = "nn.param"() <{name = "k"}> : () -> tensor<64x64xf16>
+      %wv = "nn.param"() <{name = "v"}> : () -> tensor<64x64xf16>
+      %q = "nn.linear"(%x, %wq) : (tensor<1x3x64xf16>, tensor<64x64xf16>) -> tensor<1x3x64xf16>
+      %k = "nn.linear"(%x, %wk) : (tensor<1x3x64xf16>, tensor<64x64xf16>) -> tensor<1x3x64xf16>
+      %v = "nn.linear"(%x, %wv) : (tensor<1x3x64xf16>, tensor<64x64xf16>) -> tensor<1x3x64xf16>
+      %a = "nn.attention_full"(%q, %k, %v) <{heads = 4 : i64, kv_heads = 4 : i64, head_dim = 16 : i64, scale = 0.25 : f32, causal = false}> : (tensor<1x3x64xf16>, tensor<1x3x64xf16>, tensor<1x3x64xf16>) -> tensor<1x3x64xf16>
+      func.return %a : tensor<1x3x64xf16>
+    }"""  # noqa: E501
+    module = parse_module(text)
+    store = weights(module)
+    inputs = {"arg0": np.random.default_rng(2).random((1, 3, 64), np.float32)}
+    before = Interpreter(module, store, "f32").call("f", inputs)["result0"]
+    run_pass(module, PartitionPass())
+    assert sum(isinstance(op, pim.GemmOp) for op in module.walk()) == 1
+    after = Interpreter(module, store, "f32").call("f", inputs)["result0"]
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +130,6 @@ def test_fp16_results_stay_close() -> None:
     store = weights(module)
     inputs = {"tokens": np.array([[3]]), "position": np.array([0])}
     before = Interpreter(module, store).call("decode", inputs)["result0"].astype(np.float32)
-    PartitionPass().apply(make_context(), module)
+    run_pass(module, PartitionPass())
     after = Interpreter(module, store).call("decode", inputs)["result0"].astype(np.float32)
     np.testing.assert_allclose(after, before, rtol=2e-2, atol=2e-2)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tiny_models import SMOLLM2, llama
+from tiny_models import SMOLLM2, llama, run_pass
 from xdsl.dialects.builtin import ModuleOp
 
 from pimc.diagnostics import PimcError, UsageError
 from pimc.ir import nn
-from pimc.ir.context import make_context
 from pimc.passes.annotate import AnnotatePass
 from pimc.passes.outline import OutlinePass
 from pimc.passes.place import PlacePass
@@ -18,7 +17,7 @@ from pimc.passes.placement import Placement, find_policy
 def placed(step: PlacePass) -> ModuleOp:
     module = llama(SMOLLM2)
     for each in (OutlinePass(), AnnotatePass(), step):
-        each.apply(make_context(), module)
+        run_pass(module, each)
     return module
 
 
@@ -88,7 +87,7 @@ def test_annotations_count_the_context() -> None:
     module = llama()
     flops = []
     for context in (1, 16):
-        AnnotatePass(context=context).apply(make_context(), module)
+        run_pass(module, AnnotatePass(context=context))
         op = next(op for op in module.walk() if isinstance(op, nn.AttentionOp))
         flops.append(op.attributes["pim.flops"].value.data)
     assert flops[1] == 16 * flops[0]

@@ -1,4 +1,4 @@
-// RUN: outline{min_ops=2}
+// RUN: outline{min-ops=2}
 // CHECK-LABEL: func.func private @f_layer(
 // CHECK-SAME: %[[L:.*]]: index, %[[X:.*]]: tensor<1x4x8xf16>)
 // CHECK: "nn.param"(%[[L]]) <{name = "block*_w"}> : (index) -> tensor<8x8xf16>

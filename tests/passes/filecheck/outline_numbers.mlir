@@ -1,4 +1,4 @@
-// RUN: outline{min_ops=2}
+// RUN: outline{min-ops=2}
 // CHECK: pim.outline = "2 x 2 operations kept inline: numbers of nn.rms_norm at {{.*}} differ from the copy before"
 // CHECK-NOT: scf.for
 func.func @f(%x: tensor<1x4x8xf16>) -> tensor<1x4x8xf16> {

@@ -1,4 +1,4 @@
-// RUN: outline{min_ops=2}
+// RUN: outline{min-ops=2}
 // CHECK-NOT: scf.for
 // CHECK: pim.outline = "2 x 2 operations kept inline: weights 'alpha' and 'beta' do not form a family"
 func.func @f(%x: tensor<1x4x8xf16>) -> tensor<1x4x8xf16> {

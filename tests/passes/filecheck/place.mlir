@@ -1,4 +1,4 @@
-// RUN: place{policy=paper}
+// RUN: annotate,place{policy=paper}
 ml_program.global private mutable @k : tensor<1x16x2x32xf16>
 ml_program.global private mutable @v : tensor<1x16x2x32xf16>
 // CHECK-LABEL: func.func @decode

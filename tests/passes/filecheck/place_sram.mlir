@@ -1,4 +1,4 @@
-// RUN: place{policy=sram}
+// RUN: annotate,place{policy=sram}
 // CHECK-LABEL: func.func @decode
 func.func @decode(%x: tensor<1x1x64xf16>) {
   %w = "nn.param"() <{name = "w"}> : () -> tensor<64x64xf16>

@@ -1,4 +1,4 @@
-// RUN: place{policy=best}
+// RUN: annotate,place{policy=best}
 // CHECK: error: unknown placement policy 'best'
 func.func @f() {
   func.return
