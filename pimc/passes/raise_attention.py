@@ -1,0 +1,233 @@
+"""Attention from products and softmax: grouped-query and multi-head, over a cache or over computed keys.
+
+Anchored at the softmax.  Before it stand, in any order, scaling by a constant and the mask; before those the product
+of queries and keys.  How heads are split, repeated for the queries that share them, and merged again is compared as
+views, not by how it is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Operation, SSAValue
+
+from pimc.ir import nn
+from pimc.passes.raise_mask import Mask, MaskReader
+from pimc.passes.raise_match import Notes, Replacer, only_user, producer, scalar, with_scalar
+from pimc.passes.raise_rope import folded_heads
+from pimc.passes.raise_views import chain, heads_repeated, same_view, shape_of
+
+_PATTERN: Final = "attention"
+
+
+class _RefuseError(Exception):
+    """Why a softmax is no attention that the dialect has."""
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The product of queries and keys, the constant it is scaled by, and the mask (of which kind)."""
+
+    product: nn.MatmulOp
+    scale: float
+    mask: SSAValue | None = None
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Sizes of an attention; ``keys`` is the number of key positions."""
+
+    heads: int
+    queries: int
+    keys: int
+    head_dim: int
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where keys or values come from: a cache read or a value ``[1, N, Hkv*D]``; and Hkv."""
+
+    value: SSAValue
+    kv_heads: int
+
+    @property
+    def read(self) -> nn.CacheReadOp | None:
+        """The cache read, if it is one."""
+        return producer(self.value, nn.CacheReadOp)
+
+
+def raise_attention(function: FuncOp, notes: Notes) -> None:
+    """Replace every attention with `nn.attention` (over a cache) or `nn.attention_full`."""
+    masks = MaskReader()
+    for op in list(function.walk()):
+        if isinstance(op, nn.SoftmaxOp):
+            try:
+                _raise_softmax(op, masks)
+            except _RefuseError as reason:
+                notes.refuse(op, _PATTERN, str(reason))
+
+
+def _raise_softmax(softmax: nn.SoftmaxOp, masks: MaskReader) -> None:
+    rank = len(shape_of(softmax.x))
+    if softmax.axis.value.data % rank != rank - 1:
+        raise _RefuseError("the softmax is not over the last dimension")
+    scores = _scores(softmax.x)
+    if scores is None:
+        raise _RefuseError("no product of queries and keys under the softmax")
+    context = only_user(softmax.result, nn.MatmulOp)
+    if context is None or context.a is not softmax.result:
+        raise _RefuseError("the softmax is not multiplied with values alone")
+    shape = shape_of(scores.product.a)
+    if len(shape) != 4 or shape[0] != 1 or shape_of(scores.product.b)[-1] != shape_of(softmax.x)[-1]:
+        raise _RefuseError("queries are not split into heads of one sequence")
+    sizes = _Sizes(shape[1], shape[2], shape_of(softmax.x)[-1], shape[3])
+    query, scale = _query(scores, sizes)
+    key = _source(scores.product.b, sizes, transposed=True)
+    value = _source(context.b, sizes, transposed=False)
+    if key.kv_heads != value.kv_heads:
+        raise _RefuseError(f"{key.kv_heads} key heads and {value.kv_heads} value heads")
+    mask = masks.read(scores.mask, sizes.queries, sizes.keys) if scores.mask is not None else None
+    if key.read is not None and value.read is not None:
+        new = _cached(context, (key.read, value.read), query, scale, sizes, mask)
+    elif key.read is None and value.read is None:
+        new = _uncached(key, value, query, scale, sizes, mask, scores)
+    else:
+        raise _RefuseError("keys or values, but not both, come from a cache")
+    split = nn.ReshapeOp(new, (1, sizes.queries, sizes.heads, sizes.head_dim))
+    Replacer.replace(context, new, split, nn.TransposeOp(split, (0, 2, 1, 3)))
+
+
+def _scores(value: SSAValue, scale: float = 1.0, mask: SSAValue | None = None) -> _Scores | None:
+    """Look through scaling and one mask to the product."""
+    op = value.owner
+    if isinstance(op, nn.MatmulOp):
+        return _Scores(op, scale, mask)
+    if (scaled := with_scalar(op, nn.MulOp)) is not None:
+        return _scores(scaled[0], scale * scaled[1], mask) if mask is None or scaled[1] > 0 else None
+    if (divided := with_scalar(op, nn.DivOp)) is not None and divided[1] != 0:
+        return _scores(divided[0], scale / divided[1], mask)
+    if mask is None and isinstance(op, nn.SelectOp):
+        hidden = scalar(op.b)
+        return _scores(op.a, scale, op.condition) if hidden is not None and hidden <= -1e4 else None
+    if mask is None and isinstance(op, nn.AddOp):
+        return _scores(op.lhs, scale, op.rhs) or _scores(op.rhs, scale, op.lhs)
+    return None
+
+
+def _query(scores: _Scores, sizes: _Sizes) -> tuple[SSAValue, float]:
+    """The queries with folded heads, and the scale including factors applied to them."""
+    value, scale = scores.product.a, scores.scale
+    source = folded_heads(value, sizes.queries, sizes.heads, sizes.head_dim)
+    if source is None and (scaled := with_scalar(value.owner, nn.MulOp)) is not None:
+        scale *= scaled[1]
+        source = folded_heads(scaled[0], sizes.queries, sizes.heads, sizes.head_dim)
+    if source is None:
+        raise _RefuseError("queries do not come from folded heads")
+    while (scaled := with_scalar(source.owner, nn.MulOp)) is not None:
+        source, scale = scaled[0], scale * scaled[1]
+    return _folded(scores.product, source, sizes.queries, sizes.heads * sizes.head_dim), scale
+
+
+def _folded(before: Operation, value: SSAValue, tokens: int, features: int) -> SSAValue:
+    """``value`` as ``[1, tokens, features]``."""
+    if shape_of(value) == (1, tokens, features):
+        return value
+    return Replacer.insert(before, nn.ReshapeOp(value, (1, tokens, features))).result
+
+
+def _source(value: SSAValue, sizes: _Sizes, *, transposed: bool) -> _Source:
+    """Where keys (transposed: ``[1, H, D, N]``) or values (``[1, H, N, D]``) come from."""
+    inner = (sizes.head_dim, sizes.keys) if transposed else (sizes.keys, sizes.head_dim)
+    batch = (1, sizes.heads)
+    found: _Source | None = None
+    for source, steps in chain(value):
+        shape = shape_of(source)
+        elements = 1
+        for dim in shape:
+            elements *= dim
+        kv_heads, rest = divmod(elements, sizes.keys * sizes.head_dim)
+        if rest or kv_heads == 0 or sizes.heads % kv_heads:
+            continue
+        wanted = heads_repeated(sizes.keys, sizes.heads, kv_heads, sizes.head_dim)
+        if transposed:
+            wanted = (*wanted, ("transpose", (0, 1, 3, 2)))
+        if shape_of(value)[-2:] == inner and same_view(shape, steps, wanted, (*batch, *inner)):
+            found = _Source(source, kv_heads)
+    if found is None:
+        raise _RefuseError(f"{'keys' if transposed else 'values'} are not arranged in heads")
+    return found
+
+
+def _cached(
+    context: nn.MatmulOp,
+    reads: tuple[nn.CacheReadOp, nn.CacheReadOp],
+    query: SSAValue,
+    scale: float,
+    sizes: _Sizes,
+    mask: Mask | None,
+) -> nn.AttentionOp:
+    key, value = reads
+    if mask is None or not mask.causal or mask.position is None:
+        raise _RefuseError(mask.reason or "the mask has no position" if mask is not None else "there is no mask")
+    if key.layer is not value.layer and index_of(key.layer) != index_of(value.layer):
+        raise _RefuseError("keys and values come from the caches of different layers")
+    for read in reads:
+        _check_not_written(read, context)
+    kv_heads = shape_of(key.result)[2]
+    return nn.AttentionOp(
+        query,
+        key.layer,
+        mask.position,
+        k=key.cache,
+        v=value.cache,
+        heads=sizes.heads,
+        kv_heads=kv_heads,
+        head_dim=sizes.head_dim,
+        scale=scale,
+    )
+
+
+def _uncached(
+    key: _Source, value: _Source, query: SSAValue, scale: float, sizes: _Sizes, mask: Mask | None, scores: _Scores
+) -> nn.AttentionFullOp:
+    causal = mask is not None and mask.causal and mask.position is None
+    added = None if causal else scores.mask
+    if added is not None and scale != scores.scale:
+        raise _RefuseError("queries are scaled and the mask is not causal")
+    if added is not None and nn.tensor_of(added).element_type != nn.tensor_of(query).element_type:
+        raise _RefuseError(mask.reason if mask is not None else "a mask of booleans")
+    features = key.kv_heads * sizes.head_dim
+    keys, values = (_folded(scores.product, source.value, sizes.keys, features) for source in (key, value))
+    return nn.AttentionFullOp(
+        query,
+        keys,
+        values,
+        added,
+        heads=sizes.heads,
+        kv_heads=key.kv_heads,
+        head_dim=sizes.head_dim,
+        scale=scale,
+        causal=causal,
+    )
+
+
+def index_of(value: SSAValue) -> int | None:
+    """The number of an index constant."""
+    from xdsl.dialects.arith import ConstantOp
+    from xdsl.dialects.builtin import IntegerAttr
+
+    constant = producer(value, ConstantOp)
+    if constant is None or not isinstance(constant.value, IntegerAttr):
+        return None
+    return int(constant.value.value.data)
+
+
+def _check_not_written(read: nn.CacheReadOp, use: Operation) -> None:
+    """Refuse where the cache is written between the read and its use: the raised operation would read later."""
+    op: Operation | None = read.next_op
+    while op is not None and op is not use:
+        if isinstance(op, nn.CacheWriteOp) and op.cache == read.cache:
+            raise _RefuseError("the cache is written between its read and its use")
+        op = op.next_op

@@ -1,0 +1,145 @@
+"""Which mask an attention has: found by computing it for sample positions.
+
+A mask is integer arithmetic on the position input, a comparison, and views.  It is computed here with numpy at several
+positions of the first token of the chunk, the first and the last that fit the cache among them, and compared with the
+causal mask.  A mask that depends on anything else than one position is not causal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from xdsl.dialects.builtin import IntegerType
+from xdsl.ir import BlockArgument, Operation, SSAValue
+
+from pimc.ir import nn
+from pimc.passes.raise_views import apply_steps, shape_of, step_of
+
+Array = npt.NDArray[np.generic]
+
+_HIDDEN: Final = -1e4
+"""A score with this or less added to it is hidden: exp(-1e4) is 0 in any format."""
+
+_BINARY: Final[Mapping[type[Operation], Callable[[Array, Array], Array]]] = {
+    nn.AddOp: np.add,
+    nn.SubOp: np.subtract,
+    nn.MulOp: np.multiply,
+    nn.MaximumOp: np.maximum,
+    nn.MinimumOp: np.minimum,
+}
+_COMPARE: Final[Mapping[str, Callable[[Array, Array], Array]]] = {
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+}
+
+
+class NotAMask(Exception):  # noqa: N818 - a reason, not an error
+    """Why a value is no mask that depends on the position alone."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What is known of a mask: causal from ``position`` (None: from the first key), or the reason why not."""
+
+    causal: bool
+    position: SSAValue | None = None
+    reason: str = ""
+
+
+@dataclass
+class MaskReader:
+    """Recognises masks; remembers each, because all layers share one."""
+
+    known: dict[tuple[SSAValue, int, int], Mask] = field(default_factory=dict)
+
+    def read(self, mask: SSAValue, queries: int, keys: int) -> Mask:
+        """What ``mask`` hides from ``queries`` x ``keys`` scores."""
+        key = (mask, queries, keys)
+        if key not in self.known:
+            self.known[key] = _read(mask, queries, keys)
+        return self.known[key]
+
+
+def _read(mask: SSAValue, queries: int, keys: int) -> Mask:
+    positions = _leaves(mask)
+    if len(positions) > 1:
+        return Mask(False, reason="the mask depends on several inputs")
+    position = next(iter(positions), None)
+    last = keys - queries
+    starts = sorted({0, 1, 2, queries, last // 2, last - 1, last} & set(range(last + 1))) if position else [last]
+    try:
+        for start in starts:
+            visible = _visible(_compute(mask, position, start, {}), queries, keys)
+            wanted = np.arange(keys)[None, :] <= start + np.arange(queries)[:, None]
+            if not np.array_equal(visible, wanted):
+                return Mask(False, reason=f"the mask at position {start} is not causal")
+    except NotAMask as reason:
+        return Mask(False, reason=str(reason))
+    return Mask(True, position)
+
+
+def _visible(values: Array, queries: int, keys: int) -> npt.NDArray[np.bool_]:
+    """Boolean ``[queries, keys]``: which scores count."""
+    shown = np.asarray(values) if values.dtype == np.bool_ else np.asarray(values >= _HIDDEN)
+    if values.dtype != np.bool_ and np.any(np.asarray(values)[shown] != 0):
+        raise NotAMask("the mask adds numbers to visible scores")
+    if shown.ndim < 2 or shown.size != shown.shape[-1] * shown.shape[-2]:
+        raise NotAMask("the mask differs between heads")
+    return np.broadcast_to(shown.reshape(shown.shape[-2:]), (queries, keys))
+
+
+def _leaves(value: SSAValue) -> set[SSAValue]:
+    pending, seen, found = [value], set[SSAValue](), set[SSAValue]()
+    while pending:
+        current = pending.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if isinstance(current, BlockArgument):
+            found.add(current)
+        elif isinstance(current.owner, Operation):
+            pending.extend(current.owner.operands)
+    return found
+
+
+def _compute(value: SSAValue, position: SSAValue | None, start: int, known: dict[SSAValue, Array]) -> Array:
+    """``value`` where the position input is ``start``."""
+    if value is position:
+        return np.full(shape_of(value), start, dtype=np.int64)
+    if value not in known:
+        op = value.owner
+        if not isinstance(op, Operation):
+            raise NotAMask("the mask depends on an input that is no position")
+        known[value] = _apply(op, [_compute(operand, position, start, known) for operand in op.operands])
+    return known[value]
+
+
+def _apply(op: Operation, inputs: list[Array]) -> Array:
+    if type(op) in _BINARY:
+        return _BINARY[type(op)](*inputs)
+    if isinstance(op, nn.CompareOp):
+        return _COMPARE[op.predicate.data](*inputs)
+    if isinstance(op, nn.SelectOp):
+        return np.where(*inputs)
+    if isinstance(op, nn.ReshapeOp | nn.TransposeOp | nn.BroadcastToOp | nn.SliceOp):
+        return apply_steps(inputs[0], (step_of(op),))  # type: ignore[arg-type]
+    if isinstance(op, nn.IotaOp):
+        shape = shape_of(op.result)
+        return np.indices(shape)[op.axis.value.data] if shape else np.zeros(())
+    if isinstance(op, nn.ConstantOp):
+        return np.asarray(op.value.get_values()).reshape(shape_of(op.result))
+    if isinstance(op, nn.PositionsOp):
+        return inputs[0] + np.arange(op.count.value.data)[None, :]
+    if isinstance(op, nn.CastOp):
+        element = nn.tensor_of(op.result).element_type
+        boolean = isinstance(element, IntegerType) and element.width.data == 1
+        return inputs[0].astype(np.bool_) if boolean else inputs[0].astype(np.float64)
+    raise NotAMask(f"the mask is computed with {op.name}")

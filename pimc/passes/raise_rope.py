@@ -1,0 +1,123 @@
+"""Positions, position tables and rotary embedding."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import SSAValue
+
+from pimc.ir import nn
+from pimc.passes.raise_match import Notes, Replacer, producer
+from pimc.passes.raise_views import Shape, Steps, chain, heads_split, same_view, shape_of
+
+_PATTERN: Final = "rope"
+
+
+def raise_positions(function: FuncOp, notes: Notes) -> None:
+    """``position + iota`` becomes `nn.positions`."""
+    for op in list(function.walk()):
+        if not isinstance(op, nn.AddOp) or len(shape_of(op.result)) != 1:
+            continue
+        for position, other in ((op.lhs, op.rhs), (op.rhs, op.lhs)):
+            if shape_of(position) == (1,) and producer(other, nn.IotaOp) and not producer(position, nn.IotaOp):
+                count = shape_of(op.result)[0]
+                positions = nn.PositionsOp(position, count)
+                Replacer.replace(op, positions, nn.ReshapeOp(positions, (count,)))
+                break
+
+
+def raise_rope(function: FuncOp, notes: Notes) -> None:
+    """``x * cos + rotate_half(x) * sin`` on split heads becomes `nn.rope` on folded heads."""
+    for op in list(function.walk()):
+        if isinstance(op, nn.AddOp) and len(shape_of(op.result)) == 4:
+            _raise_rotation(op, notes)
+
+
+def _raise_rotation(total: nn.AddOp, notes: Notes) -> None:
+    products = (producer(total.lhs, nn.MulOp), producer(total.rhs, nn.MulOp))
+    for straight, rotated in (products, products[::-1]):
+        if straight is None or rotated is None:
+            return
+        for turned, sine in ((rotated.lhs, rotated.rhs), (rotated.rhs, rotated.lhs)):
+            x = _rotated_half(turned)
+            if x is None or x not in (straight.lhs, straight.rhs):
+                continue
+            cosine = straight.rhs if straight.lhs is x else straight.lhs
+            reason = _replace(total, x, cosine, sine)
+            if reason is not None:
+                notes.refuse(total, _PATTERN, reason)
+            return
+
+
+def _replace(total: nn.AddOp, x: SSAValue, cosine: SSAValue, sine: SSAValue) -> str | None:
+    """Replace the sum; the reason why not."""
+    batch, heads, tokens, size = shape_of(x)
+    if batch != 1:
+        return f"a batch of {batch}"
+    source = folded_heads(x, tokens, heads, size)
+    if source is None:
+        return "the rotated value does not come from folded heads"
+    table = _table(cosine, sine, tokens, size)
+    if table is None:
+        return "cosine and sine are not the halves of one row of a table"
+    if shape_of(source) != (1, tokens, heads * size):
+        source = Replacer.insert(total, nn.ReshapeOp(source, (1, tokens, heads * size))).result
+    rope = nn.RopeOp(source, table, size)
+    split = nn.ReshapeOp(rope, (1, tokens, heads, size))
+    Replacer.replace(total, rope, split, nn.TransposeOp(split, (0, 2, 1, 3)))
+    return None
+
+
+def folded_heads(value: SSAValue, tokens: int, heads: int, size: int) -> SSAValue | None:
+    """The value whose features, cut into heads, are ``value``; the furthest one, preferably ``[1, M, H*D]``."""
+    best: SSAValue | None = None
+    for source, steps in chain(value):
+        shape = shape_of(source)
+        if source is value or shape[-1] == 0:
+            continue
+        if _fits(shape, steps, tokens, heads, size) and (best is None or len(shape) == 3 or len(shape_of(best)) != 3):
+            best = source
+    return best
+
+
+def _fits(shape: Shape, steps: Steps, tokens: int, heads: int, size: int) -> bool:
+    elements = 1
+    for dim in shape:
+        elements *= dim
+    return elements == tokens * heads * size and same_view(shape, steps, heads_split(tokens, heads, size))
+
+
+def _rotated_half(value: SSAValue) -> SSAValue | None:
+    """x of ``concat(-x[..., D/2:], x[..., :D/2])``."""
+    joined = producer(value, nn.ConcatOp)
+    if joined is None or len(joined.inputs) != 2 or joined.axis.value.data != len(shape_of(value)) - 1:
+        return None
+    negated = producer(joined.inputs[0], nn.NegOp)
+    high = producer(negated.x, nn.SliceOp) if negated is not None else None
+    low = producer(joined.inputs[1], nn.SliceOp)
+    if high is None or low is None or high.x is not low.x:
+        return None
+    shape = shape_of(high.x)
+    half = shape[-1] // 2
+    before = (*shape[:-1], half)
+    halves = [(("slice", (0,) * len(shape), before, (1,) * len(shape)),)]
+    halves.append((("slice", (*(0,) * (len(shape) - 1), half), shape, (1,) * len(shape)),))
+    wanted = [same_view(shape, _steps(part), half_) for part, half_ in zip((low, high), halves, strict=True)]
+    return high.x if all(wanted) else None
+
+
+def _steps(op: nn.SliceOp) -> Steps:
+    return next(steps for source, steps in chain(op.result) if source is op.x)
+
+
+def _table(cosine: SSAValue, sine: SSAValue, tokens: int, size: int) -> SSAValue | None:
+    """The rows ``[1, M, 2D]`` of which cosine and sine are the halves."""
+    found: list[SSAValue] = []
+    for value, start in ((cosine, 0), (sine, size)):
+        wanted: Steps = (("slice", (0, 0, start), (1, tokens, start + size), (1, 1, 1)),)
+        for source, steps in chain(value):
+            if shape_of(source) == (1, tokens, 2 * size) and same_view((1, tokens, 2 * size), steps, wanted):
+                found.append(source)
+                break
+    return found[0] if len(found) == 2 and found[0] is found[1] else None
