@@ -6,7 +6,6 @@ Everything here works on the binary and the simulator; no compiler, no model lib
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,11 @@ from numpy.typing import NDArray
 from pimc.atomic import atomic_path
 from pimc.diagnostics import InputError, UsageError
 from pimc.isa.container import write_program
-from pimc.isa.program import Program
+from pimc.isa.program import LoadedProgram
 from pimc.runtime_sim import Machine, RunResult
 from pimc.targets import Target
 from pimc.text import ModelInfo, Stream, TextCodec
+from pimc.usage import Usage
 
 Array = NDArray[np.generic]
 _DEFAULT_ENTRY = "main"
@@ -31,10 +31,10 @@ _FS_PER_NS = 10**6
 class Generation:
     """What :meth:`Executable.generate` made.
 
-    ``token_ids`` are the new tokens (the one that ended the answer included, as model libraries count); the first
-    comes out of the prefill, each other one out of one decode run, so ``decode_cycles`` (cycles a decode run) is
-    one shorter.  ``finish``: "eos", "length" (``max_new_tokens`` reached) or "max_seq" (the cache is full).
-    ``busy_cycles``: busy cycles by unit, summed over its instances and over the decode runs.
+    ``token_ids`` are the new tokens (the one that ended the answer included, as model libraries count); the
+    first comes out of the prefill, each other one out of one decode run, so ``decode_cycles`` (cycles a decode
+    run) is one shorter.  ``finish``: "eos", "length" (``max_new_tokens`` reached) or "max_seq" (the cache is
+    full).  ``shares``: busy share by kind of unit over the decode runs, greatest first.
     """
 
     text: str
@@ -45,7 +45,7 @@ class Generation:
     clock_ghz: float
     wall_s: float
     finish: str
-    busy_cycles: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """The JSON object that ``pimc generate --json`` prints."""
@@ -67,7 +67,7 @@ class Executable:
     The machine's HBM keeps its contents from run to run (KV caches live there); :meth:`reset` starts afresh.
     """
 
-    def __init__(self, program: Program, target: Target) -> None:
+    def __init__(self, program: LoadedProgram, target: Target) -> None:
         self.program = program
         self.target = target
         self._machines: dict[bool, Machine] = {}
@@ -154,7 +154,7 @@ class Executable:
             clock_ghz=self.clock_ghz,
             wall_s=time.perf_counter() - began,
             finish=finish,
-            busy_cycles=dict(session.busy),
+            shares=session.usage.shares(),
         )
 
     def save(self, path: str | Path) -> None:
@@ -216,7 +216,7 @@ class _Session:
         self._chunk = info.prefill_chunk
         self.prefill_cycles = 0
         self.decode_cycles: list[int] = []
-        self.busy: Counter[str] = Counter()
+        self.usage = Usage(executable.target)
 
     def prefill(self, prompt: list[int]) -> int:
         """Run the prompt through in chunks; return the first new token."""
@@ -242,7 +242,7 @@ class _Session:
         inputs = {"tokens": np.array([[token]], np.int32), "position": np.array([position], np.int32)}
         result = self._executable.run(inputs, entry="decode")
         self.decode_cycles.append(result.cycles)
-        self.busy.update(result.stats.busy_cycles())
+        self.usage.add(result)
         return _greedy(result)
 
 

@@ -1,6 +1,6 @@
 """Text in and out of a language model: its tokenizer and chat template, as they travel in the binary.
 
-Needs only tokenizers and jinja2, so that a compiled binary generates text where no model library is installed.
+Needs only tokenizers and jinja2, so that a binary generates text where no model library is installed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import jinja2.sandbox
 from tokenizers import Tokenizer
 
 from pimc.diagnostics import InputError
+from pimc.isa.program import Json
 
 _REPLACEMENT = "\ufffd"  # what a decoder puts for bytes that are not (yet) a whole character
 
@@ -26,7 +27,8 @@ class ModelInfo:
     """What is needed around a compiled language model; travels in the binary as JSON.
 
     ``max_seq``: cache slots, prompt and answer together; ``prefill_chunk``: prompt tokens a prefill run takes;
-    ``eos_ids``: tokens that end an answer; ``special``: named special tokens (``bos_token`` ...) for the template.
+    ``eos_ids``: tokens that end an answer; ``special``: named special tokens (``bos_token`` ...) for the
+    template.
     """
 
     name: str
@@ -36,7 +38,7 @@ class ModelInfo:
     chat_template: str | None = None
     special: Mapping[str, str] | None = None
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Json]:
         """The JSON object that :meth:`from_json` reads."""
         return {
             "name": self.name,
