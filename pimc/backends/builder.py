@@ -133,9 +133,7 @@ class SramBuilder(_BlockBuilder):
         ``offset`` .. ``offset + count`` of the flat tensor, one number or one a core (``count`` None: all, 0:
         none here).
         """
-        self.insert(
-            sram.PortOp(buffer, name, direction, dtype, shape, start=start, offset=offset, count=count)
-        )
+        self.insert(sram.PortOp(buffer, name, direction, dtype, shape, start=start, offset=offset, count=count))
 
     # -- control ---------------------------------------------------------------------------------------------
 
@@ -200,9 +198,7 @@ class SramBuilder(_BlockBuilder):
                 raise TypeError(f"{op_class.name}: {key} must be a register or a number")
         if op_class.INSTRUCTION.config and not config:
             raise TypeError(f"{op_class.name} needs {', '.join(op_class.INSTRUCTION.config)}")
-        return self.insert(
-            op_class.build_op([self.register(value) for value in registers], immediates, config)
-        )
+        return self.insert(op_class.build_op([self.register(value) for value in registers], immediates, config))
 
     def _scalar(self, name: str, *registers: Register, **immediates: Named) -> SSAValue:
         return self.emit(name, *registers, **immediates).results[0]

@@ -1,0 +1,142 @@
+"""Messages between cores: who sends into which buffer, and after which message all those senders may go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from xdsl.ir import Operation
+
+from pimc.backends.access import AddressFlow
+from pimc.backends.order import ProgramOrder, constant
+from pimc.ir.sram import SramInstruction
+from pimc.ir.sram_structure import AllocOp, ProgramOp
+
+#: Values of a register that differ by core are one a core; a single one is for all.
+_Values = tuple[int, ...]
+#: More cores than any target has: the mask of "anybody".
+_ANYBODY = (1 << 4096) - 1
+
+
+@dataclass
+class Messages:
+    """The messages of a program (or of all programs of an entry, joined).
+
+    ``receivers``: for each message, core -> mask of the cores that receive what this core sends (0 if not
+    known).
+    ``into``: buffer name -> receiving core -> mask of the cores that send into it.
+    """
+
+    cores: tuple[int, ...]
+    receivers: dict[Operation, dict[int, int]] = field(default_factory=dict)
+    into: dict[str, dict[int, int]] = field(default_factory=dict)
+
+    @staticmethod
+    def of(program: ProgramOp, order: ProgramOrder, flow: AddressFlow) -> Messages:
+        """The messages of a program."""
+        messages = Messages(program.core_numbers)
+        for op in order.operations:
+            if isinstance(op, SramInstruction) and op.INSTRUCTION.unit == "noc":
+                receivers = _receivers(op, messages.cores)
+                messages.receivers[op] = receivers or dict.fromkeys(messages.cores, 0)
+                for alloc in flow.access(op).sends:
+                    messages._add(alloc, receivers)
+        return messages
+
+    def _add(self, alloc: AllocOp, receivers: Mapping[int, int] | None) -> None:
+        into = self.into.setdefault(alloc.sym_name.data, {})
+        if receivers is None:
+            into[-1] = _ANYBODY
+            return
+        for sender, mask in receivers.items():
+            receiver = 0
+            while mask >> receiver:
+                if mask >> receiver & 1:
+                    into[receiver] = into.get(receiver, 0) | 1 << sender
+                receiver += 1
+
+    def join(self, other: Messages) -> None:
+        """Add the messages of another program of the entry."""
+        self.cores += other.cores
+        self.receivers.update(other.receivers)
+        for name, into in other.into.items():
+            mine = self.into.setdefault(name, {})
+            for receiver, mask in into.items():
+                mine[receiver] = mine.get(receiver, 0) | mask
+
+    def senders(self, name: str) -> dict[int, int]:
+        """Core -> mask of the other cores that may send into its buffer ``name``."""
+        into = self.into.get(name, {})
+        anybody = into.get(-1, 0)
+        everyone = sum(1 << core for core in self.cores)
+        return {core: (everyone if anybody else into.get(core, 0)) & ~(1 << core) for core in self.cores}
+
+    def releasing(self, senders: Mapping[int, int]) -> list[Operation]:
+        """The messages that, on every core of this program, reach all its ``senders``.
+
+        A sender waits for the message before it sends: exchanges are waited for by all who take part.
+        """
+        return [
+            op
+            for op, receivers in self.receivers.items()
+            if all(not senders.get(core, 0) & ~mask for core, mask in receivers.items())
+        ]
+
+
+def _receivers(op: SramInstruction, cores: tuple[int, ...]) -> dict[int, int] | None:
+    """Core -> mask of the receivers of a message; None if they are not constants."""
+    if "group_base" in op.INSTRUCTION.config:
+        named = dict(zip(op.INSTRUCTION.config, op.config_values, strict=True))
+        base, size = constant(named["group_base"]), constant(named["group_size"])
+        if base is None or size is None:
+            return None
+        return {core: ((1 << _at(size, i)) - 1) << _at(base, i) for i, core in enumerate(cores)}
+    names = [operand.name for operand in op.read_operands()]
+    to = constant(op.operands[names.index("core")])
+    return None if to is None else {core: 1 << _at(to, i) for i, core in enumerate(cores)}
+
+
+def _at(values: _Values, index: int) -> int:
+    return values[0] if len(values) == 1 else values[index]
+
+
+def undrained(order: ProgramOrder, flow: AddressFlow, sync: Operation) -> set[AllocOp]:
+    """Buffers with an access before ``sync`` that may not have finished when ``sync`` is sent.
+
+    Instructions finish out of order; one is known to have finished if ``sync`` depends on it through buffers.
+    """
+    here = flow.access(sync)
+    reads, writes = set(here.reads), set(here.writes)
+    pending: set[AllocOp] = set()
+    engaged: set[str] = set()
+    for op in reversed(order.operations[: _index(order, sync)]):
+        if not isinstance(op, SramInstruction) or op.INSTRUCTION.unit == "scu":
+            continue
+        access, unit = flow.access(op), op.INSTRUCTION.unit
+        done = bool(access.writes & (reads | writes)) or bool(access.reads & writes) or unit in engaged
+        if not done:
+            pending |= access.local
+            continue
+        reads |= access.reads
+        writes |= access.writes
+        if unit in _IN_ORDER:
+            engaged.add(unit)
+    return pending
+
+
+#: Units that finish instructions in the order of their dispatch, but for a few cycles of pipeline that are
+#: less than
+#: any message takes.
+_IN_ORDER = frozenset({"tcu", "pim", "vcu", "trans"})
+
+
+def _index(order: ProgramOrder, op: Operation) -> int:
+    return next(i for i, other in enumerate(order.operations) if other is op)
+
+
+def joined(parts: Iterable[Messages]) -> Messages:
+    """The messages of several programs together."""
+    total = Messages(())
+    for part in parts:
+        total.join(part)
+    return total
