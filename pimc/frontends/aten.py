@@ -1,7 +1,7 @@
-"""ATen operators -> `nn` primitives: arithmetic, activations, norms, products, attention; and the whole table.
-
-A converter gets a :class:`~pimc.frontends.graph.NodeContext` and returns what the node stands for.  An operator is
-added by writing one function and one line of the table.
+"""ATen operators -> `nn` primitives: arithmetic, activations, norms, products, attention; and the whole
+table.
+ A converter gets a :class:`~pimc.frontends.graph.NodeContext` and returns what the node stands for.  An
+operator is added by writing one function and one line of the table.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def _unary(op: Unary) -> Converter:
 
 
 def _binary(op: Binary) -> Converter:
-    """Two operands of the result's element type; ``alpha`` (a factor of the second) where the schema has one."""
+    """Two operands of the result's element type; ``alpha`` (a factor of the second) where the schema has
+    one.
+    """
 
     def convert(context: NodeContext) -> Meaning:
         arguments = context.arguments
@@ -59,9 +61,7 @@ def _compare(predicate: str) -> Converter:
             not isinstance(other, bool | int) and nn.tensor_of(context.value(other)).element_type == f32
         ):
             element = f32
-        return context.emit(
-            nn.CompareOp(context.cast(lhs, element), context.operand(other, element), predicate)
-        )
+        return context.emit(nn.CompareOp(context.cast(lhs, element), context.operand(other, element), predicate))
 
     return convert
 
@@ -149,9 +149,7 @@ def _linear(context: NodeContext) -> Meaning:
     x = context.operand(context.arguments["input"], f32)
     bias = context.arguments["bias"]
     return context.emit(
-        nn.LinearOp(
-            x, context.value(context.arguments["weight"]), None if bias is None else context.value(bias)
-        )
+        nn.LinearOp(x, context.value(context.arguments["weight"]), None if bias is None else context.value(bias))
     )
 
 
@@ -205,7 +203,9 @@ def _attention(context: NodeContext) -> Meaning:
 
 
 def _repeat_heads(context: NodeContext, value: SSAValue, heads: int) -> SSAValue:
-    """Every key/value head repeated for the query heads that share it: ``[B, Hkv, N, D]`` -> ``[B, H, N, D]``."""
+    """Every key/value head repeated for the query heads that share it: ``[B, Hkv, N, D]`` -> ``[B, H, N,
+    D]``.
+    """
     batch, kv_heads, tokens, size = nn.tensor_of(value).get_shape()
     if kv_heads == heads:
         return value

@@ -201,7 +201,9 @@ def _index(context: NodeContext) -> Meaning:
 
 
 def _embedding(context: NodeContext) -> Meaning:
-    """Rows of a table.  A constant added to ids that are positions is a view of the table instead (OPT adds 2)."""
+    """Rows of a table.  A constant added to ids that are positions is a view of the table instead (OPT adds
+    2).
+    """
     table, ids = context.meaning(context.arguments["weight"]), context.arguments["indices"]
     offset = _position_offset(context, ids)
     if isinstance(table, ParamRef) and offset is not None:
@@ -210,14 +212,14 @@ def _embedding(context: NodeContext) -> Meaning:
     found = context.value(ids)
     if len(nn.tensor_of(found).get_shape()) == 1:
         found = context.reshape(found, (1, *nn.tensor_of(found).get_shape()))
-    values = (
-        context.param(table) if isinstance(table, ParamRef) else context.value(context.arguments["weight"])
-    )
+    values = context.param(table) if isinstance(table, ParamRef) else context.value(context.arguments["weight"])
     return context.reshape(context.emit(nn.EmbeddingOp(values, found)), context.shape)
 
 
 def _position_offset(context: NodeContext, ids: object) -> tuple[object, int] | None:
-    """``(positions, c)`` where ``ids`` is ``positions + c`` and the positions depend on the input of that name alone."""
+    """``(positions, c)`` where ``ids`` is ``positions + c`` and the positions depend on the input of that
+    name alone.
+    """
     if not hasattr(ids, "args") or target_of(ids) not in ("aten.add.Tensor", "aten.add.Scalar"):
         return None
     base, shift = ids.args[0], ids.args[1]

@@ -1,4 +1,6 @@
-"""What an FX node stands for while its graph is imported, and the small questions converters ask about nodes."""
+"""What an FX node stands for while its graph is imported, and the small questions converters ask about
+nodes.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ class CacheRef:
 
 @dataclass(frozen=True)
 class Poison:
-    """The result of an unsupported operator: whatever depends on it is left out without a message of its own."""
+    """The result of an unsupported operator: whatever depends on it is left out without a message of its
+    own.
+    """
 
 
 Meaning: TypeAlias = SSAValue | ParamRef | CacheRef | Poison | list[SSAValue]

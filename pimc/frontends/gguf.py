@@ -1,8 +1,7 @@
 """GGUF files -> a PyTorch model of `transformers` with dequantised float32 weights.
-
-The header is read by :mod:`pimc.frontends.gguf_file`; block formats are expanded by the `gguf` package.  Which metadata
-key is which field of the model's configuration, and which tensor is which parameter, follows the naming conventions of
-llama.cpp ("Standardized tensor names" in the GGUF specification).
+ The header is read by :mod:`pimc.frontends.gguf_file`; block formats are expanded by the `gguf` package.
+Which metadata key is which field of the model's configuration, and which tensor is which parameter, follows
+the naming conventions of llama.cpp ("Standardized tensor names" in the GGUF specification).
 """
 
 from __future__ import annotations
@@ -51,7 +50,9 @@ class Architecture:
 
     model_type: str
     interleaved_rope: bool
-    """llama.cpp stores the rows of q and k so that rotated pairs are neighbours; transformers splits heads in half."""
+    """llama.cpp stores the rows of q and k so that rotated pairs are neighbours; transformers splits heads
+    in half.
+    """
 
 
 ARCHITECTURES: Final = {
@@ -128,9 +129,7 @@ def _load_weights(
             continue
         name = _parameter_name(entry.name)
         if name is None:
-            raise InputError(
-                f"tensor {entry.name!r} is not one that this architecture has", where=str(file.path)
-            )
+            raise InputError(f"tensor {entry.name!r} is not one that this architecture has", where=str(file.path))
         value = _expand(file, entry, raw)
         if architecture.interleaved_rope and name.rsplit(".", maxsplit=2)[1] in ("q_proj", "k_proj"):
             key = "num_attention_heads" if ".q_proj." in name else "num_key_value_heads"
@@ -147,15 +146,11 @@ def _expand(file: GgufFile, entry: TensorEntry, raw: npt.NDArray[np.uint8]) -> n
         kind = gguf.GGMLQuantizationType(entry.type_id)
         block, size = gguf.GGML_QUANT_SIZES[kind]
     except (ValueError, KeyError):
-        raise InputError(
-            f"tensor {entry.name!r} has unknown type {entry.type_id}", where=str(file.path)
-        ) from None
+        raise InputError(f"tensor {entry.name!r} has unknown type {entry.type_id}", where=str(file.path)) from None
     shape = tuple(reversed(entry.shape))
     count = int(np.prod(shape, dtype=np.int64))
     if not shape or shape[-1] % block:
-        raise InputError(
-            f"tensor {entry.name!r}: shape {shape} is no multiple of {block}", where=str(file.path)
-        )
+        raise InputError(f"tensor {entry.name!r}: shape {shape} is no multiple of {block}", where=str(file.path))
     start = file.data_offset + entry.offset
     stop = start + count // block * size
     if stop > raw.size:
@@ -192,9 +187,7 @@ def _build(
     from transformers.initialization import no_init_weights
 
     theta = fields.pop("rope_theta")
-    config = AutoConfig.for_model(
-        model_type, **fields, rope_parameters={"rope_type": "default", "rope_theta": theta}
-    )
+    config = AutoConfig.for_model(model_type, **fields, rope_parameters={"rope_type": "default", "rope_theta": theta})
     with no_init_weights():
         model: torch.nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     expected = model.state_dict()
@@ -207,12 +200,10 @@ def _build(
         value = weights.get(name)
         if value is None or value.shape != tuple(have.shape):
             shape = "absent" if value is None else f"of shape {value.shape}"
-            raise InputError(
-                f"weight {name!r} must have shape {tuple(have.shape)} and is {shape}", where=str(path)
-            )
+            raise InputError(f"weight {name!r} must have shape {tuple(have.shape)} and is {shape}", where=str(path))
     if extra := sorted(set(weights) - set(expected)):
         raise InputError(f"the model has no parameter {extra[0]!r} for a tensor of the file", where=str(path))
     tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
     model.load_state_dict(tensors, assign=True)
-    model.tie_weights()  # type: ignore[operator]
+    model.tie_weights()
     return model.eval()

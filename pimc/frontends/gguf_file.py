@@ -1,7 +1,7 @@
 """The GGUF container: metadata and the places of the tensors, read without the tensors' bytes.
-
-Format: "GGUF" specification, version 3 (ggml project, docs/gguf.md).  All numbers are little endian.  Version 2 has
-the same layout.  Every count, length and offset is checked against the size of the file before it is used.
+ Format: "GGUF" specification, version 3 (ggml project, docs/gguf.md).  All numbers are little endian.
+Version 2 has the same layout.  Every count, length and offset is checked against the size of the file before
+it is used.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ _MAX_DIMENSIONS: Final = 8
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of the file; ``shape`` is in the order of the file (fastest dimension first), ``offset`` in bytes."""
+    """One tensor of the file; ``shape`` is in the order of the file (fastest dimension first), ``offset``
+    in bytes.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -52,7 +54,9 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class GgufFile:
-    """A parsed header: ``metadata`` by key, ``tensors`` by name, ``data_offset`` where tensor data begins (bytes)."""
+    """A parsed header: ``metadata`` by key, ``tensors`` by name, ``data_offset`` where tensor data begins
+    (bytes).
+    """
 
     path: Path
     version: int
@@ -156,8 +160,9 @@ class _Reader:
 
 def read_gguf(path: Path) -> GgufFile:
     """Parse the header of a GGUF file; InputError if it is none, truncated, or of another version."""
-    data = path.read_bytes() if path.stat().st_size < 64 else None
-    mapped = memoryview(data) if data is not None else memoryview(np.memmap(path, dtype=np.uint8, mode="r"))
+    small = path.stat().st_size < 64  # an empty file cannot be mapped
+    raw = np.frombuffer(path.read_bytes(), np.uint8) if small else np.memmap(path, np.uint8, "r")
+    mapped = raw.data
     reader = _Reader(path, mapped)
     if bytes(mapped[:4]) != _MAGIC:
         raise InputError(

@@ -1,8 +1,7 @@
 """The tokenizer inside a GGUF file -> the JSON text of the `tokenizers` package.
-
-Byte-level BPE vocabularies ("gpt2" in GGUF terms) are built directly from the token and merge lists, which takes a
-fraction of a second.  The splitting of text before BPE is named in the file (``tokenizer.ggml.pre``); the patterns are
-those of the models' own tokenizer files.
+ Byte-level BPE vocabularies ("gpt2" in GGUF terms) are built directly from the token and merge lists, which
+takes a fraction of a second.  The splitting of text before BPE is named in the file (``tokenizer.ggml.pre``);
+the patterns are those of the models' own tokenizer files.
 """
 
 from __future__ import annotations
@@ -126,7 +125,9 @@ def _splitters(pre: str, file: GgufFile, byte_level: dict[str, Json]) -> list[Js
 
 
 def _prefix(file: GgufFile, special: dict[str, str], vocabulary: dict[str, Json]) -> Json:
-    """A post-processor that begins every text with the beginning-of-sequence token, if the file asks for it."""
+    """A post-processor that begins every text with the beginning-of-sequence token, if the file asks for
+    it.
+    """
     bos = special.get("bos_token")
     if file.metadata.get("tokenizer.ggml.add_bos_token") is not True or bos is None:
         return None

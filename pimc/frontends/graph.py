@@ -1,7 +1,6 @@
 """An exported FX graph -> a function of `nn` primitives.
-
-One node becomes one call of a converter from the table in :mod:`pimc.frontends.aten`.  Nodes that nothing uses are left
-out; everything unsupported is collected and reported at once.
+ One node becomes one call of a converter from the table in :mod:`pimc.frontends.aten`.  Nodes that nothing
+uses are left out; everything unsupported is collected and reported at once.
 """
 
 from __future__ import annotations
@@ -15,9 +14,11 @@ from xdsl.dialects.arith import ConstantOp as IndexConstantOp
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DictionaryAttr,
+    Float32Type,
     FunctionType,
     IndexType,
     IntegerAttr,
+    IntegerType,
     LocationAttr,
     StringAttr,
     TensorType,
@@ -168,9 +169,7 @@ class GraphImporter:
         kinds: dict[str, list[str]] = {}
         for text in self.unsupported:
             kinds.setdefault(text.split(" at ")[0], []).append(text)
-        lines = [
-            texts[0] + (f" (and {len(texts) - 1} more)" if texts[1:] else "") for texts in kinds.values()
-        ]
+        lines = [texts[0] + (f" (and {len(texts) - 1} more)" if texts[1:] else "") for texts in kinds.values()]
         raise InputError(
             f"{len(kinds)} unsupported operator(s) in @{self.entry}: " + "; ".join(lines),
             hint="add a converter to pimc/frontends/aten.py",
@@ -243,6 +242,8 @@ class NodeContext:
 
     def constant(self, value: object, element: Attribute) -> SSAValue:
         """A scalar constant."""
+        if not isinstance(element, Float32Type | IntegerType):
+            raise UnsupportedError(f"a constant of type {element}")
         return self.emit(nn.ConstantOp.from_array(np.asarray(value), element))
 
     def cast(self, value: SSAValue, element: Element | Attribute) -> SSAValue:
@@ -258,11 +259,7 @@ class NodeContext:
 
     def reshape(self, value: SSAValue, shape: Sequence[int]) -> SSAValue:
         """``value`` in another shape, if it has not that one."""
-        return (
-            value
-            if nn.tensor_of(value).get_shape() == tuple(shape)
-            else self.emit(nn.ReshapeOp(value, shape))
-        )
+        return value if nn.tensor_of(value).get_shape() == tuple(shape) else self.emit(nn.ReshapeOp(value, shape))
 
     def tabulated(self, column: Column) -> SSAValue:
         """Rows of a position table for this call's positions, in the shape of the node."""

@@ -22,7 +22,9 @@ _ROLES: Final = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def load_folder(path: Path) -> Checkpoint:
-    """The model in a folder with ``config.json`` and weights; InputError names what is missing or unsupported."""
+    """The model in a folder with ``config.json`` and weights; InputError names what is missing or
+    unsupported.
+    """
     config = _read_json(path / "config.json", path)
     model_type = config.get("model_type")
     if model_type not in MODEL_TYPES:
@@ -52,9 +54,7 @@ def _load_model(path: Path) -> torch.nn.Module:
             where=str(path),
         ) from error
     if missing := sorted(report["missing_keys"]):
-        raise InputError(
-            f"the checkpoint lacks {len(missing)} weight(s), the first is {missing[0]!r}", where=str(path)
-        )
+        raise InputError(f"the checkpoint lacks {len(missing)} weight(s), the first is {missing[0]!r}", where=str(path))
     loaded: torch.nn.Module = model
     return loaded.eval()
 
@@ -63,9 +63,7 @@ def _load_tokenizer(path: Path, eos_ids: list[int]) -> TokenizerData:
     """``tokenizer.json`` as it is; a folder with older tokenizer files only is converted by `transformers`."""
     if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
         return TokenizerData(eos_ids=eos_ids)
-    config = (
-        _read_json(path / "tokenizer_config.json", path) if (path / "tokenizer_config.json").is_file() else {}
-    )
+    config = _read_json(path / "tokenizer_config.json", path) if (path / "tokenizer_config.json").is_file() else {}
     special = {role: text for role in _ROLES if (text := _token_text(config.get(role))) is not None}
     template = config.get("chat_template")
     if (path / "chat_template.jinja").is_file():
@@ -84,9 +82,7 @@ def _convert_tokenizer(path: Path) -> str:
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
         return str(tokenizer.backend_tokenizer.to_str())
     except (OSError, ValueError, AttributeError, ImportError) as error:
-        raise InputError(
-            f"the tokenizer cannot be converted: {_first_line(error)}", where=str(path)
-        ) from error
+        raise InputError(f"the tokenizer cannot be converted: {_first_line(error)}", where=str(path)) from error
 
 
 def _token_text(value: object) -> str | None:

@@ -1,4 +1,6 @@
-"""A model file or folder -> a module of `nn` primitives with two entry points, and everything else a binary needs."""
+"""A model file or folder -> a module of `nn` primitives with two entry points, and everything else a binary
+needs.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,9 @@ if TYPE_CHECKING:
 
 def import_model(source: str | Path, *, max_seq: int, prefill_chunk: int = 16) -> ImportedModel:
     """Import a Hugging Face folder or a GGUF file.
-
-    ``max_seq`` is the number of tokens the caches hold (rounded up to whole chunks), ``prefill_chunk`` the tokens
-    of a prefill call.  InputError says what is wrong with the input: missing, not a model, truncated, of an
-    unsupported architecture or with unsupported operators, or with weights that do not fit fp16.
+     ``max_seq`` is the number of tokens the caches hold (rounded up to whole chunks), ``prefill_chunk`` the
+    tokens of a prefill call.  InputError says what is wrong with the input: missing, not a model, truncated, of
+    an unsupported architecture or with unsupported operators, or with weights that do not fit fp16.
     """
     path = Path(source)
     if not path.exists():

@@ -1,9 +1,9 @@
 """Functions of the position alone become tables: the rotary embedding's cosines and sines.
-
-The exported graph computes ``cos(positions * frequencies)`` in every call.  No PIM unit has a cosine, and the values
-depend on nothing but the position, so the import evaluates that part of the graph for every position of the cache and
-stores the rows as a weight, ``rope_table`` of shape ``[S, 2D]`` (cosines, then sines).  Any scaling of frequencies
-that a model applies is part of the evaluated graph and therefore right by construction.
+ The exported graph computes ``cos(positions * frequencies)`` in every call.  No PIM unit has a cosine, and
+the values depend on nothing but the position, so the import evaluates that part of the graph for every
+position of the cache and stores the rows as a weight, ``rope_table`` of shape ``[S, 2D]`` (cosines, then
+sines).  Any scaling of frequencies that a model applies is part of the evaluated graph and therefore right by
+construction.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 _SEEDS: Final = {"aten.cos.default": 0, "aten.sin.default": 1}
 _FORWARD: Final = frozenset({
-    "aten.mul.Tensor", "aten.mul.Scalar", "aten.to.dtype", "aten.to.device", "aten.to.dtype_layout", "aten._to_copy.default",
+    "aten.mul.Tensor", "aten.mul.Scalar",
+    "aten.to.dtype", "aten.to.device", "aten.to.dtype_layout", "aten._to_copy.default",
     "aten.contiguous.default", "aten.detach.default", "aten.alias.default",
 })  # fmt: skip
 _NO_RESULT: Final = "aten._assert_tensor_metadata.default"
@@ -31,7 +32,9 @@ _NO_RESULT: Final = "aten._assert_tensor_metadata.default"
 
 @dataclass(frozen=True)
 class Column:
-    """Where a tabulated node is found: columns ``start`` to ``stop`` of weight ``table``, which has ``width``."""
+    """Where a tabulated node is found: columns ``start`` to ``stop`` of weight ``table``, which has
+    ``width``.
+    """
 
     table: str
     width: int
@@ -58,7 +61,9 @@ def position_only(program: ExportedProgram, position: torch.fx.Node) -> set[torc
 
 
 def find_tabulated(program: ExportedProgram, position: torch.fx.Node) -> list[torch.fx.Node]:
-    """Results of cosines and sines of the position, cosine first within a pair, after scaling and conversion."""
+    """Results of cosines and sines of the position, cosine first within a pair, after scaling and
+    conversion.
+    """
     of_position = position_only(program, position)
     found: list[tuple[int, torch.fx.Node]] = []
     for node in program.graph.nodes:
@@ -106,9 +111,7 @@ def evaluate_tables(
     order = _needed(program, set(columns))
     state: dict[str, torch.Tensor] = {**program.state_dict, **program.constants}
     buffers = program.graph_signature.inputs_to_buffers
-    fixed = {
-        node: state[buffers[node.name]] for node in order if node.op == "placeholder" and node is not position
-    }
+    fixed = {node: state[buffers[node.name]] for node in order if node.op == "placeholder" and node is not position}
 
     def rows(start: int) -> dict[torch.fx.Node, npt.NDArray[np.float32]]:
         values: dict[torch.fx.Node, torch.Tensor] = {
@@ -132,9 +135,7 @@ def evaluate_tables(
             column = columns[node]
             known = tables[column.table][1 : 1 + chunk, column.start : column.stop]
             if not np.allclose(value[: known.shape[0]], known, atol=1e-6):
-                raise InputError(
-                    f"{node.name}: a cosine of more than the token's own position is not supported"
-                )
+                raise InputError(f"{node.name}: a cosine of more than the token's own position is not supported")
     return tables
 
 

@@ -1,9 +1,8 @@
 """PyTorch decoders -> two exported programs over an explicit static KV cache.
-
-``prefill(tokens [1, M], position [1], length [1])`` computes a chunk of M tokens that begins at an absolute position
-and gives the logits of token ``length - 1``; ``decode(tokens [1, 1], position [1])`` computes one token.  The caches
-are buffers ``k_cache_<layer>``, ``v_cache_<layer>`` of shape ``[1, Hkv, S, D]``; a chunk is written to them before
-attention reads them, and a mask hides the slots behind each query's own position.
+ ``prefill(tokens [1, M], position [1], length [1])`` computes a chunk of M tokens that begins at an absolute
+position and gives the logits of token ``length - 1``; ``decode(tokens [1, 1], position [1])`` computes one
+token.  The caches are buffers ``k_cache_<layer>``, ``v_cache_<layer>`` of shape ``[1, Hkv, S, D]``; a chunk
+is written to them before attention reads them, and a mask hides the slots behind each query's own position.
 """
 
 from __future__ import annotations
@@ -30,7 +29,9 @@ MODEL: Final = "model"
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """Sizes of a decoder that the program states as module attributes; ``slots`` is S, the size of the caches."""
+    """Sizes of a decoder that the program states as module attributes; ``slots`` is S, the size of the
+    caches.
+    """
 
     layers: int
     hidden: int
@@ -82,16 +83,14 @@ def _check_supported(config: object, slots: int) -> None:
         )
 
 
-def export_entries(
-    model: torch.nn.Module, shape: DecoderShape, attention: str = "sdpa"
-) -> dict[str, ExportedProgram]:
+def export_entries(model: torch.nn.Module, shape: DecoderShape, attention: str = "sdpa") -> dict[str, ExportedProgram]:
     """The exported programs ``prefill`` and ``decode``; ``attention`` is "sdpa" or "eager".
 
     Raises InputError with the exporter's reason where a model's control flow depends on data.
     """
     import torch
 
-    model.set_attn_implementation(attention)  # type: ignore[operator]
+    model.set_attn_implementation(attention)
     wrapper = _wrapper(model, shape, attention).eval()
     one = torch.zeros(1, dtype=torch.int32)
     inputs = {
@@ -110,7 +109,9 @@ def export_entries(
 
 
 def _wrapper(model: torch.nn.Module, shape: DecoderShape, attention: str) -> torch.nn.Module:
-    """A module with the entry points' signature around ``model``; classes are local because torch is imported late."""
+    """A module with the entry points' signature around ``model``; classes are local because torch is
+    imported late.
+    """
     import torch
     from transformers.cache_utils import Cache, CacheLayerMixin
 

@@ -1,8 +1,8 @@
 """Weights of an imported model: tensors by name, and views of them that the IR refers to.
-
-A name in the IR is the name of a parameter in the checkpoint, followed by any number of view suffixes, read from
-left to right: ``^T`` is the transpose of a matrix, ``[a:b]`` are the rows (elements of a vector) a to b-1.  Views
-share memory with their parameter, so that a pass can ask for a part of a weight without moving data.
+ A name in the IR is the name of a parameter in the checkpoint, followed by any number of view suffixes, read
+from left to right: ``^T`` is the transpose of a matrix, ``[a:b]`` are the rows (elements of a vector) a to
+b-1.  Views share memory with their parameter, so that a pass can ask for a part of a weight without moving
+data.
 """
 
 from __future__ import annotations

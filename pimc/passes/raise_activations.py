@@ -1,7 +1,7 @@
 """Activations from their arithmetic, recognised by their values.
-
-Models spell GELU in many ways.  Where elementwise operations compute a function of one tensor, the function is
-evaluated at sample points and compared with those the dialect has; the order of operations does not matter.
+ Models spell GELU in many ways.  Where elementwise operations compute a function of one tensor, the function
+is evaluated at sample points and compared with those the dialect has; the order of operations does not
+matter.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Attention from products and softmax: grouped-query and multi-head, over a cache or over computed keys.
-
-Anchored at the softmax.  Before it stand, in any order, scaling by a constant and the mask; before those the product
-of queries and keys.  How heads are split, repeated for the queries that share them, and merged again is compared as
-views, not by how it is written.
+ Anchored at the softmax.  Before it stand, in any order, scaling by a constant and the mask; before those the
+product of queries and keys.  How heads are split, repeated for the queries that share them, and merged again
+is compared as views, not by how it is written.
 """
 
 from __future__ import annotations
@@ -89,6 +88,7 @@ def _raise_softmax(softmax: nn.SoftmaxOp, masks: MaskReader) -> None:
     if key.kv_heads != value.kv_heads:
         raise _RefuseError(f"{key.kv_heads} key heads and {value.kv_heads} value heads")
     mask = masks.read(scores.mask, sizes.queries, sizes.keys) if scores.mask is not None else None
+    new: nn.AttentionOp | nn.AttentionFullOp
     if key.read is not None and value.read is not None:
         new = _cached(context, (key.read, value.read), query, scale, sizes, mask)
     elif key.read is None and value.read is None:
@@ -225,7 +225,9 @@ def index_of(value: SSAValue) -> int | None:
 
 
 def _check_not_written(read: nn.CacheReadOp, use: Operation) -> None:
-    """Refuse where the cache is written between the read and its use: the raised operation would read later."""
+    """Refuse where the cache is written between the read and its use: the raised operation would read
+    later.
+    """
     op: Operation | None = read.next_op
     while op is not None and op is not use:
         if isinstance(op, nn.CacheWriteOp) and op.cache == read.cache:

@@ -1,4 +1,6 @@
-"""Linear layers: on whole activations, one for each part that is used alone, with their bias; and the last token."""
+"""Linear layers: on whole activations, one for each part that is used alone, with their bias; and the last
+token.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,15 @@ from pimc.passes.raise_views import shape_of
 
 _PARTS: Final = "separate linear layers"
 _BY_TOKEN: Final = (nn.LinearOp, nn.RmsNormOp, nn.LayerNormOp, nn.UnaryOp, nn.BinaryOp)
-"""Operators whose result for a token depends on that token alone; tokens are in the first operand (or both)."""
+"""Operators whose result for a token depends on that token alone; tokens are in the first operand (or
+both).
+"""
 
 
 def raise_rank(function: FuncOp, notes: Notes) -> None:
-    """Operators that work on each token alone move from ``[M, F]`` to ``[1, M, F]``, the reshape to behind them."""
+    """Operators that work on each token alone move from ``[M, F]`` to ``[1, M, F]``, the reshape to behind
+    them.
+    """
     for op in list(function.walk()):
         if isinstance(op, _BY_TOKEN) and len(shape_of(op.results[0])) == 2:
             _unflatten(op)
@@ -61,7 +67,9 @@ def _take_bias(op: nn.LinearOp) -> None:
 
 
 def raise_parts(function: FuncOp, notes: Notes) -> None:
-    """A linear layer whose result is only used in slices becomes one layer a slice, with rows of the weight."""
+    """A linear layer whose result is only used in slices becomes one layer a slice, with rows of the
+    weight.
+    """
     for op in list(function.walk()):
         if isinstance(op, nn.LinearOp):
             _split(op, notes)

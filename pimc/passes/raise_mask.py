@@ -1,15 +1,14 @@
 """Which mask an attention has: found by computing it for sample positions.
-
-A mask is integer arithmetic on the position input, a comparison, and views.  It is computed here with numpy at several
-positions of the first token of the chunk, the first and the last that fit the cache among them, and compared with the
-causal mask.  A mask that depends on anything else than one position is not causal.
+ A mask is integer arithmetic on the position input, a comparison, and views.  It is computed here with numpy
+at several positions of the first token of the chunk, the first and the last that fit the cache among them,
+and compared with the causal mask.  A mask that depends on anything else than one position is not causal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from xdsl.ir import BlockArgument, Operation, SSAValue
 from pimc.ir import nn
 from pimc.passes.raise_views import apply_steps, shape_of, step_of
 
-Array = npt.NDArray[np.generic]
+Array: TypeAlias = npt.NDArray[Any]  # booleans, integers or floats, as the mask has them
 
 _HIDDEN: Final = -1e4
 """A score with this or less added to it is hidden: exp(-1e4) is 0 in any format."""
@@ -130,7 +129,7 @@ def _apply(op: Operation, inputs: list[Array]) -> Array:
     if isinstance(op, nn.SelectOp):
         return np.where(*inputs)
     if isinstance(op, nn.ReshapeOp | nn.TransposeOp | nn.BroadcastToOp | nn.SliceOp):
-        return apply_steps(inputs[0], (step_of(op),))  # type: ignore[arg-type]
+        return apply_steps(inputs[0], (step_of(op),))
     if isinstance(op, nn.IotaOp):
         shape = shape_of(op.result)
         return np.indices(shape)[op.axis.value.data] if shape else np.zeros(())

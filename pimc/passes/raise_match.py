@@ -66,8 +66,12 @@ def scalar(value: SSAValue) -> float | None:
     return float(numbers.pop()) if len(numbers) == 1 else None
 
 
-def with_scalar(op: Operation | Block, kinds: type[nn.BinaryOp] | tuple[type[nn.BinaryOp], ...]) -> tuple[SSAValue, float] | None:
-    """``(x, c)`` where ``op`` is one of ``kinds`` applied to x and the constant c (in any order if commutative)."""
+def with_scalar(
+    op: Operation | Block, kinds: type[nn.BinaryOp] | tuple[type[nn.BinaryOp], ...]
+) -> tuple[SSAValue, float] | None:
+    """``(x, c)`` where ``op`` is one of ``kinds`` applied to x and the constant c (in any order if
+    commutative).
+    """
     if not isinstance(op, kinds):
         return None
     if (number := scalar(op.rhs)) is not None:

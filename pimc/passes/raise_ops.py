@@ -1,8 +1,7 @@
 """``raise``: recognise a model's operators in the primitives that its exporter left.
-
-Themes run one after the other over each function, every one walking it once: positions, activations, norms, linear
-layers, rotary embedding, attention, the last token.  What is not recognised stays as it is; reasons of patterns that
-nearly matched are given to ``--explain``.  At the end fp32 tensors become fp16
+ Themes run one after the other over each function, every one walking it once: positions, activations, norms,
+linear layers, rotary embedding, attention, the last token.  What is not recognised stays as it is; reasons of
+patterns that nearly matched are given to ``--explain``.  At the end fp32 tensors become fp16
 (``precision=f32`` keeps them, to compare with the model).
 """
 
@@ -39,6 +38,7 @@ THEMES: Final[tuple[tuple[str, Callable[[FuncOp, Notes], None]], ...]] = (
     ("parts", raise_parts),
     ("rope", raise_rope),
     ("attention", raise_attention),
+    ("rank", raise_rank),
     ("select-token", raise_select_token),
 )
 

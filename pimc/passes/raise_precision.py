@@ -11,7 +11,6 @@ from xdsl.dialects.builtin import (
     FunctionType,
     ModuleOp,
     TensorType,
-    TypeAttribute,
     f16,
 )
 from xdsl.dialects.func import FuncOp
@@ -61,7 +60,7 @@ def _retype(value: SSAValue) -> None:
         Rewriter.replace_value_with_new_type(value, narrowed)
 
 
-def _narrowed(type_: Attribute) -> Attribute | TypeAttribute:
+def _narrowed(type_: Attribute) -> Attribute:
     if isinstance(type_, TensorType) and isinstance(type_.element_type, Float32Type):
         return TensorType(f16, type_.shape, type_.encoding)
     return type_

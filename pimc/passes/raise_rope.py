@@ -70,7 +70,9 @@ def _replace(total: nn.AddOp, x: SSAValue, cosine: SSAValue, sine: SSAValue) -> 
 
 
 def folded_heads(value: SSAValue, tokens: int, heads: int, size: int) -> SSAValue | None:
-    """The value whose features, cut into heads, are ``value``; the furthest one, preferably ``[1, M, H*D]``."""
+    """The value whose features, cut into heads, are ``value``; the furthest one, preferably ``[1, M,
+    H*D]``.
+    """
     best: SSAValue | None = None
     for source, steps in chain(value):
         shape = shape_of(source)

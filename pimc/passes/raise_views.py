@@ -1,9 +1,8 @@
 """Chains of views, compared by what they do rather than by how they are written.
-
-A *view* moves no arithmetic: reshape, transpose, broadcast, slice.  A chain of them is a function from result positions
-to positions of its root, so two chains are equal when they map an array of indices alike.  The raising patterns state
-the arrangement they need ("heads split from the features") as a chain of their own and compare; any spelling of the
-same arrangement matches.
+ A *view* moves no arithmetic: reshape, transpose, broadcast, slice.  A chain of them is a function from
+result positions to positions of its root, so two chains are equal when they map an array of indices alike.
+The raising patterns state the arrangement they need ("heads split from the features") as a chain of their own
+and compare; any spelling of the same arrangement matches.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,7 @@ from pimc.ir import nn
 from pimc.ir.nn.base import values_of
 from pimc.passes.raise_match import Replacer
 
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 Shape: TypeAlias = tuple[int, ...]
 Step: TypeAlias = tuple[str, tuple[int, ...]] | tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 Steps: TypeAlias = tuple[Step, ...]
@@ -44,7 +44,9 @@ def step_of(op: ViewOp) -> Step:
 
 
 def chain(value: SSAValue) -> Iterator[tuple[SSAValue, Steps]]:
-    """``value`` and everything it is a view of, nearest first, each with the steps that lead from it to ``value``."""
+    """``value`` and everything it is a view of, nearest first, each with the steps that lead from it to
+    ``value``.
+    """
     steps: Steps = ()
     yield value, steps
     while isinstance(op := value.owner, nn.ReshapeOp | nn.TransposeOp | nn.BroadcastToOp | nn.SliceOp):
@@ -52,7 +54,7 @@ def chain(value: SSAValue) -> Iterator[tuple[SSAValue, Steps]]:
         yield value, steps
 
 
-def apply_steps(array: npt.NDArray[np.int32], steps: Steps) -> npt.NDArray[np.int32]:
+def apply_steps(array: npt.NDArray[ScalarT], steps: Steps) -> npt.NDArray[ScalarT]:
     """The array after the steps."""
     for step in steps:
         if step[0] == "transpose":
@@ -102,7 +104,9 @@ def heads_split(tokens: int, heads: int, size: int) -> Steps:
 
 
 def heads_repeated(tokens: int, heads: int, kv_heads: int, size: int) -> Steps:
-    """``[1, N, Hkv*D]`` or ``[1, N, Hkv, D]`` -> ``[1, H, N, D]``, query head h from key/value head ``h // (H/Hkv)``."""
+    """``[1, N, Hkv*D]`` or ``[1, N, Hkv, D]`` -> ``[1, H, N, D]``, query head h from key/value head ``h //
+    (H/Hkv)``.
+    """
     group = heads // kv_heads
     return (
         ("reshape", (1, tokens, kv_heads, 1, size)),
