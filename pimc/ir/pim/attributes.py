@@ -122,10 +122,7 @@ class ShardAttr(ParametrizedAttribute):
         """The longest local slice."""
         rounds = self.shard_rounds
         starts = {r.first_core for r in rounds}  # the longest slice begins where a round begins
-        return max(
-            sum(r.per_core for r in rounds if r.first_core <= core < r.first_core + r.cores)
-            for core in starts
-        )
+        return max(sum(r.per_core for r in rounds if r.first_core <= core < r.first_core + r.cores) for core in starts)
 
     def check(self, extent: int) -> None:
         """Raise VerifyException unless every feature of ``extent`` has an owner."""
@@ -134,9 +131,7 @@ class ShardAttr(ParametrizedAttribute):
         for index, r in enumerate(rounds):
             end = rounds[index + 1].start if index + 1 < len(rounds) else extent
             if r.start != expected or not r.start < end <= r.start + r.cores * r.per_core:
-                raise VerifyException(
-                    f"shard round {index} at {r.start} does not cover features {expected} to {end}"
-                )
+                raise VerifyException(f"shard round {index} at {r.start} does not cover features {expected} to {end}")
             expected = end
 
     def verify(self) -> None:
@@ -269,9 +264,7 @@ class GemvLayoutAttr(ParametrizedAttribute):
     @property
     def layout(self) -> GemvLayout:
         """The record."""
-        values = {
-            name: value.data for name, value in zip((*self.OWN, *self.GEOMETRY), self._ints(), strict=True)
-        }
+        values = {name: value.data for name, value in zip((*self.OWN, *self.GEOMETRY), self._ints(), strict=True)}
         geometry = TileGeometry(**{name: values[name] for name in self.GEOMETRY})
         return GemvLayout(geometry, **{name: values[name] for name in self.OWN})
 

@@ -100,9 +100,7 @@ class MatrixOp(IRDLOperation):
         owners = [index for index, bias in enumerate(biases) if bias is not None]
         given = [bias for bias in biases if bias is not None]
         bias_of = DenseArrayBase.from_list(i64, owners) if owners else None
-        super().__init__(
-            operands=[[x], weights, given], result_types=[result_types], properties={"bias_of": bias_of}
-        )
+        super().__init__(operands=[[x], weights, given], result_types=[result_types], properties={"bias_of": bias_of})
 
     def bias(self, index: int) -> SSAValue | None:
         """The bias of weight ``index``."""
@@ -218,8 +216,7 @@ class KvAppendOp(IRDLOperation):
     irdl_options = (ParsePropInAttrDict(),)
     traits = traits_def(MemoryWriteEffect())
     assembly_format = (
-        "$keys `,` $values `,` $layer `,` $position attr-dict `:` "
-        "type($keys) `,` type($values) `,` type($position)"
+        "$keys `,` $values `,` $layer `,` $position attr-dict `:` type($keys) `,` type($values) `,` type($position)"
     )
 
     def __init__(
@@ -232,9 +229,7 @@ class KvAppendOp(IRDLOperation):
         v: SymbolRefAttr,
         rounds: HeadsAttr,
     ) -> None:
-        super().__init__(
-            operands=[keys, values, layer, position], properties={"k": k, "v": v, "rounds": rounds}
-        )
+        super().__init__(operands=[keys, values, layer, position], properties={"k": k, "v": v, "rounds": rounds})
 
     def verify_(self) -> None:
         """Keys and values are replicated and of one shape."""
@@ -268,9 +263,7 @@ class AttentionOp(IRDLOperation):
     output = result_def(AnyTensor)
     irdl_options = (ParsePropInAttrDict(),)
     traits = traits_def(MemoryReadEffect())
-    assembly_format = (
-        "$q `,` $layer `,` $position attr-dict `:` type($q) `,` type($position) `->` type($output)"
-    )
+    assembly_format = "$q `,` $layer `,` $position attr-dict `:` type($q) `,` type($position) `->` type($output)"
 
     def __init__(
         self,

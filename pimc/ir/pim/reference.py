@@ -109,9 +109,7 @@ def attention(
     return result
 
 
-def _head(
-    q: Floats, keys: Floats, values: Floats, position: int, scale: float, causal: bool, r: HeadRound
-) -> Floats:
+def _head(q: Floats, keys: Floats, values: Floats, position: int, scale: float, causal: bool, r: HeadRound) -> Floats:
     """One KV head: q ``[M, G, D]``, keys and values ``[S, D]``; ``[M, G * D]`` from the cores' partial
     results.
     """
