@@ -23,6 +23,7 @@ from pimc.text import ModelInfo
 
 DEFAULT_MAX_SEQ = 1024
 DEFAULT_PREFILL_CHUNK = 16
+_MODEL_LIBRARIES = ("torch", "transformers", "gguf")
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,19 @@ def run_plan(source: object, planned: Plan, observers: Sequence[Observer] = ()) 
             f"cannot compile a {type(source).__name__} yet",
             hint="give the path of a Hugging Face model folder or a GGUF file",
         )
-    model = import_model(
-        source,
-        max_seq=options.max_seq or DEFAULT_MAX_SEQ,
-        prefill_chunk=options.prefill_chunk or DEFAULT_PREFILL_CHUNK,
-    )
+    try:
+        model = import_model(
+            source,
+            max_seq=options.max_seq or DEFAULT_MAX_SEQ,
+            prefill_chunk=options.prefill_chunk or DEFAULT_PREFILL_CHUNK,
+        )
+    except ModuleNotFoundError as error:
+        if error.name not in _MODEL_LIBRARIES:
+            raise
+        raise InputError(
+            f"reading models needs {error.name}, which is not installed",
+            hint="pip install torch==2.13.0, then pip install 'pimc[import]'",
+        ) from error
     context = PassContext(
         machine=planned.target,
         weights=model.weights,
