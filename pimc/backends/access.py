@@ -66,7 +66,8 @@ class AddressFlow:
         again = False
         for op in order.operations:
             if isinstance(op, AddressOp):
-                self._join(op.result, frozenset({op.buffer.owner}) if _is_alloc(op.buffer) else _NOTHING)
+                owner = op.buffer.owner
+                self._join(op.result, frozenset({owner}) if isinstance(owner, AllocOp) else _NOTHING)
             elif isinstance(op, ForOp):
                 again |= self._loop(op)
             elif isinstance(op, SramInstruction) and op.results and op.INSTRUCTION.mnemonic != "lw":
@@ -114,7 +115,3 @@ class AddressFlow:
             base = self.of(op.operands[-1])
             return Access(writes=base) if mnemonic == "sw" else Access(reads=base)
         return Access()
-
-
-def _is_alloc(value: SSAValue) -> bool:
-    return isinstance(value.owner, AllocOp)

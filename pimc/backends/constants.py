@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr, i64
 from xdsl.ir import Block, Operation, SSAValue
 
+from pimc.backends.fold import erase
 from pimc.backends.intervals import RegisterMap, assign
 from pimc.backends.order import ProgramOrder, constant, runs_at_least_once
 from pimc.diagnostics import InputError
@@ -60,8 +61,7 @@ def allocate_registers(program: ProgramOp, count: int) -> None:
     _record(order, allocator.map)
     for op in order.operations:  # constants that start or end a loop iteration stay, without a register
         if isinstance(op, ConstOp) and not op.result.uses:
-            op.detach()
-            op.erase()
+            erase(op)
 
 
 def _record(order: ProgramOrder, registers: RegisterMap) -> None:

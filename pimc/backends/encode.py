@@ -96,7 +96,7 @@ def register_of(value: SSAValue) -> int:
         assert isinstance(value.owner, Operation)  # what is no block argument is a result
         owner = value.owner
         attribute = owner.attributes.get("registers", owner.attributes.get("register"))
-        index = 1 + list(owner.results).index(value)
+        index = 1 + next(i for i, result in enumerate(owner.results) if result is value)
     if isinstance(attribute, IntegerAttr):
         return attribute.value.data
     if isinstance(attribute, DenseArrayBase):

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from xdsl.dialects.builtin import IntegerAttr
 from xdsl.ir import Operation, SSAValue
+from xdsl.rewriter import Rewriter
 
 from pimc.backends.order import ProgramOrder, constant
 from pimc.ir.instruction_ops import numbers
@@ -51,6 +52,11 @@ _FOLD: Mapping[str, Callable[[int, int], int]] = MappingProxyType(
 )
 
 
+def erase(op: Operation) -> None:
+    """Take an operation without uses out of its block."""
+    Rewriter.erase_op(op)
+
+
 def fold(program: ProgramOp) -> None:
     """Fold constants, replace instructions by ones with immediates, and erase dead scalar values, in place."""
     for op in ProgramOrder.of(program.body.block).operations:
@@ -70,8 +76,7 @@ def erase_dead(program: ProgramOp) -> None:
             and not op.results[0].uses
             and not (isinstance(op, SramInstruction) and op.INSTRUCTION.mnemonic in ("divu", "remu"))
         ):
-            op.detach()
-            op.erase()
+            erase(op)
 
 
 def _fold_one(op: SramInstruction) -> None:
@@ -114,8 +119,7 @@ def _cheaper(op: SramInstruction, mnemonic: str, left: SSAValue, right: int) -> 
     """Replace ``left op right`` with a constant right by the left value or an instruction with an immediate."""
     if mnemonic in _NEUTRAL and right == _NEUTRAL[mnemonic]:
         op.results[0].replace_all_uses_with(left)
-        op.detach()
-        op.erase()
+        erase(op)
     elif mnemonic == "mul" and right == 0:
         _replace(op, ConstOp(0))
     elif mnemonic == "mul" and right > 0 and right & (right - 1) == 0:
@@ -147,5 +151,4 @@ def _replace(op: SramInstruction, new: Operation) -> None:
     assert block is not None  # only operations of a program are folded
     block.insert_op_before(new, op)
     op.results[0].replace_all_uses_with(new.results[0])
-    op.detach()
-    op.erase()
+    erase(op)

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from xdsl.ir import BlockArgument, Operation, SSAValue
+from xdsl.ir import Operation, SSAValue
 
 from pimc.backends.order import ProgramOrder, enclosing_loops, is_inside
 from pimc.diagnostics import InputError
@@ -66,15 +66,14 @@ class RegisterMap:
 
 def _owner(value: SSAValue) -> Operation | None:
     """The operation that writes a value: of a loop's argument the loop."""
-    if isinstance(value, BlockArgument):
-        return value.block.parent_op()
     owner = value.owner
-    return owner if isinstance(owner, Operation) else None
+    return owner if isinstance(owner, Operation) else owner.parent_op()
 
 
 def _last_read(order: ProgramOrder, value: SSAValue) -> int:
     """The last (doubled) place that reads ``value``, throughout loops that it comes from outside of."""
-    block = value.block if isinstance(value, BlockArgument) else value.owner.parent  # type: ignore[union-attr]
+    owner = value.owner
+    block = owner.parent if isinstance(owner, Operation) else owner
     last = -1
     for use in value.uses:
         op = use.operation
@@ -106,7 +105,8 @@ def intervals_of(order: ProgramOrder) -> list[Interval]:
             continue
         for result in op.results:
             if not isinstance(result.type, BufferType):
-                found.append(Interval([result], write, max(write, _last_read(order, result))))
+                last = max(write, _last_read(order, result))
+                found.append(Interval([result], write, last))
     return found
 
 

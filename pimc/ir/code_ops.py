@@ -79,17 +79,17 @@ class CodeOp(IRDLOperation):
     @property
     def code(self) -> Code:
         """The words as arrays."""
-        dtype = np.dtype(f"<u{self.word_type().bitwidth // 8}")
+        bits = self.word_type().bitwidth
         agents = numbers(self.agents)
-        places = _array(self.patch_places, np.dtype("<i4"))
+        places = _integers(self.patch_places).astype(np.int32)
         return Code(
             self.entry.data,
             agents,
-            _array(self.words, dtype),
+            _words(self.words, bits),
             places,
-            _array(self.patch_words, dtype).reshape(len(places), len(agents)),
+            _words(self.patch_words, bits).reshape(len(places), len(agents)),
             tuple(item.data for item in self.location_table if isinstance(item, StringAttr)),
-            _array(self.location_index, np.dtype("<i4")),
+            _integers(self.location_index).astype(np.int32),
         )
 
     def verify_(self) -> None:
@@ -151,6 +151,11 @@ def _signed_array(values: NDArray[np.integer], element: IntegerType) -> Attribut
     return DenseArrayBase.from_list(element, signed)
 
 
-def _array(attribute: DenseArrayBase, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
-    values = np.array(list(attribute.iter_values()), np.dtype(f"<i{dtype.itemsize}"))
-    return values.view(dtype)
+def _integers(attribute: DenseArrayBase) -> NDArray[np.int64]:
+    return np.array(numbers(attribute), np.int64)
+
+
+def _words(attribute: DenseArrayBase, bits: int) -> NDArray[np.unsignedinteger]:
+    """The numbers as unsigned words of the same bits."""
+    found = _integers(attribute).view(np.uint64)
+    return found if bits == 64 else found.astype(np.uint32)

@@ -20,6 +20,7 @@ from xdsl.printer import Printer
 from xdsl.traits import IsolatedFromAbove, NoTerminator
 from xdsl.utils.exceptions import VerifyException
 
+from pimc.ir.code_ops import HbmCodeOp
 from pimc.ir.instruction_ops import (
     LocalAddressAttr,
     Number,
@@ -139,9 +140,7 @@ class LoopOp(IRDLOperation):
 
     def __init__(self, imm: Number, rs: int = 0, body: Region | None = None) -> None:
         region = Region(Block()) if body is None else body
-        super().__init__(
-            properties={"rs": number_attribute(rs), "imm": number_attribute(imm)}, regions=[region]
-        )
+        super().__init__(properties={"rs": number_attribute(rs), "imm": number_attribute(imm)}, regions=[region])
 
     def verify_(self) -> None:
         """The numbers fit their fields and the nesting the controller's loop stack."""
@@ -207,9 +206,7 @@ class ProgramOp(IRDLOperation):
 
     def __init__(self, entry: str, groups: Iterable[int], body: Region | None = None) -> None:
         region = Region(Block()) if body is None else body
-        super().__init__(
-            properties={"entry": StringAttr(entry), "groups": numbers_attribute(groups)}, regions=[region]
-        )
+        super().__init__(properties={"entry": StringAttr(entry), "groups": numbers_attribute(groups)}, regions=[region])
 
     @property
     def group_numbers(self) -> tuple[int, ...]:
@@ -252,6 +249,6 @@ class ProgramOp(IRDLOperation):
         return op
 
 
-OPERATIONS: Sequence[type[Operation]] = (*COMMAND_OPS.values(), LoopOp, ProgramOp)
+OPERATIONS: Sequence[type[Operation]] = (*COMMAND_OPS.values(), LoopOp, ProgramOp, HbmCodeOp)
 
 Hbm = Dialect("hbm", list(OPERATIONS), [LocalAddressAttr])

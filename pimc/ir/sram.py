@@ -35,6 +35,7 @@ from xdsl.printer import Printer
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
+from pimc.ir.code_ops import SramCodeOp
 from pimc.ir.instruction_ops import (
     Number,
     class_name,
@@ -112,13 +113,9 @@ class SramInstruction(IRDLOperation):
         """
         reads, names = cls.read_operands(), [operand.name for operand in cls.immediate_operands()]
         if len(registers) != len(reads):
-            raise TypeError(
-                f"{cls.name} reads {', '.join(o.name for o in reads)}; {len(registers)} values given"
-            )
+            raise TypeError(f"{cls.name} reads {', '.join(o.name for o in reads)}; {len(registers)} values given")
         if set(immediates) != set(names):
-            raise TypeError(
-                f"{cls.name} takes immediates ({', '.join(names)}), not ({', '.join(immediates)})"
-            )
+            raise TypeError(f"{cls.name} takes immediates ({', '.join(names)}), not ({', '.join(immediates)})")
         if config and set(config) != set(cls.INSTRUCTION.config):
             expected = ", ".join(cls.INSTRUCTION.config)
             raise TypeError(f"{cls.name} takes configuration ({expected}), not ({', '.join(config)})")
@@ -223,6 +220,6 @@ INSTRUCTION_OPS: dict[str, type[SramInstruction]] = {
     if instruction.mnemonic not in STRUCTURED
 }
 
-OPERATIONS: Sequence[type[Operation]] = (*INSTRUCTION_OPS.values(), *STRUCTURE_OPS)
+OPERATIONS: Sequence[type[Operation]] = (*INSTRUCTION_OPS.values(), *STRUCTURE_OPS, SramCodeOp)
 
 Sram = Dialect("sram", list(OPERATIONS), [RegisterType, BufferType])

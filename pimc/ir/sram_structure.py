@@ -177,9 +177,7 @@ class AddressOp(IRDLOperation):
     traits = traits_def(Pure())
 
     def __init__(self, buffer: SSAValue, offset: int | Iterable[int] = 0) -> None:
-        super().__init__(
-            operands=[buffer], properties={"offset": _compact(offset)}, result_types=[RegisterType()]
-        )
+        super().__init__(operands=[buffer], properties={"offset": _compact(offset)}, result_types=[RegisterType()])
 
     def print(self, printer: Printer) -> None:
         """Print ``%buffer + offset``."""
@@ -384,9 +382,7 @@ class ForOp(IRDLOperation):
             printer.print_string(")")
         printer.print_op_attributes(self.attributes, print_keyword=True)
         printer.print_string(" ")
-        printer.print_region(
-            self.body, print_entry_block_args=False, print_block_terminators=bool(self.initial)
-        )
+        printer.print_region(self.body, print_entry_block_args=False, print_block_terminators=bool(self.initial))
 
     @classmethod
     def parse(cls, parser: Parser) -> ForOp:
@@ -432,13 +428,9 @@ class IfOp(IRDLOperation):
 
     traits = traits_def(NoTerminator())
 
-    def __init__(
-        self, left: SSAValue, predicate: str, right: SSAValue, regions: Sequence[Region] = ()
-    ) -> None:
+    def __init__(self, left: SSAValue, predicate: str, right: SSAValue, regions: Sequence[Region] = ()) -> None:
         bodies = list(regions) or [Region(Block()), Region(Block())]
-        super().__init__(
-            operands=[left, right], properties={"predicate": StringAttr(predicate)}, regions=bodies
-        )
+        super().__init__(operands=[left, right], properties={"predicate": StringAttr(predicate)}, regions=bodies)
 
     def verify_(self) -> None:
         """The predicate is a branch of the core."""
@@ -498,9 +490,7 @@ class ProgramOp(IRDLOperation):
 
     def __init__(self, entry: str, cores: Iterable[int], body: Region | None = None) -> None:
         region = Region(Block()) if body is None else body
-        super().__init__(
-            properties={"entry": StringAttr(entry), "cores": numbers_attribute(cores)}, regions=[region]
-        )
+        super().__init__(properties={"entry": StringAttr(entry), "cores": numbers_attribute(cores)}, regions=[region])
 
     @property
     def core_numbers(self) -> tuple[int, ...]:

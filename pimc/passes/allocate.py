@@ -15,36 +15,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from typing_extensions import override
-from xdsl.context import Context
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp, i64
-from xdsl.passes import ModulePass
 
 from pimc.backends.config import expand_configuration
 from pimc.backends.constants import allocate_registers
-from pimc.backends.fold import erase_dead, fold
+from pimc.backends.fold import erase, erase_dead, fold
 from pimc.backends.memory import MemorySpace, allocate_entry
 from pimc.diagnostics import InputError
 from pimc.ir import hbm, sram
 from pimc.ir.instruction_ops import LocalAddressAttr, number_attribute, numbers
 from pimc.ir.locations import where
 from pimc.ir.sram_structure import MEMORIES, AddressOp, AllocOp, ConstOp
-from pimc.targets import load_target
+from pimc.ir.stages import Stage
+from pimc.passes.base import Pass, PassContext
 
 
 @dataclass(frozen=True)
-class AllocatePass(ModulePass):
+class AllocatePass(Pass):
     """Give buffers addresses and scalars registers."""
 
     name = "allocate"
-    target: str = "hpim"
-    set: tuple[str, ...] = ()
+    produces = Stage.ALLOCATED
+    requires = Stage.LOWERED
 
     @override
-    def apply(self, ctx: Context, op: ModuleOp) -> None:
-        target = load_target(self.target, self.set)
+    def run(self, module: ModuleOp, context: PassContext) -> None:
+        target = context.target
         spaces = {name: MemorySpace(target.memory(name).base, target.memory(name).bytes) for name in MEMORIES}
-        programs = [inner for inner in op.body.block.ops if isinstance(inner, sram.ProgramOp)]
-        streams = [inner for inner in op.body.block.ops if isinstance(inner, hbm.ProgramOp)]
+        programs = [inner for inner in module.body.block.ops if isinstance(inner, sram.ProgramOp)]
+        streams = [inner for inner in module.body.block.ops if isinstance(inner, hbm.ProgramOp)]
         for program in programs:
             erase_dead(program)
         addresses: dict[sram.ProgramOp, dict[str, int]] = {}
@@ -76,8 +75,7 @@ def _resolve(program: sram.ProgramOp, addresses: Mapping[str, int]) -> None:
             assert block is not None  # it is in the program
             block.insert_op_before(constant, op)
             op.result.replace_all_uses_with(constant.result)
-            op.detach()
-            op.erase()
+            erase(op)
 
 
 def _resolve_stream(
