@@ -52,9 +52,7 @@ def _groups(isa: InstructionSet) -> tuple[int, dict[int, tuple[int, ...]]]:
     return common, groups
 
 
-def _range_error(
-    instruction: Instruction, operand: Operand, value: int, where: str | None = None
-) -> IsaError:
+def _range_error(instruction: Instruction, operand: Operand, value: int, where: str | None = None) -> IsaError:
     return IsaError(
         f"{instruction.mnemonic}: operand {operand.name} = {value} is out of range "
         f"[{operand.minimum}, {operand.maximum}]",
@@ -105,9 +103,7 @@ def decode_words(isa: InstructionSet, words: Words, *, where: str | None = None)
     ``where`` names the stream in it.
     """
     if words.dtype != word_dtype(isa) or words.ndim != 1:
-        raise IsaError(
-            f"{isa.name} words must be one-dimensional {word_dtype(isa)}, not {words.dtype}{words.shape}"
-        )
+        raise IsaError(f"{isa.name} words must be one-dimensional {word_dtype(isa)}, not {words.dtype}{words.shape}")
     op = np.full(words.shape, -1, np.int16)
     operands = np.zeros((len(words), MAX_OPERANDS), np.int64)
     common, groups = _groups(isa)
@@ -154,8 +150,6 @@ def encode_words(isa: InstructionSet, op: NDArray[np.integer], operands: NDArray
             word |= (value.astype(words.dtype) << operand.field.low) & operand.field.mask
         rest = values[positions, len(instruction.operands) :]
         if rest.any():
-            raise IsaError(
-                f"{instruction.mnemonic} takes {len(instruction.operands)} operands, more were given"
-            )
+            raise IsaError(f"{instruction.mnemonic} takes {len(instruction.operands)} operands, more were given")
         words[positions] = word
     return words

@@ -142,8 +142,7 @@ HBM_ISA = InstructionSet(
                 _imm("stride", 0, 18, "bytes between the sources of consecutive pseudo-channels"),
             ),
             "global_buffer_write",
-            "Global buffer[column : column + count] of pseudo-channel q = "
-            "local memory at base + address + q * stride.",
+            "Global buffer[column : column + count] of pseudo-channel q = local memory at base + address + q * stride.",
         ),
         _command(17, "act", _ROW, "activate", "Ganged activation of row base + row in all banks."),
         _command(
@@ -157,8 +156,7 @@ HBM_ISA = InstructionSet(
                 _imm("clear", 6, 1, "1: the result register starts from zero"),
             ),
             "mac",
-            "In every bank: result (+)= sum over the columns of open row . global buffer "
-            "(16 products a column).",
+            "In every bank: result (+)= sum over the columns of open row . global buffer (16 products a column).",
         ),
         _command(19, "pre", (), "precharge", "Precharge all banks."),
         _command(

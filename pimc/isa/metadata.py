@@ -121,8 +121,7 @@ def _port(value: Json, where: str) -> Port:
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         _refuse(f"{where}.dtype", f"must be one of {', '.join(DTYPE_BYTES)}")
     shape = tuple(
-        json_int(size, f"{where}.shape", 1, MAX_ELEMENTS)
-        for size in _list(fields["shape"], f"{where}.shape", MAX_RANK)
+        json_int(size, f"{where}.shape", 1, MAX_ELEMENTS) for size in _list(fields["shape"], f"{where}.shape", MAX_RANK)
     )
     pieces = []
     for i, piece in enumerate(_list(fields["pieces"], f"{where}.pieces", 1 << 20)):
@@ -143,8 +142,7 @@ def _entry(value: Json, where: str) -> Entry:
     fields = json_object(value, where, ("cores", "groups", "inputs", "outputs"))
     inputs, outputs = (
         tuple(
-            _port(port, f"{where}.{side}[{i}]")
-            for i, port in enumerate(_list(fields[side], f"{where}.{side}", 4096))
+            _port(port, f"{where}.{side}[{i}]") for i, port in enumerate(_list(fields[side], f"{where}.{side}", 4096))
         )
         for side in ("inputs", "outputs")
     )
@@ -197,9 +195,7 @@ def parse_debug(text: str, where: str) -> dict[str, Locations]:
             if not isinstance(text_, str):
                 _refuse(f"{here}.table", "must hold strings")
             table.append(text_)
-        index = [
-            json_int(i, f"{here}.index", -1, len(table) - 1) for i in _list(fields["index"], here, 1 << 24)
-        ]
+        index = [json_int(i, f"{here}.index", -1, len(table) - 1) for i in _list(fields["index"], here, 1 << 24)]
         result[tensor] = Locations(tuple(table), np.array(index, np.int32))
     return result
 

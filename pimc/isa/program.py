@@ -19,7 +19,7 @@ from pimc.isa.spec import InstructionSet
 from pimc.isa.sram import SRAM_ISA
 
 #: A JSON value.
-Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 #: Element sizes of ports, bytes.
 DTYPE_BYTES: Mapping[str, int] = MappingProxyType({"f16": 2, "f32": 4, "i32": 4})

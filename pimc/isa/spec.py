@@ -130,9 +130,7 @@ class InstructionSet:
 
     def _check_bits(self, instruction: Instruction) -> None:
         used = 0
-        fields = [field for field, _ in instruction.fixed] + [
-            operand.field for operand in instruction.operands
-        ]
+        fields = [field for field, _ in instruction.fixed] + [operand.field for operand in instruction.operands]
         for field in fields:
             if field.low < 0 or field.low + field.width > self.word_bits:
                 raise ValueError(f"{self.name}: {instruction.mnemonic}: field {field.name} leaves the word")
@@ -141,14 +139,10 @@ class InstructionSet:
             used |= field.mask
         for field, value in instruction.fixed:
             if value & ~((1 << field.width) - 1):
-                raise ValueError(
-                    f"{self.name}: {instruction.mnemonic}: {value} does not fit field {field.name}"
-                )
+                raise ValueError(f"{self.name}: {instruction.mnemonic}: {value} does not fit field {field.name}")
         free = ((1 << self.word_bits) - 1) & ~used
         if free:
-            raise ValueError(
-                f"{self.name}: {instruction.mnemonic}: bits {free:#x} are neither fixed nor an operand"
-            )
+            raise ValueError(f"{self.name}: {instruction.mnemonic}: bits {free:#x} are neither fixed nor an operand")
         if len(instruction.operands) > MAX_OPERANDS:
             raise ValueError(f"{self.name}: {instruction.mnemonic} has more than {MAX_OPERANDS} operands")
 

@@ -160,9 +160,7 @@ SCALAR = (
 )
 
 CONTROL = (
-    Instruction(
-        "nop", "scu", (*op(0, 0), ZERO_RD, ZERO_RS1, ZERO_RS2, ZERO_RS3), (), "scalar", "nop", "Nothing."
-    ),
+    Instruction("nop", "scu", (*op(0, 0), ZERO_RD, ZERO_RS1, ZERO_RS2, ZERO_RS3), (), "scalar", "nop", "Nothing."),
     Instruction(
         "halt",
         "scu",
@@ -196,8 +194,7 @@ CONTROL = (
         (Operand("sem", OperandKind.SEMAPHORE, CONTROLLER_SEMAPHORE, "semaphore of the controllers"),),
         "signal",
         "signal_hbm",
-        "When everything dispatched before has finished, add 1 to this semaphore of every controller of "
-        "the tile.",
+        "When everything dispatched before has finished, add 1 to this semaphore of every controller of the tile.",
     ),
     Instruction(
         "hset",

@@ -118,8 +118,7 @@ VECTOR = (
         ),
         "vector",
         "vredp",
-        "dst[16g + b] = round(sum over v < parts of a[16(g*parts + v) + b] + bias[16g + b]): "
-        "HBM-PIM results to f16.",
+        "dst[16g + b] = round(sum over v < parts of a[16(g*parts + v) + b] + bias[16g + b]): HBM-PIM results to f16.",
         ("parts",),
     ),
     Instruction(
