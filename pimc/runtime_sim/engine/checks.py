@@ -25,7 +25,7 @@ from pimc.runtime_sim.engine.state import (
     PC_SHIFT,
     Int32Array,
     Record,
-    clock_row,
+    clock_place,
     view_i64,
     view_u8,
 )
@@ -199,6 +199,6 @@ def row_access(
 
 
 @inline
-def agent_clock(m: Record, agent: int) -> Int32Array:
-    """The vector clock of an agent."""
-    return clock_row(m.clock_at, m, agent)
+def agent_place(m: Record, agent: int) -> int:
+    """Machine address of the vector clock of an agent."""
+    return clock_place(m.clock_at, m, agent)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from pimc.runtime_sim import dram
-from pimc.runtime_sim.engine.checks import agent_clock, epoch_of, fail_race, join, local_access, row_access
+from pimc.runtime_sim.engine.checks import agent_place, epoch_of, fail_race, join, local_access, row_access
 from pimc.runtime_sim.engine.errors import (
     BAD_OPERAND,
     LOOP_DEPTH,
@@ -47,8 +47,9 @@ from pimc.runtime_sim.engine.state import (
     SIGNAL_TO_CORE,
     WAIT_SEMAPHORE,
     Record,
-    clock_row,
+    clock_place,
     view_f32,
+    view_i32,
     view_i64,
     view_u8,
     view_u32,
@@ -70,7 +71,7 @@ def register(m: Record, p: int, h: Record, index: int) -> int:
     """Read a register; a core's write to it must have happened before."""
     if m.checks:
         agent = m.first_pch + p
-        clock = agent_clock(m, agent)
+        clock = view_i32(agent_place(m, agent), m.agents)
         x = h.reg_write[index]
         if x != 0 and x >> CLOCK_SHIFT > clock[x & AGENT_MASK]:
             fail_race(m, agent, h.pc - 1, x, PLACE_REGISTER, index)
@@ -83,7 +84,7 @@ def _set(m: Record, p: int, h: Record, index: int, value: int) -> None:
     h.regs[index] = wrap32(value)
     if m.checks:
         agent = m.first_pch + p
-        h.reg_write[index] = epoch_of(agent, agent_clock(m, agent)[agent], h.pc - 1)
+        h.reg_write[index] = epoch_of(agent, view_i32(agent_place(m, agent), m.agents)[agent], h.pc - 1)
 
 
 @jit
@@ -179,7 +180,7 @@ def command_wait(m: Record, p: int, h: Record, at: int, now: int) -> int:
         return now
     h.sem[o[0]] -= o[1]
     if m.checks:
-        join(agent_clock(m, m.first_pch + p), clock_row(m.pch_sem_clock_at, m, p * 32 + o[0]))
+        join(view_i32(agent_place(m, m.first_pch + p), m.agents), view_i32(clock_place(m.pch_sem_clock_at, m, p * 32 + o[0]), m.agents))
     return now + m.clock_fs
 
 
@@ -210,7 +211,7 @@ def local_range(
         agent = m.first_pch + p
         tile = p // m.per_tile
         local_access(
-            m, tile, 2 + p % m.per_tile, agent, -1, agent_clock(m, agent), h.pc - 1, low, size, stride, rows, write
+            m, tile, 2 + p % m.per_tile, agent, -1, view_i32(agent_place(m, agent), m.agents), h.pc - 1, low, size, stride, rows, write
         )
     return m.error == 0
 
@@ -263,7 +264,7 @@ def command_act(m: Record, p: int, h: Record, at: int, now: int) -> int:
     if m.checks:
         agent = m.first_pch + p
         for bank in range(m.banks):
-            row_access(m, p, row, bank, agent, -1, agent_clock(m, agent), h.pc - 1, True, False)
+            row_access(m, p, row, bank, agent, -1, view_i32(agent_place(m, agent), m.agents), h.pc - 1, True, False)
     return now
 
 
@@ -405,7 +406,7 @@ def _burst(m: Record, p: int, h: Record, at: int, now: int, write: bool) -> int:
             stop(m, p, h, UNINITIALISED, PLACE_HBM, bank)
             return now
         agent = m.first_pch + p
-        row_access(m, p, row, bank, agent, -1, agent_clock(m, agent), h.pc - 1, True, write)
+        row_access(m, p, row, bank, agent, -1, view_i32(agent_place(m, agent), m.agents), h.pc - 1, True, write)
     if write:
         columns[bank] |= np.uint32(bits)
         h.bytes_written += size

@@ -16,7 +16,6 @@ from pimc.runtime_sim.engine._dispatch import (
     CLASS_HWR,
     CLASS_LW,
     CLASS_MATRIX,
-    CLASS_MESSAGE,
     CLASS_NOP,
     CLASS_SIGH,
     CLASS_SW,
@@ -36,7 +35,7 @@ from pimc.runtime_sim.engine._dispatch import (
     vector_unary,
 )
 from pimc.runtime_sim.engine.array_checks import check_units
-from pimc.runtime_sim.engine.checks import agent_clock, copy_clock, join, local_access
+from pimc.runtime_sim.engine.checks import agent_place, copy_clock, join, local_access
 from pimc.runtime_sim.engine.describe import (
     describe_binary,
     describe_fill,
@@ -77,7 +76,7 @@ from pimc.runtime_sim.engine.state import (
     XFER,
     FloatArray,
     Record,
-    clock_row,
+    clock_place,
     core_of,
     staging_of,
     view_f32,
@@ -137,7 +136,7 @@ def _branch(m: Record, core: Record, s: Record, op: int, now: int) -> int:
 @jit
 def _access(m: Record, c: int, s: Record) -> None:
     """Check and note the local-memory accesses of an instruction of core ``c``."""
-    clock = agent_clock(m, c)
+    clock = view_i32(agent_place(m, c), m.agents)
     for i in range(s.ranges):
         if s.space[i] == LOCAL and not m.error:
             local_access(
@@ -186,7 +185,7 @@ def _control(m: Record, c: int, core: Record, s: Record, op: int, kind: int, now
             return BLOCKED
         core.sem[s.value[0]] -= max(need, 0)
         if m.checks:
-            join(agent_clock(m, c), clock_row(m.core_sem_clock_at, m, c * 32 + s.value[0]))
+            join(view_i32(agent_place(m, c), m.agents), view_i32(clock_place(m.core_sem_clock_at, m, c * 32 + s.value[0]), m.agents))
     elif kind == CLASS_HALT:
         until = all_finished(m, c, now, True)
         if until > now:
@@ -286,8 +285,8 @@ def _transfer(m: Record, c: int, core: Record, s: Record, kind: int) -> None:
     core.outstanding += 1
     slot = enter(m, c, s)
     if m.checks:
-        clock = clock_row(m.flight_clock_at, m, c * FLIGHTS + slot)
-        copy_clock(clock, agent_clock(m, c))
+        clock = view_i32(clock_place(m.flight_clock_at, m, c * FLIGHTS + slot), m.agents)
+        copy_clock(clock, view_i32(agent_place(m, c), m.agents))
         clock[m.first_dma + c] = core.dma_clock
     if kind == CLASS_HRDB:
         request_columns(

@@ -18,18 +18,6 @@ _view2 = make_view(np.int64, 2)
 
 
 @inline
-def _tables(m: Record) -> dram.I64:
-    """The timing tables."""
-    return view_i64(m.dram_tables_at, m.dram_table_words)
-
-
-@inline
-def _state(m: Record, p: int) -> dram.I64:
-    """The state of pseudo-channel ``p`` alone (as number 0)."""
-    return _view2(m.dram_state_at + 8 * p * m.dram_state_words, (1, m.dram_state_words))
-
-
-@inline
 def physical_bank(m: Record, bank: int) -> int:
     """The DRAM's number of a bank: consecutive banks are in different bank groups."""
     return (bank % m.dram_groups) * m.dram_group_banks + bank // m.dram_groups
@@ -38,14 +26,17 @@ def physical_bank(m: Record, bank: int) -> int:
 @jit
 def earliest(m: Record, p: int, command: int, bank: int, now: int) -> int:
     """First start of a command from ``now`` on."""
-    return dram.earliest(_tables(m), _state(m, p), 0, command, bank, now)
+    tables = view_i64(m.dram_tables_at, m.dram_table_words)
+    state = _view2(m.dram_state_at + 8 * p * m.dram_state_words, (1, m.dram_state_words))  # pch p alone
+    return dram.earliest(tables, state, 0, command, bank, now)
 
 
 @jit
 def start(m: Record, p: int, h: Record, command: int, bank: int, row: int, column: int, now: int) -> int:
     """Issue a command at its first legal time from ``now`` on, and return that time."""
-    tables = _tables(m)
-    time = dram.issue_asap(tables, _state(m, p), 0, command, bank, row, now)
+    tables = view_i64(m.dram_tables_at, m.dram_table_words)
+    state = _view2(m.dram_state_at + 8 * p * m.dram_state_words, (1, m.dram_state_words))
+    time = dram.issue_asap(tables, state, 0, command, bank, row, now)
     if time < 0:
         if m.error == 0:
             m.error_address = (bank << 32) | row
@@ -64,4 +55,4 @@ def start(m: Record, p: int, h: Record, command: int, bank: int, row: int, colum
 @inline
 def done_after(m: Record, command: int) -> int:
     """From a command's start to its data or effect."""
-    return dram.done_time(_tables(m), command)
+    return dram.done_time(view_i64(m.dram_tables_at, m.dram_table_words), command)

@@ -6,7 +6,7 @@ taken when the message is sent and written when its last byte arrives.
 
 from __future__ import annotations
 
-from pimc.runtime_sim.engine.checks import agent_clock, copy_clock, epoch_of, fail_race, local_access
+from pimc.runtime_sim.engine.checks import agent_place, copy_clock, epoch_of, fail_race, local_access
 from pimc.runtime_sim.engine.errors import PLACE_LOCAL
 from pimc.runtime_sim.engine.heap import push
 from pimc.runtime_sim.engine.jit import jit
@@ -23,11 +23,12 @@ from pimc.runtime_sim.engine.state import (
     WAIT_MESSAGE,
     WRITE,
     Record,
-    clock_row,
+    clock_place,
     core_of,
     flight_of,
     message_of,
     staging_of,
+    view_i32,
 )
 
 
@@ -71,8 +72,8 @@ def send_message(m: Record, c: int, s: Record, at: int, strided: bool, now: int)
     core.noc_bytes += n * rows * number
     if m.checks:
         core.noc_clock += 1
-        clock = clock_row(m.message_clock_at, m, slot)
-        mine = agent_clock(m, c)
+        clock = view_i32(clock_place(m.message_clock_at, m, slot), m.agents)
+        mine = view_i32(agent_place(m, c), m.agents)
         copy_clock(clock, mine)
         clock[m.first_noc + c] = core.noc_clock
         mine[c] += 1
@@ -97,7 +98,7 @@ def _check_arrival(m: Record, slot: int, receiver: int) -> None:
     """Races of the write: with what others did before, and with what the receiver is doing."""
     g = message_of(m, slot)
     agent = m.first_noc + g.sender
-    clock = clock_row(m.message_clock_at, m, slot)
+    clock = view_i32(clock_place(m.message_clock_at, m, slot), m.agents)
     local_access(m, receiver, -1, agent, -1, clock, g.pc, g.dst, g.size, g.stride, g.rows, True)
     s = staging_of(m)
     s.ranges = 1
@@ -122,7 +123,7 @@ def tail_arrives(m: Record, slot: int, receiver: int) -> None:
     payload = m.payload_at + g.sender * m.payload_bytes + g.payload
     for row in range(g.rows):
         copy_bytes(payload + row * g.size, local_base(m, receiver) + g.dst + row * g.stride, g.size)
-    raise_core(m, receiver, g.sem, clock_row(m.message_clock_at, m, slot))
+    raise_core(m, receiver, g.sem, view_i32(clock_place(m.message_clock_at, m, slot), m.agents))
     g.left -= 1
     if g.left == 0:
         g.active = 0

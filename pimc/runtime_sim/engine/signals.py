@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pimc.runtime_sim.engine.checks import agent_clock, copy_clock, epoch_of, fail_race, join
+from pimc.runtime_sim.engine.checks import agent_place, copy_clock, epoch_of, fail_race, join
 from pimc.runtime_sim.engine.errors import (
     PLACE_REGISTER,
     RESOURCES,
@@ -26,10 +26,11 @@ from pimc.runtime_sim.engine.state import (
     WAIT_SEMAPHORE,
     Int32Array,
     Record,
-    clock_row,
+    clock_place,
     core_of,
     pch_of,
     signal_of,
+    view_i32,
     view_i64,
 )
 
@@ -48,8 +49,8 @@ def send(m: Record, kind: int, where: int, index: int, value: int, agent: int, p
     s = signal_of(m, slot)
     s.kind, s.where, s.index, s.value, s.agent, s.pc = kind, where, index, value, agent, pc
     if m.checks:
-        mine = agent_clock(m, agent)
-        copy_clock(clock_row(m.signal_clock_at, m, slot), mine)
+        mine = view_i32(agent_place(m, agent), m.agents)
+        copy_clock(view_i32(clock_place(m.signal_clock_at, m, slot), m.agents), mine)
         mine[agent] += 1
     push(m, time, EVENT_SIGNAL, slot)
 
@@ -81,7 +82,7 @@ def raise_core(m: Record, c: int, sem: int, clock: Int32Array) -> None:
     if core.sem[sem] > SEMAPHORE_LIMIT:
         fail(m, SEMAPHORE_OVERFLOW, STREAM_CORE, c, core.pc, sem, 0)
     if m.checks:
-        join(clock_row(m.core_sem_clock_at, m, c * 32 + sem), clock)
+        join(view_i32(clock_place(m.core_sem_clock_at, m, c * 32 + sem), m.agents), clock)
     if core.state == WAIT_SEMAPHORE and core.waiting == sem and core.sem[sem] >= core.needed:
         wake_core(m, c, WAIT_SEMAPHORE)
 
@@ -94,7 +95,7 @@ def raise_pch(m: Record, p: int, sem: int, clock: Int32Array) -> None:
     if h.sem[sem] > SEMAPHORE_LIMIT:
         fail(m, SEMAPHORE_OVERFLOW, STREAM_PCH, m.first_pch + p, h.pc, sem, 0)
     if m.checks:
-        join(clock_row(m.pch_sem_clock_at, m, p * 32 + sem), clock)
+        join(view_i32(clock_place(m.pch_sem_clock_at, m, p * 32 + sem), m.agents), clock)
     if h.state == WAIT_SEMAPHORE and h.waiting == sem and h.sem[sem] >= h.needed:
         h.state = RUNNING
         wake_pch(m, p)
@@ -116,7 +117,7 @@ def _set_register(m: Record, p: int, s: Record, clock: Int32Array) -> None:
 def deliver(m: Record, slot: int) -> None:
     """A signal arrives."""
     s = signal_of(m, slot)
-    clock = clock_row(m.signal_clock_at, m, slot)
+    clock = view_i32(clock_place(m.signal_clock_at, m, slot), m.agents)
     if s.kind == SIGNAL_TO_CORE:
         raise_core(m, s.where, s.index, clock)
     else:

@@ -222,6 +222,6 @@ def trace_of(m: Record, index: int) -> Record:
 
 
 @inline
-def clock_row(address: int, m: Record, row: int) -> Int32Array:
-    """Vector clock ``row`` (int32[agents]) of a table of vector clocks."""
-    return view_i32(address + row * m.agents * 4, m.agents)
+def clock_place(address: int, m: Record, row: int) -> int:
+    """Machine address of vector clock ``row`` (int32[agents]) of a table of vector clocks."""
+    return address + row * m.agents * 4

@@ -23,11 +23,12 @@ from pimc.runtime_sim.engine.state import (
     WAIT_TRANSFER,
     WINDOW,
     Record,
-    clock_row,
+    clock_place,
     core_of,
     flight_of,
     pch_of,
     request_of,
+    view_i32,
     view_i64,
     view_u32,
 )
@@ -106,7 +107,7 @@ def _check_piece(m: Record, p: int, h: Record, i: int, columns: int) -> None:
     c, slot = h.w_core[i], h.w_flight[i]
     f = flight_of(m, c, slot)
     agent = m.first_dma + c
-    clock = clock_row(m.flight_clock_at, m, c * FLIGHTS + slot)
+    clock = view_i32(clock_place(m.flight_clock_at, m, c * FLIGHTS + slot), m.agents)
     bits = ((1 << columns) - 1) << (h.w_low[i] // m.column_bytes)
     ready = view_u32(m.column_init_at + 4 * ((p * m.rows + h.w_row[i]) * m.banks + h.w_bank[i]), 1)
     if not h.w_write[i] and ready[0] & bits != bits:
