@@ -67,7 +67,7 @@ def _check_supported(config: object, slots: int) -> None:
     if getattr(config, "is_encoder_decoder", False):
         raise InputError("encoder-decoder models are not supported")
     window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention" if window is None else "sliding_attention"])
     if isinstance(window, int) and window < slots and kinds != {"full_attention"}:
         raise InputError(
             f"attention over a sliding window of {window} tokens is not supported",

@@ -117,6 +117,8 @@ def raise_select_token(function: FuncOp, notes: Notes) -> None:
                 notes.refuse(op, "select_token", "the index is not a length less one")
                 continue
             Replacer.replace(op, nn.SelectTokenOp(op.x, length))
+            op.detach()
+            op.erase()
     for op in list(function.walk()):
         if isinstance(op, nn.SelectTokenOp):
             _move_up(op)

@@ -17,7 +17,9 @@ from xdsl.dialects.func import FuncOp
 from xdsl.transforms.common_subexpression_elimination import cse
 from xdsl.transforms.dead_code_elimination import is_trivially_dead
 
-from pimc.diagnostics import UsageError
+from pimc.diagnostics import InputError, UsageError
+from pimc.ir import nn
+from pimc.ir.locations import where
 from pimc.ir.stages import Stage
 from pimc.passes.base import Pass, PassContext
 from pimc.passes.raise_activations import raise_activations
@@ -63,6 +65,8 @@ class RaisePass(Pass):
             raise_function(function, self.only or tuple(themes), Notes(context.explain))
         if self.precision == "f16":
             narrow(module)
+        if not self.only:
+            _check_caches(module, context)
 
 
 def raise_function(function: FuncOp, only: tuple[str, ...], notes: Notes) -> None:
@@ -75,6 +79,18 @@ def raise_function(function: FuncOp, only: tuple[str, ...], notes: Notes) -> Non
             _clean(function)
     cse(function)
     _clean(function)
+
+
+def _check_caches(module: ModuleOp, context: PassContext) -> None:
+    """A cache is only read by attention: later passes cut both by heads.  InputError with the reason otherwise."""
+    for op in module.walk():
+        if isinstance(op, nn.CacheReadOp):
+            reasons = [found.reason for found in context.decisions if found.reason.startswith("no attention")]
+            raise InputError(
+                f"attention over {op.cache} is not recognised" + (f" ({reasons[0]})" if reasons else ""),
+                hint="the pass option only=... runs single themes and leaves the rest",
+                where=where(op),
+            )
 
 
 def _clean(function: FuncOp) -> None:
