@@ -11,13 +11,13 @@ from there on.  Two buffers conflict if their spans meet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from xdsl.ir import Block, Operation
 
 from pimc.backends.access import AddressFlow
-from pimc.backends.messages import Messages, undrained
+from pimc.backends.messages import Messages, Waits, undrained
 from pimc.backends.order import ProgramOrder, enclosing_loops, is_conditional, is_inside
 from pimc.ir.sram_structure import AllocOp, ForOp, PortOp, ProgramOp
 
@@ -72,7 +72,7 @@ def analyse(
     known = messages if senders is None else senders
     for alloc in allocs.values():
         if alloc.remote is not None:
-            _arm(live, flow, alloc, messages, known.senders(alloc.sym_name.data))
+            _arm(live, flow, alloc, messages, known)
     return live
 
 
@@ -89,54 +89,76 @@ def _span(order: ProgramOrder, alloc: AllocOp, op: Operation) -> Span:
     return span
 
 
-def _arm(live: Liveness, flow: AddressFlow, alloc: AllocOp, messages: Messages, senders: Mapping[int, int]) -> None:
+@dataclass(frozen=True)
+class _Releases:
+    """Where senders of a remote buffer are let go on: messages to all of them, and the waits for those.
+
+    ``sent``: the place of the first message into the buffer.  A message releases the senders if they wait for
+    it before.
+    """
+
+    order: ProgramOrder
+    messages: list[Operation]
+    waits: Waits
+    sent: int
+
+    def before(self, block: Block, place: int) -> Operation | None:
+        """The last release that certainly runs in ``block`` before ``place`` (in the same iteration)."""
+        return self._last(block, place, lambda op, at: self.waits.between(op, at, self.sent))
+
+    def around(self, loop: ForOp) -> Operation | None:
+        """The last release in the iteration before."""
+        start, end = self.order.start[loop], self.order.end[loop]
+
+        def waited(op: Operation, at: int) -> bool:
+            return self.waits.between(op, at, end) or self.waits.between(op, start, self.sent)
+
+        return self._last(loop.body.block, end, waited)
+
+    def _last(self, block: Block, place: int, waited: Callable[[Operation, int], bool]) -> Operation | None:
+        best: Operation | None = None
+        for op in self.messages:
+            at = self.order.start[op]
+            if at < place and is_inside(op, block) and not is_conditional(op, block) and waited(op, at):
+                best = op if best is None or at > self.order.start[best] else best
+        return best
+
+
+def _arm(live: Liveness, flow: AddressFlow, alloc: AllocOp, messages: Messages, everybody: Messages) -> None:
     """Extend a remote buffer's span back to where a sender may already write it."""
-    order = live.order
-    if alloc not in live.spans:
-        uses = [op for op in order.operations if alloc in flow.access(op).sends]
-        spans = [_span(order, alloc, op) for op in uses]
-        if not spans:
-            return
-        live.spans[alloc] = [(min(s for s, _ in spans), max(e for _, e in spans))]
-    syncs = messages.releasing(senders)
-    (first, last) = live.spans[alloc][0]
-    for op in order.operations:  # a message counts as a use: this core is itself a receiver
-        if alloc in flow.access(op).sends:
-            start, end = _span(order, alloc, op)
-            first, last = min(first, start), max(last, end)
-    spans = [(first, last)]
-    block: Block | None = alloc.parent
-    place = first
+    order, name = live.order, alloc.sym_name.data
+    own, all_sends = messages.sends.get(name, []), everybody.sends.get(name, [])
+    spans = [_span(order, alloc, op) for op in own] + live.spans.get(alloc, [])  # this core may receive its own
+    if not spans:
+        return
+    first, last = min(s for s, _ in spans), max(e for _, e in spans)
+    known = len(own) == len(all_sends)  # all senders run this program
+    releasing = messages.releasing(everybody.senders(name)) if known else []
+    sent = min((order.start[op] for op in own), default=0)
+    releases = _Releases(order, releasing, Waits.of(order), sent)
+    live.spans[alloc] = [(first, last), *_armed(live, flow, alloc, releases, first)]
+
+
+def _armed(live: Liveness, flow: AddressFlow, alloc: AllocOp, releases: _Releases, first: int) -> Iterator[Span]:
+    """The spans before ``first`` in which a sender may write the buffer, from the inside out."""
+    order, block, place = live.order, alloc.parent, first
     while block is not None:
-        found = _last_before(order, syncs, block, place)
-        parent = block.parent_op()
+        found = releases.before(block, place)
         if found is not None:
-            spans.append((order.start[found], place))
             _add_undrained(live, flow, alloc, found)
-            break
-        begin = order.start[parent] if isinstance(parent, Operation) and parent in order.start else 0
-        spans.append((begin, place))
+            yield order.start[found], place
+            return
+        parent = block.parent_op()
+        if parent is None or parent not in order.start:  # the program itself
+            yield 0, place
+            return
+        yield order.start[parent], place
         if isinstance(parent, ForOp):
-            turn = order.end[parent]
-            around = _last_before(order, syncs, block, turn)
-            after = order.start[parent] if around is None else order.start[around]
-            spans.append((after, turn))
+            around = releases.around(parent)
             if around is not None:
                 _add_undrained(live, flow, alloc, around)
-        if parent is None or parent not in order.start:
-            break
+            yield order.start[parent if around is None else around], order.end[parent]
         block, place = parent.parent, order.start[parent]
-    live.spans[alloc] = spans
-
-
-def _last_before(order: ProgramOrder, syncs: Iterable[Operation], block: Block, place: int) -> Operation | None:
-    """The last of ``syncs`` that certainly runs in ``block`` before ``place``."""
-    best: Operation | None = None
-    for op in syncs:
-        certain = is_inside(op, block) and not is_conditional(op, block)
-        if certain and order.start[op] < place and (best is None or order.start[op] > order.start[best]):
-            best = op
-    return best
 
 
 def _add_undrained(live: Liveness, flow: AddressFlow, alloc: AllocOp, sync: Operation) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from pimc.backends.access import AddressFlow
 from pimc.backends.liveness import Liveness, analyse
@@ -36,31 +37,97 @@ def allocate_entry(
     memory.
     """
     lives = _liveness(programs, streams)
-    placed: dict[AllocOp, int] = {}
+    addresses: dict[ProgramOp, dict[str, int]] = {program: {} for program in programs}
     for memory in MEMORIES:
-        remote: dict[str, list[AllocOp]] = {}
-        local: dict[AllocOp, Liveness] = {}
-        for live in lives.values():
-            for alloc in _allocs(live.order, memory):
+        areas = {program: _Area(live, memory, spaces[memory]) for program, live in lives.items()}
+        remote: dict[str, list[tuple[_Area, AllocOp]]] = {}
+        for area in areas.values():
+            for alloc in area.allocs:
                 if alloc.remote is not None:
-                    remote.setdefault(alloc.sym_name.data, []).append(alloc)
-                else:
-                    local[alloc] = live
-        owner = {alloc: live for live in lives.values() for alloc in _allocs(live.order, memory)}
-        for same in sorted(remote.values(), key=lambda allocs: (-_size(allocs[0]), allocs[0].sym_name.data)):
-            _check_same(same)
-            taken = [_taken(owner[alloc], alloc, placed, memory) for alloc in same]
-            address = _first_fit(same[0], [span for spans in taken for span in spans], spaces[memory])
-            for alloc in same:
-                placed[alloc] = _fitted(address, alloc, owner[alloc], spaces[memory])
-        for alloc in sorted(local, key=lambda a: (-_size(a), local[a].order.start[a])):
-            taken_here = _taken(local[alloc], alloc, placed, memory)
-            address = _first_fit(alloc, taken_here, spaces[memory])
-            placed[alloc] = _fitted(address, alloc, local[alloc], spaces[memory])
-    return {
-        program: {alloc.sym_name.data: placed[alloc] for memory in MEMORIES for alloc in _allocs(live.order, memory)}
-        for program, live in lives.items()
-    }
+                    remote.setdefault(alloc.sym_name.data, []).append((area, alloc))
+        for same in sorted(remote.values(), key=lambda found: _by_size(found[0][1])):
+            _place_everywhere(same)
+        for program, area in areas.items():
+            for alloc in sorted((a for a in area.allocs if a not in area.placed), key=_by_size):
+                area.place(alloc, area.first_fit(alloc, area.taken(alloc)))
+            addresses[program] |= {alloc.sym_name.data: at for alloc, at in area.placed.items()}
+    return addresses
+
+
+@dataclass
+class _Area:
+    """One memory of the cores of one program, and the buffers placed in it so far."""
+
+    live: Liveness
+    memory: str
+    space: MemorySpace
+    placed: dict[AllocOp, int] = field(default_factory=dict)
+
+    @cached_property
+    def allocs(self) -> list[AllocOp]:
+        """The buffers of this memory, in program order."""
+        return [op for op in self.live.order.operations if isinstance(op, AllocOp) and op.memory.data == self.memory]
+
+    def taken(self, alloc: AllocOp) -> list[tuple[int, int]]:
+        """[start, end) of the placed buffers that conflict with ``alloc``."""
+        return [
+            (address, address + _size(other))
+            for other, address in self.placed.items()
+            if self.live.conflict(alloc, other)
+        ]
+
+    def first_fit(self, alloc: AllocOp, taken: Iterable[tuple[int, int]]) -> int | None:
+        """The lowest aligned address with room between the ``taken`` spans; None if there is none."""
+        align = alloc.align.value.data
+        address = -(-self.space.base // align) * align
+        for start, end in sorted(taken):
+            if address + _size(alloc) <= start:
+                break
+            address = max(address, -(-end // align) * align)
+        return address if address + _size(alloc) <= self.space.base + self.space.size else None
+
+    def place(self, alloc: AllocOp, address: int | None) -> None:
+        """Put ``alloc`` at an address; None: raise the error that it does not fit."""
+        if address is None:
+            raise self._full(alloc)
+        self.placed[alloc] = address
+
+    def _full(self, alloc: AllocOp) -> TargetError:
+        rivals = [other for other in self.allocs if other is alloc or self.live.conflict(alloc, other)]
+        rivals.sort(key=_by_size)
+        listed = ", ".join(f"{a.sym_name.data} ({_size(a)} bytes)" for a in rivals[:_NAMED])
+        more = f" and {len(rivals) - _NAMED} smaller ones" if len(rivals) > _NAMED else ""
+        total = sum(_size(a) for a in rivals)
+        return TargetError(
+            f"buffer {alloc.sym_name.data!r} does not fit the {self.memory} memory of {self.space.size} bytes: "
+            f"it and the buffers in use with it take {total} bytes: {listed}{more}",
+            hint="a shorter max_seq, a smaller prefill_chunk, or a target with more local memory",
+            where=where(alloc),
+        )
+
+
+def _place_everywhere(same: Sequence[tuple[_Area, AllocOp]]) -> None:
+    """One address for a remote buffer in all programs of the entry."""
+    area, first = same[0]
+    for _, other in same[1:]:
+        if (other.bytes, other.align, other.memory) != (first.bytes, first.align, first.memory):
+            raise InputError(
+                f"remote buffer {first.sym_name.data!r} has different sizes or memories in two programs",
+                where=where(other),
+            )
+    taken = [span for place, alloc in same for span in place.taken(alloc)]
+    address = area.first_fit(first, taken)
+    for place, alloc in same:
+        place.place(alloc, address)
+
+
+def _size(alloc: AllocOp) -> int:
+    return alloc.bytes.value.data
+
+
+def _by_size(alloc: AllocOp) -> tuple[int, str]:
+    """Sorting key: the largest first, then by name."""
+    return -_size(alloc), alloc.sym_name.data
 
 
 def _liveness(programs: Sequence[ProgramOp], streams: list[hbm.ProgramOp]) -> dict[ProgramOp, Liveness]:
@@ -70,58 +137,3 @@ def _liveness(programs: Sequence[ProgramOp], streams: list[hbm.ProgramOp]) -> di
         parts.append(Messages.of(program, order, AddressFlow.analyse(order)))
     senders = joined(parts)
     return {program: analyse(program, stream_windows(program, streams), senders) for program in programs}
-
-
-def _allocs(order: ProgramOrder, memory: str) -> list[AllocOp]:
-    return [op for op in order.operations if isinstance(op, AllocOp) and op.memory.data == memory]
-
-
-def _size(alloc: AllocOp) -> int:
-    return alloc.bytes.value.data
-
-
-def _taken(live: Liveness, alloc: AllocOp, placed: Mapping[AllocOp, int], memory: str) -> list[tuple[int, int]]:
-    """[start, end) of the placed buffers of the same program that conflict with ``alloc``."""
-    return [
-        (placed[other], placed[other] + _size(other))
-        for other in _allocs(live.order, memory)
-        if other in placed and live.conflict(alloc, other)
-    ]
-
-
-def _first_fit(alloc: AllocOp, taken: Iterable[tuple[int, int]], space: MemorySpace) -> int | None:
-    """The lowest aligned address with room between the ``taken`` spans; None if there is none."""
-    align = alloc.align.value.data
-    address = -(-space.base // align) * align
-    for start, end in sorted(taken):
-        if address + _size(alloc) <= start:
-            break
-        address = max(address, -(-end // align) * align)
-    return address if address + _size(alloc) <= space.base + space.size else None
-
-
-def _fitted(address: int | None, alloc: AllocOp, live: Liveness, space: MemorySpace) -> int:
-    if address is not None:
-        return address
-    memory = alloc.memory.data
-    rivals = [other for other in _allocs(live.order, memory) if other is alloc or live.conflict(alloc, other)]
-    rivals.sort(key=lambda a: (-_size(a), a.sym_name.data))
-    listed = ", ".join(f"{a.sym_name.data} ({_size(a)} bytes)" for a in rivals[:_NAMED])
-    more = f" and {len(rivals) - _NAMED} smaller ones" if len(rivals) > _NAMED else ""
-    total = sum(_size(a) for a in rivals)
-    raise TargetError(
-        f"buffer {alloc.sym_name.data!r} does not fit the {memory} memory of {space.size} bytes: "
-        f"it and the buffers in use with it take {total} bytes: {listed}{more}",
-        hint="a shorter max_seq, a smaller prefill_chunk, or a target with more local memory",
-        where=where(alloc),
-    )
-
-
-def _check_same(allocs: Sequence[AllocOp]) -> None:
-    first = allocs[0]
-    for other in allocs[1:]:
-        if (other.bytes, other.align, other.memory) != (first.bytes, first.align, first.memory):
-            raise InputError(
-                f"remote buffer {first.sym_name.data!r} has different sizes or memories in two programs",
-                where=where(other),
-            )

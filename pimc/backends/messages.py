@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from xdsl.ir import Operation
 
 from pimc.backends.access import AddressFlow
-from pimc.backends.order import ProgramOrder, constant
+from pimc.backends.order import ProgramOrder, constant, enclosing_loops, is_conditional
+from pimc.ir.instruction_ops import numbers
 from pimc.ir.sram import SramInstruction
 from pimc.ir.sram_structure import AllocOp, ProgramOp
 
@@ -24,12 +25,14 @@ class Messages:
 
     ``receivers``: for each message, core -> mask of the cores that receive what this core sends (0 if not
     known).
-    ``into``: buffer name -> receiving core -> mask of the cores that send into it.
+    ``into``: buffer name -> receiving core -> mask of the cores that send into it.  ``sends``: buffer name ->
+    messages.
     """
 
     cores: tuple[int, ...]
     receivers: dict[Operation, dict[int, int]] = field(default_factory=dict)
     into: dict[str, dict[int, int]] = field(default_factory=dict)
+    sends: dict[str, list[Operation]] = field(default_factory=dict)
 
     @staticmethod
     def of(program: ProgramOp, order: ProgramOrder, flow: AddressFlow) -> Messages:
@@ -41,6 +44,7 @@ class Messages:
                 messages.receivers[op] = receivers or dict.fromkeys(messages.cores, 0)
                 for alloc in flow.access(op).sends:
                     messages._add(alloc, receivers)
+                    messages.sends.setdefault(alloc.sym_name.data, []).append(op)
         return messages
 
     def _add(self, alloc: AllocOp, receivers: Mapping[int, int] | None) -> None:
@@ -59,6 +63,8 @@ class Messages:
         """Add the messages of another program of the entry."""
         self.cores += other.cores
         self.receivers.update(other.receivers)
+        for name, ops in other.sends.items():
+            self.sends.setdefault(name, []).extend(ops)
         for name, into in other.into.items():
             mine = self.into.setdefault(name, {})
             for receiver, mask in into.items():
@@ -72,15 +78,36 @@ class Messages:
         return {core: (everyone if anybody else into.get(core, 0)) & ~(1 << core) for core in self.cores}
 
     def releasing(self, senders: Mapping[int, int]) -> list[Operation]:
-        """The messages that, on every core of this program, reach all its ``senders``.
-
-        A sender waits for the message before it sends: exchanges are waited for by all who take part.
-        """
+        """The messages that, on every core of this program, reach all its ``senders``."""
         return [
             op
             for op, receivers in self.receivers.items()
             if all(not senders.get(core, 0) & ~mask for core, mask in receivers.items())
         ]
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Places of the ``wait`` instructions of a program, by semaphore."""
+
+    places: Mapping[int, tuple[int, ...]]
+
+    @staticmethod
+    def of(order: ProgramOrder) -> Waits:
+        """Those that run whenever the loops around them do."""
+        found: dict[int, tuple[int, ...]] = {}
+        for op in order.operations:
+            if isinstance(op, SramInstruction) and op.INSTRUCTION.mnemonic == "wait":
+                loop = next(enclosing_loops(op), None)
+                if loop is None or not is_conditional(op, loop.body.block):
+                    semaphore = numbers(op.properties["sem"])[0]
+                    found[semaphore] = (*found.get(semaphore, ()), order.start[op])
+        return Waits(found)
+
+    def between(self, message: Operation, after: int, before: int) -> bool:
+        """Whether a ``wait`` for a message stands at a place after ``after`` and before ``before``."""
+        semaphore = numbers(message.properties["sem"])[0]
+        return any(after < place < before for place in self.places.get(semaphore, ()))
 
 
 def _receivers(op: SramInstruction, cores: tuple[int, ...]) -> dict[int, int] | None:
