@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pimc.atomic import atomic_path
 from pimc.diagnostics import InputError, UsageError
 from pimc.isa.container import write_program
 from pimc.isa.program import LoadedProgram
+from pimc.isa.validate import check_against_target
 from pimc.runtime_sim import Machine, RunResult
 from pimc.targets import Target
 from pimc.text import ModelInfo, Stream, TextCodec
@@ -68,6 +68,12 @@ class Executable:
     """
 
     def __init__(self, program: LoadedProgram, target: Target) -> None:
+        """Put ``program`` on ``target``.
+
+        Raises:
+            TargetError: it does not fit; the message names what.
+        """
+        check_against_target(program, target)
         self.program = program
         self.target = target
         self._machines: dict[bool, Machine] = {}
@@ -159,8 +165,7 @@ class Executable:
 
     def save(self, path: str | Path) -> None:
         """Write the binary (.pimx) to ``path``, whole or not at all."""
-        with atomic_path(path) as temporary:
-            write_program(temporary, self.program)
+        write_program(path, self.program)
 
     def _machine(self, timing_only: bool) -> Machine:
         if timing_only not in self._machines:

@@ -13,7 +13,8 @@ from pimc.diagnostics import InputError, UsageError
 from pimc.driver import pipeline
 from pimc.driver.target import OVERRIDES_KEY
 from pimc.frontends import ImportedModel, import_model
-from pimc.isa.program import Json, Program
+from pimc.isa.program import Json, LoadedProgram, Program
+from pimc.isa.validate import validate_program
 from pimc.passes.base import PassContext
 from pimc.passes.observers import Observer
 from pimc.passes.pipeline import PassManager, parse_pipeline
@@ -43,7 +44,7 @@ class Options:
 class Compiled:
     """A program and the target it is for."""
 
-    program: Program
+    program: LoadedProgram
     target: Target
 
 
@@ -128,8 +129,8 @@ def compile_model(
     """
     planned = planned or plan(options or Options())
     model, _ = run_plan(source, planned, observers)
-    program = link_program(model.module, model.weights, planned.target)
-    return Compiled(_with_model(program, model, planned.options), planned.target)
+    linked = link_program(model.module, model.weights, planned.target)
+    return Compiled(validate_program(_with_model(linked, model, planned.options)), planned.target)
 
 
 def _with_model(program: Program, model: ImportedModel, options: Options) -> Program:
