@@ -5,22 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from counting_model import byte_tokenizer
 
 from pimc.diagnostics import InputError
 from pimc.text import ModelInfo, Stream, TextCodec
 
 INFO = ModelInfo(name="bytes", max_seq=64, prefill_chunk=8, eos_ids=(256,), special={"eos_token": "<end>"})
-
-
-def byte_tokenizer() -> str:
-    """A tokenizer of 256 byte tokens and the special token 256, ``<end>``, as tokenizer.json text."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<end>"])
-    return tokenizer.to_str()
 
 
 def codec(template: str | None = None) -> TextCodec:
