@@ -9,6 +9,7 @@ from typing import Final
 from xdsl.dialects.builtin import TensorType
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import SSAValue
+from xdsl.rewriter import Rewriter
 
 from pimc.ir import nn
 from pimc.ir.nn.base import values_of
@@ -117,8 +118,7 @@ def raise_select_token(function: FuncOp, notes: Notes) -> None:
                 notes.refuse(op, "select_token", "the index is not a length less one")
                 continue
             Replacer.replace(op, nn.SelectTokenOp(op.x, length))
-            op.detach()
-            op.erase()
+            Rewriter.erase_op(op)
     for op in list(function.walk()):
         if isinstance(op, nn.SelectTokenOp):
             _move_up(op)
