@@ -214,5 +214,6 @@ class Machine:
             return None
         kept = self._memories.arrays["trace"][: min(size, capacity)]
         order = np.lexsort((kept["time"], kept["pch"]))
-        columns = {name: kept[name][order] for name in ("pch", "time", "command", "bank", "row", "column")}
-        return DramTrace(**columns, lost=max(0, size - capacity))
+        columns = {name: kept[name][order] for name in ("pch", "time", "command", "row", "column")}
+        group, bank = np.divmod(kept["bank"][order], self._target.hbm.banks_per_group)
+        return DramTrace(**columns, bank_group=group, bank=bank, lost=max(0, size - capacity))

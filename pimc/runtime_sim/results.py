@@ -16,17 +16,30 @@ Int64Array = NDArray[np.int64]
 class DramTrace:
     """DRAM commands of all pseudo-channels, by pseudo-channel and time; parallel int64 arrays.
 
-    ``time`` in femtoseconds, ``command`` indexes ``pimc.targets.DRAM_COMMANDS``, ``bank`` is the DRAM's own number
-    (bank group = bank // banks_per_group).  ``lost``: commands that did not fit the trace.
+    Start ``time`` in femtoseconds, ``command`` indexes ``pimc.targets.DRAM_COMMANDS``, ``bank`` is the number in its
+    bank group.  ``lost``: commands that did not fit the trace.
     """
 
     pch: Int64Array
     time: Int64Array
     command: Int64Array
+    bank_group: Int64Array
     bank: Int64Array
     row: Int64Array
     column: Int64Array
     lost: int = 0
+
+    def of_pch(self, pch: int) -> dict[str, Int64Array]:
+        """The commands of one pseudo-channel, as ``checker.check_trace`` takes them."""
+        mine = self.pch == pch
+        return {
+            "time_fs": self.time[mine],
+            "cmd": self.command[mine],
+            "bank_group": self.bank_group[mine],
+            "bank": self.bank[mine],
+            "row": self.row[mine],
+            "col": self.column[mine],
+        }
 
 
 @dataclass(frozen=True, eq=False)

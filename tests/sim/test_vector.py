@@ -39,7 +39,7 @@ EXACT = {"vadd", "vsub", "vmul", "vdiv", "vmax", "vmin", "vadds", "vsubs", "vmul
          "vmov", "vneg", "vabs", "vrelu", "vsqrt"}  # fmt: skip
 REDUCE = {"vrsum", "vrmax", "vrsumsq"}
 COVERED = {f"{base}.{t}" for base in (*BINARY, *SCALAR, *UNARY, *REDUCE, "vcvt") for t in "hf"}
-COVERED |= {"vredp", "vrope", "vwsum"}
+COVERED |= {"vredp", "vredpb", "vrope", "vwsum"}
 
 
 def kind(t: str) -> tuple[str, type]:
@@ -129,7 +129,7 @@ def test_vredp(parts: int, n: int, bias: bool) -> None:
     a = rng.normal(size=groups * parts * 16).astype(f32)
     b = rng.normal(size=n).astype(np.float16)
     text = f"config parts, {parts}\nli r1, {A}\nli r2, {B}\nli r3, {OUT}\nli r4, {n}\n"
-    text += f"vredp r3, r1, {'r2' if bias else 'r0'}, r4\nhalt"
+    text += "vredpb r3, r1, r2, r4\nhalt" if bias else "vredp r3, r1, r4\nhalt"
     loaded = program(
         text, inputs=[port("a", "f32", len(a), A), port("b", "f16", n, B)], outputs=[port("o", "f16", n, OUT)]
     )

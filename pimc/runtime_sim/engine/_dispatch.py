@@ -1,6 +1,6 @@
 """Cases of every instruction.  Written by pimc.runtime_sim.generate_dispatch from the ISA tables: do not edit."""
 
-# ruff: noqa: C901, E501, PLR0912, PLR0915, PLR1714, RET505, SIM114
+# ruff: noqa: C901, PLR0912, PLR1714
 from __future__ import annotations
 
 import numpy as np
@@ -48,6 +48,7 @@ from pimc.runtime_sim.engine.semantics_matrix import (
     trans,
     twb,
     vredp,
+    vredpb,
     vrope,
     vwsum,
 )
@@ -292,27 +293,29 @@ def vector_reduce(op: int, x: FloatArray, n: int, lanes: int, partial: FloatArra
 
 
 @jit
-def describe_matrix(m: Record, c: int, core: Record, s: Record, op: int, raw: int) -> None:
-    """Ranges and work of the other instructions; ``raw``: the third operand's register number."""
+def describe_matrix(m: Record, c: int, core: Record, s: Record, op: int) -> None:
+    """Ranges and work of the other instructions."""
     if op == 101:
-        describe_vredp(m, c, core, s, raw)
+        describe_vredp(m, c, core, s, False)
     if op == 102:
-        describe_vrope(m, c, core, s)
+        describe_vredp(m, c, core, s, True)
     if op == 103:
-        describe_vwsum(m, c, core, s)
+        describe_vrope(m, c, core, s)
     if op == 104:
+        describe_vwsum(m, c, core, s)
+    if op == 105:
         describe_pimld(m, c, core, s)
-    if op == 105 or op == 106:
+    if op == 106 or op == 107:
         describe_pimmv(m, c, core, s, False)
-    if op == 107 or op == 108:
+    if op == 108 or op == 109:
         describe_pimmv(m, c, core, s, True)
-    if op == 109 or op == 111:
-        describe_tmm(m, c, core, s, True)
     if op == 110 or op == 112:
+        describe_tmm(m, c, core, s, True)
+    if op == 111 or op == 113:
         describe_tmm(m, c, core, s, False)
-    if op == 113:
+    if op == 114:
         describe_twb(m, c, core, s)
-    if op == 117:
+    if op == 118:
         describe_trans(m, c, core, s)
 
 
@@ -322,30 +325,32 @@ def execute_matrix(m: Record, c: int, s: Record, op: int) -> None:
     if op == 101:
         vredp(m, c, s)
     if op == 102:
-        vrope(m, c, s)
+        vredpb(m, c, s)
     if op == 103:
-        vwsum(m, c, s)
+        vrope(m, c, s)
     if op == 104:
-        pimld(m, c, s)
+        vwsum(m, c, s)
     if op == 105:
-        pimmv_a(m, c, s)
+        pimld(m, c, s)
     if op == 106:
-        pimmv_c(m, c, s)
+        pimmv_a(m, c, s)
     if op == 107:
-        pimmv_aw(m, c, s)
+        pimmv_c(m, c, s)
     if op == 108:
-        pimmv_cw(m, c, s)
+        pimmv_aw(m, c, s)
     if op == 109:
-        tmm_nk(m, c, s)
+        pimmv_cw(m, c, s)
     if op == 110:
-        tmm_kn(m, c, s)
+        tmm_nk(m, c, s)
     if op == 111:
-        tmmc_nk(m, c, s)
+        tmm_kn(m, c, s)
     if op == 112:
-        tmmc_kn(m, c, s)
+        tmmc_nk(m, c, s)
     if op == 113:
+        tmmc_kn(m, c, s)
+    if op == 114:
         twb(m, c, s)
-    if op == 117:
+    if op == 118:
         trans(m, c, s)
 
 

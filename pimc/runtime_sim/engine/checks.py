@@ -41,8 +41,7 @@ def epoch_of(agent: int, clock: int, pc: int) -> int:
 def join(target: Int32Array, source: Int32Array) -> None:
     """Elementwise maximum of vector clocks."""
     for i in range(target.size):
-        if source[i] > target[i]:
-            target[i] = source[i]
+        target[i] = max(target[i], source[i])
 
 
 @jit

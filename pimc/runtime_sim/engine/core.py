@@ -260,7 +260,7 @@ def _describe(m: Record, c: int, core: Record, s: Record, op: int, kind: int, at
     elif kind == CLASS_VECTOR_REDUCE:
         describe_reduction(m, c, s, source)
     elif kind == CLASS_MATRIX:
-        describe_matrix(m, c, core, s, op, view_i64(at, CODE_STRIDE)[3])
+        describe_matrix(m, c, core, s, op)
     elif kind == CLASS_HRD:
         describe_transfer(m, c, s, s.value[0], s.value[1], s.value[2], False)
     elif kind == CLASS_HWR:

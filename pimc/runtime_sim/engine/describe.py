@@ -138,22 +138,17 @@ def describe_reduction(m: Record, c: int, s: Record, source: int) -> None:
 
 
 @jit
-def describe_vredp(m: Record, c: int, core: Record, s: Record, bias_register: int) -> None:
-    """(dst, a, bias, n): partial sums of HBM-PIM; register r0 as bias is none."""
-    n, parts = s.value[3], core.cfg[PARTS]
+def describe_vredp(m: Record, c: int, core: Record, s: Record, biased: bool) -> None:
+    """(dst, a, n) or (dst, a, b, n): partial sums of HBM-PIM, with a bias ``b``."""
+    n, parts = s.value[3 if biased else 2], core.cfg[PARTS]
     if parts < 1:
         bad(m, c, s, WHAT_PARTS, parts)
-        return
-    if bias_register == 0:
-        s.value[2] = -1
-    elif s.value[2] < 0:
-        bad(m, c, s, WHAT_NEGATIVE, s.value[2])
         return
     lanes = m.banks
     groups = (n + lanes - 1) // lanes
     size = 4 * (lanes * (groups * parts - 1) + n - lanes * (groups - 1)) if n > 0 else n
     local(m, c, s, READ, s.value[1], size, 4)
-    if bias_register != 0:
+    if biased:
         local(m, c, s, READ, s.value[2], 2 * n, 2)
     local(m, c, s, WRITE, s.value[0], 2 * n, 2)
     s.work = n * parts

@@ -1,7 +1,7 @@
 """The one way engine functions are compiled, and where compiled code is kept.
 
 numba's own cache notices a change of the file of the cached function only, not of the files of the functions it calls;
-so the folder of the cache is named after a digest of all sources of the simulator.
+so the folder of the cache is named after a digest of all sources that are compiled.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ R = TypeVar("R")
 def cache_folder() -> Path:
     """Folder of compiled engines: ``$PIMC_CACHE`` or the user's cache folder, then numba version and digest."""
     digest = hashlib.sha256(numba.__version__.encode())
-    package = Path(__file__).parent.parent
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode())
+    here = Path(__file__).parent
+    for path in (*sorted(here.glob("*.py")), here.parent / "dram.py", here.parents[1] / "targets" / "dram_spec.py"):
+        digest.update(path.name.encode())
         digest.update(path.read_bytes())
     base = os.environ.get("PIMC_CACHE")
     root = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pimc"

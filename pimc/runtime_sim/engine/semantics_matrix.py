@@ -24,10 +24,21 @@ _ZERO = np.float32(0.0)
 
 @jit
 def vredp(m: Record, c: int, s: Record) -> None:
-    """HBM-PIM partial sums to fp16: parts in ascending order, then the bias, one rounding."""
+    """HBM-PIM partial sums to fp16."""
+    reduce_parts(m, c, s.value[0], s.value[1], -1, s.value[2])
+
+
+@jit
+def vredpb(m: Record, c: int, s: Record) -> None:
+    """HBM-PIM partial sums and a bias to fp16."""
+    reduce_parts(m, c, s.value[0], s.value[1], s.value[2], s.value[3])
+
+
+@jit
+def reduce_parts(m: Record, c: int, dst: int, a: int, bias: int, n: int) -> None:
+    """Parts in ascending order, then the bias (none at a negative address), one rounding."""
     base = local_base(m, c)
     parts = core_of(m, c).cfg[PARTS]
-    dst, a, bias, n = s.value[0], s.value[1], s.value[2], s.value[3]
     lanes = m.banks
     partial = view_f32(base + a, 1 + ((n + lanes - 1) // lanes) * parts * lanes)
     for i in range(n):
