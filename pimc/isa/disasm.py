@@ -45,7 +45,7 @@ def format_instruction(
         target if target is not None and operand.kind is OperandKind.LABEL else format_operand(isa, operand, value)
         for operand, value in zip(instruction.operands, operands[: len(instruction.operands)], strict=True)
     ]
-    return f"{instruction.mnemonic:<9}{', '.join(written)}".rstrip()
+    return f"{instruction.mnemonic:<9} {', '.join(written)}".rstrip()
 
 
 def disassemble(program: Program, *, stream: str | None = None, reference: str | None = None) -> str:

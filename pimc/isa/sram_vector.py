@@ -109,16 +109,30 @@ VECTOR = (
     Instruction(
         "vredp",
         "vcu",
-        (*op(24, 0),),
+        (*op(24, 0), (RS2, 0)),
         (
             register("dst", RD, "f16 destination address"),
             register("a", RS1, "f32 partial sums"),
-            register("b", RS2, "address of an f16 bias added in f32, or register r0 for none"),
             register("n", RS3, "results, a multiple of 16 or the last group cut short"),
         ),
         "vector",
         "vredp",
-        "dst[16g + b] = round(sum over v < parts of a[16(g*parts + v) + b] + bias[16g + b]): HBM-PIM results to f16.",
+        "dst[16g + i] = round(sum over v < parts of a[16(g*parts + v) + i]): HBM-PIM results to f16.",
+        ("parts",),
+    ),
+    Instruction(
+        "vredpb",
+        "vcu",
+        (*op(24, 3),),
+        (
+            register("dst", RD, "f16 destination address"),
+            register("a", RS1, "f32 partial sums"),
+            register("b", RS2, "f16 bias, added in f32"),
+            register("n", RS3, "results, a multiple of 16 or the last group cut short"),
+        ),
+        "vector",
+        "vredpb",
+        "dst[16g + i] = round(sum over v < parts of a[16(g*parts + v) + i] + b[16g + i]).",
         ("parts",),
     ),
     Instruction(

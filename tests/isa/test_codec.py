@@ -43,9 +43,7 @@ def test_limits(isa: InstructionSet, instruction: Instruction) -> None:
         for i, operand in enumerate(instruction.operands):
             beyond = list(values)
             beyond[i] += -1 if extreme == "minimum" else 1
-            with pytest.raises(
-                IsaError, match=f"{instruction.mnemonic}: operand {operand.name} = {beyond[i]} "
-            ):
+            with pytest.raises(IsaError, match=f"{instruction.mnemonic}: operand {operand.name} = {beyond[i]} "):
                 encode(isa, instruction.mnemonic, beyond)
             row = np.zeros((1, MAX_OPERANDS), np.int64)
             row[0, : len(beyond)] = beyond
@@ -56,9 +54,7 @@ def test_limits(isa: InstructionSet, instruction: Instruction) -> None:
 def _word(isa: InstructionSet) -> st.SearchStrategy[int]:
     """Any word, and words that are an instruction but for a few bits."""
     near = st.builds(
-        lambda instruction, operands, flips: (
-            (instruction.match | (operands & ~instruction.match_mask)) ^ flips
-        ),
+        lambda instruction, operands, flips: (instruction.match | (operands & ~instruction.match_mask)) ^ flips,
         st.sampled_from(isa.instructions),
         st.integers(0, 2**isa.word_bits - 1),
         st.sampled_from([0, *(1 << bit for bit in range(isa.word_bits))]),
