@@ -73,7 +73,7 @@ def write_program(path: str | Path, program: Program) -> None:
     written.
     """
     validate_program(program, str(path))
-    header, order = _header(program)
+    header, order = _header(program, str(path))
     try:
         with atomic_path(path) as temporary, temporary.open("xb") as file:
             file.write(len(header).to_bytes(8, "little"))
@@ -94,13 +94,15 @@ def _array(program: Program, name: str) -> NDArray[np.unsignedinteger]:
     return program.code[name]
 
 
-def _header(program: Program) -> tuple[bytes, list[str]]:
+def _header(program: Program, where: str) -> tuple[bytes, list[str]]:
     """The padded header, and the tensors in file order."""
     tensors: dict[str, np.dtype[np.unsignedinteger]] = {name: words.dtype for name, words in program.code.items()}
     tensors |= {f"image/{pch}": image.dtype for pch, image in program.images.items()}
     order = [name for name, _ in sorted(tensors.items(), key=_tensor_order)]
     codes = {dtype: code for code, dtype in _DTYPES.items()}
-    header: dict[str, Json] = {"__metadata__": dict(dump_metadata(program))}
+    metadata = dump_metadata(program)
+    _parse_metadata(metadata, where)  # what is written must be readable
+    header: dict[str, Json] = {"__metadata__": dict(metadata)}
     begin = 0
     for name in order:
         array = _array(program, name)
@@ -207,11 +209,14 @@ def _assemble(
             code[name].flags.writeable = False
         else:
             images[number] = view(tensor)
-    parts = parse_pimx(metadata["pimx"], where)
+    return replace(_parse_metadata(metadata, where), code=code, images=dict(sorted(images.items())))
+
+
+def _parse_metadata(metadata: Mapping[str, str], where: str) -> Program:
+    """The program without code and images."""
     return Program(
-        *parts,
-        code=code,
-        images=dict(sorted(images.items())),
+        *parse_pimx(metadata["pimx"], where),
+        code={},
         locations=parse_debug(metadata["debug"], where) if "debug" in metadata else {},
         model=parse_model(metadata["model"], where) if "model" in metadata else None,
         tokenizer=metadata.get("tokenizer"),

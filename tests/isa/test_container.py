@@ -68,9 +68,9 @@ def test_order_of_dictionaries_does_not_matter(tmp_path: Path, good: bytes) -> N
     program = sample()
     shuffled = replace(
         program,
-        entries=dict(reversed(program.entries.items())),
-        code=dict(reversed(program.code.items())),
-        images=dict(reversed(program.images.items())),
+        entries=dict(sorted(program.entries.items(), reverse=True)),
+        code={name: program.code[name] for name in sorted(program.code, reverse=True)},
+        images={pch: program.images[pch] for pch in sorted(program.images, reverse=True)},
     )
     assert _bytes(shuffled, tmp_path / "x.pimx") == good
 
@@ -99,6 +99,10 @@ def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.pimx"
     with pytest.raises(IsaError, match="run off its end"):
         write_program(path, with_core(sample(), words(SRAM_ISA, ("nop",))))
+    with pytest.raises(IsaError, match="target.name: must be a string that matches"):
+        write_program(path, replace(sample(), target_name="a/b"))
+    with pytest.raises(IsaError, match="image 65536: numbers end at 65535"):
+        write_program(path, replace(sample(), images={65536: sample().images[0]}))
     with pytest.raises(InputError):
         write_program(tmp_path / "none" / "x.pimx", sample())
     assert list(tmp_path.iterdir()) == []
