@@ -13,6 +13,7 @@ from pimc.diagnostics import InputError
 from pimc.ir.locations import where
 from pimc.passes.base import Decision
 
+PLACE = "place"
 _DOMAIN, _REASON, _CLASS = "pim.domain", "pim.reason", "pim.class"
 
 
@@ -47,7 +48,11 @@ def explain(module: ModuleOp, pattern: str, decisions: Sequence[Decision] = ()) 
         InputError: no operation matches.
     """
     everything = [_placement(op) for op in module.walk() if _DOMAIN in op.attributes]
-    noted = [Explanation(item.op, item.where, "", item.pass_name, "", item.reason) for item in decisions]
+    noted = [
+        Explanation(item.op, item.where, "", item.pass_name, "", item.reason)
+        for item in decisions
+        if item.pass_name != PLACE
+    ]
     found = [item for item in (*everything, *noted) if _matches(item, pattern)]
     if not found:
         names = ", ".join(sorted({item.operation for item in everything}))
@@ -65,7 +70,7 @@ def _placement(op: Operation) -> Explanation:
         operation=op.name,
         location=where(op) or "unknown location",
         function=next(_functions(op), "?"),
-        pass_name="place",
+        pass_name=PLACE,
         decision=f"{_text(op, _CLASS)} in {_text(op, _DOMAIN)}",
         reason=_text(op, _REASON),
     )

@@ -198,3 +198,14 @@ def test_truncated_binaries(pimc_cli: Callable, binary: Path, tmp_path: Path, co
 def test_same_program_same_bytes(counting: Executable, binary: Path, tmp_path: Path) -> None:
     counting.save(tmp_path / "again.pimx")
     assert (tmp_path / "again.pimx").read_bytes() == binary.read_bytes()
+
+
+def test_disasm_and_asm_round_trip(pimc_cli: Callable, binary: Path, tmp_path: Path) -> None:
+    text, again = tmp_path / "program.s", tmp_path / "again.pimx"
+    assert pimc_cli("disasm", binary, "-o", text).code == 0
+    result = pimc_cli("asm", text, "-o", again)
+    assert (result.code, result.out, result.err) == (0, "", "")
+    assert again.read_bytes() == binary.read_bytes()
+    stream = pimc_cli("disasm", binary, "--stream", "decode/core/0").out
+    assert "vfill.h" in stream
+    assert pimc_cli("disasm", binary, "--stream", "decode/core/9").code == 2

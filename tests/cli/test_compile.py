@@ -1,0 +1,121 @@
+"""``pimc compile`` on a small Llama: what it writes, what it says, what it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hf_models import FAMILIES, build
+
+from pimc.cli.main import main
+from pimc.driver.pipeline import DEFAULT
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder with a small Llama."""
+    path = tmp_path_factory.mktemp("model") / "llama"
+    build(next(family for family in FAMILIES if family.name == "llama-mha-4"), path)
+    return path
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What one compilation left: the binary, the dumps, and what it printed."""
+
+    binary: Path
+    dumps: list[Path]
+    report: dict[str, object]
+
+
+@pytest.fixture(scope="module")
+def compilation(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Compilation:
+    """The model compiled once."""
+    out = tmp_path_factory.mktemp("compiled")
+    words = compile_words(folder, "-o", out / "m.pimx", "--dump-ir", out / "ir", "--json")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main([str(word) for word in words]) == 0
+    return Compilation(out / "m.pimx", sorted((out / "ir").iterdir()), json.loads(printed.getvalue()))
+
+
+def compile_words(folder: Path, *words: object) -> list[object]:
+    return ["compile", folder, "--max-seq", "16", "--prefill-chunk", "4", *words]
+
+
+def test_report(compilation: Compilation) -> None:
+    entries = compilation.report["entries"]
+    assert isinstance(entries, dict)
+    assert set(entries) == {"prefill", "decode"}
+    assert entries["decode"]["cores"]["max_instructions"] > 0
+
+
+def test_same_model_same_bytes(pimc_cli: Callable, compilation: Compilation, folder: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.pimx"
+    assert pimc_cli(*compile_words(folder, "-o", again)).code == 0
+    assert compilation.binary.read_bytes() == again.read_bytes()
+
+
+def test_dumps_parse_to_the_same_ir(pimc_cli: Callable, compilation: Compilation) -> None:
+    names = [path.stem.partition("-")[2] for path in compilation.dumps]
+    assert names == ["input", *DEFAULT]
+    for path in compilation.dumps:
+        result = pimc_cli("opt", path)
+        assert result.code == 0, result.err
+        assert result.out == path.read_text(), path.name
+
+
+def test_each_pass_runs_alone_on_the_dump_of_the_one_before(pimc_cli: Callable, compilation: Compilation) -> None:
+    for before, after, name in zip(compilation.dumps, compilation.dumps[1:], DEFAULT, strict=False):
+        result = pimc_cli("opt", before, "-p", name)
+        assert result.code == 0, f"{name}: {result.err}"
+        assert result.out == after.read_text(), name
+
+
+def test_a_program_too_long_for_the_instruction_memory(pimc_cli: Callable, compilation: Compilation) -> None:
+    allocated = next(path for path in compilation.dumps if path.stem.endswith("-allocate"))
+    result = pimc_cli("opt", allocated, "-p", "emit", "--set", "memory.instruction.bytes=64")
+    assert (result.code, result.out) == (1, "")
+    assert "instruction" in result.error_lines[0]
+
+
+def test_explain(pimc_cli: Callable, folder: Path) -> None:
+    result = pimc_cli(*compile_words(folder, "--explain", "q_proj"))
+    assert result.code == 0, result.err
+    decode = [line for line in result.out.splitlines() if "@decode" in line]
+    assert any("-> gemv in hbm: " in line for line in decode)
+    content = json.loads(pimc_cli(*compile_words(folder, "--explain", "q_proj", "--json")).out)
+    assert {item["pass_name"] for item in content["operations"]} >= {"place"}
+    missing = pimc_cli(*compile_words(folder, "--explain", "no_such_thing"))
+    assert missing.code == 1
+    assert "no_such_thing" in missing.error_lines[0]
+
+
+def test_a_pipeline_that_makes_no_code_leaves_nothing_behind(pimc_cli: Callable, folder: Path, tmp_path: Path) -> None:
+    result = pimc_cli(*compile_words(folder, "-o", tmp_path / "m.pimx", "-p", "...,partition"))
+    assert result.code == 1
+    assert "no code to link" in result.error_lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_models(pimc_cli: Callable, folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in folder.iterdir():
+        data = path.read_bytes()
+        (broken / path.name).write_bytes(data[: len(data) // 2] if path.suffix == ".safetensors" else data)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    text = tmp_path / "text.gguf"
+    text.write_text("not a model")
+    for source in (broken, empty, text):
+        result = pimc_cli("compile", source, "-o", tmp_path / "m.pimx")
+        assert result.code == 1, result.err
+        assert len(result.error_lines) <= 2
+        assert "Traceback" not in result.err
+    assert not (tmp_path / "m.pimx").exists()
