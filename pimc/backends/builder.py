@@ -4,7 +4,7 @@ One method an instruction, from the ISA tables: ``b.vadd_h(dst, a, b, n)`` takes
 table order
 (values of ``!sram.reg``; an ``int`` becomes a constant), immediates by name (``b.addi(x, imm=4)``,
 ``b.wait(sem=3,
-imm=4)``) and configuration by name (``b.vredp(dst, a, bias, n, parts=2)``).  See docs/backend.md.
+imm=4)``) and configuration by name (``b.vredp(dst, a, n, parts=2)``).  See docs/backend.md.
 """
 
 from __future__ import annotations

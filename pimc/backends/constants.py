@@ -124,14 +124,14 @@ class _ConstantAllocator:
     def _loop(self, op: ForOp, state: _State) -> None:
         start, end = 2 * self.order.start[op], 2 * self.order.end[op] + 1
         upper = constant(op.upper)
+        before = state.pinned
+        for key in self._wanted(op, len(before)):
+            self._pin(op, key, state, start, end)
         if not runs_at_least_once(op):  # the head compares, after the counter and the carried values are set
             set_first = frozenset(self.map.registers[value] for value in (op.counter, *op.carried))
             for register in set_first:
                 state.held.pop(register, None)
             self._serve_operand(op, 1, state, set_first)
-        before = state.pinned
-        for key in self._wanted(op, len(before)):
-            self._pin(op, key, state, start, end)
         inside = _State({r: h for r, h in state.held.items() if r in state.pinned}, state.pinned)
         self.walk(op.body.block, inside)
         if upper is not None:

@@ -32,7 +32,8 @@ _SINGLE = {
 
 #: How the describe function of a matrix instruction is called; default: with (m, c, core, s).
 _MATRIX_DESCRIBE = {
-    "vredp": "describe_vredp(m, c, core, s, raw)",
+    "vredp": "describe_vredp(m, c, core, s, False)",
+    "vredpb": "describe_vredp(m, c, core, s, True)",
     "pimmv_a": "describe_pimmv(m, c, core, s, False)",
     "pimmv_c": "describe_pimmv(m, c, core, s, False)",
     "pimmv_aw": "describe_pimmv(m, c, core, s, True)",
@@ -142,7 +143,8 @@ def generate() -> str:
     lines = [
         '"""Cases of every instruction.  Written by pimc.runtime_sim.generate_dispatch from the ISA tables: do not edit."""',
         "",
-        "# ruff: noqa: C901, E501, PLR0912, PLR0915, PLR1714, RET505, SIM114",
+        "# ruff: noqa: C901, PLR0912, PLR1714",
+        "# fmt: off",
         "from __future__ import annotations",
         "",
         "import numpy as np",
@@ -176,8 +178,8 @@ def generate() -> str:
     describe_cases: dict[str, list[int]] = {}
     for name, numbers in _grouped(("matrix",), "{name}"):
         describe_cases.setdefault(_MATRIX_DESCRIBE.get(name, f"describe_{name}(m, c, core, s)"), []).extend(numbers)
-    lines += _function("describe_matrix(m: Record, c: int, core: Record, s: Record, op: int, raw: int) -> None",
-                       "Ranges and work of the other instructions; ``raw``: the third operand's register number.",
+    lines += _function("describe_matrix(m: Record, c: int, core: Record, s: Record, op: int) -> None",
+                       "Ranges and work of the other instructions.",
                        _cases(describe_cases.items()))  # fmt: skip
     lines += _function("execute_matrix(m: Record, c: int, s: Record, op: int) -> None",
                        "Data of the other instructions.", _cases(_grouped(("matrix",), "{name}(m, c, s)")))  # fmt: skip

@@ -197,13 +197,12 @@ def collect_gemv(ctx: LoweringContext, run: GemvRun) -> None:
         core.wait(core.const(0), sem=semaphore, imm=ctx.channels)
         start = first * per_slot
         count = min(slots * per_slot, layout.n_local - start)
-        core.vredp(
-            core.address(run.out.buffer.value, run.out.offset + start * 2),
-            core.address(run.results.value, first * slot_bytes),
-            core.const(0) if run.bias is None else core.address(run.bias.value, start * 2),
-            core.const(count),
-            parts=parts,
-        )
+        to = core.address(run.out.buffer.value, run.out.offset + start * 2)
+        partial = core.address(run.results.value, first * slot_bytes)
+        if run.bias is None:
+            core.vredp(to, partial, core.const(count), parts=parts)
+        else:
+            core.vredpb(to, partial, core.address(run.bias.value, start * 2), core.const(count), parts=parts)
         first += slots
     core.keep(run.source.buffer.value)
 

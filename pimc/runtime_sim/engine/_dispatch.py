@@ -1,6 +1,7 @@
 """Cases of every instruction.  Written by pimc.runtime_sim.generate_dispatch from the ISA tables: do not edit."""
 
 # ruff: noqa: C901, PLR0912, PLR1714
+# fmt: off
 from __future__ import annotations
 
 import numpy as np
