@@ -99,7 +99,7 @@ def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.pimx"
     with pytest.raises(IsaError, match="run off its end"):
         write_program(path, with_core(sample(), words(SRAM_ISA, ("nop",))))
-    with pytest.raises(IsaError, match="target.name: must be a string that matches"):
+    with pytest.raises(IsaError, match=r"target\.name: must be a string that matches"):
         write_program(path, replace(sample(), target_name="a/b"))
     with pytest.raises(IsaError, match="image 65536: numbers end at 65535"):
         write_program(path, replace(sample(), images={65536: sample().images[0]}))
