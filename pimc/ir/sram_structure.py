@@ -390,9 +390,9 @@ class ForOp(IRDLOperation):
         register = RegisterType()
         arguments = [parser.parse_argument(expect_type=False).resolve(register)]
         parser.parse_punctuation("=")
-        lower = parser.parse_operand()
+        lower = _parse_register(parser)
         parser.parse_keyword("to")
-        upper = parser.parse_operand()
+        upper = _parse_register(parser)
         parser.parse_keyword("step")
         step = parser.parse_integer()
         initial: list[SSAValue] = []
@@ -453,11 +453,11 @@ class IfOp(IRDLOperation):
     @classmethod
     def parse(cls, parser: Parser) -> IfOp:
         """Parse what :meth:`print` prints."""
-        left = parser.parse_operand()
+        left = _parse_register(parser)
         predicate = next((name for name in PREDICATES if parser.parse_optional_keyword(name)), None)
         if predicate is None:
             parser.raise_error(f"expected one of {', '.join(PREDICATES)}")
-        right = parser.parse_operand()
+        right = _parse_register(parser)
         attributes = parser.parse_optional_attr_dict_with_keyword()
         then_region = _parse_block(parser)
         else_region = _parse_block(parser) if parser.parse_optional_keyword("else") else Region(Block())
@@ -465,6 +465,10 @@ class IfOp(IRDLOperation):
         if attributes is not None:
             op.attributes |= attributes.data
         return op
+
+
+def _parse_register(parser: Parser) -> SSAValue:
+    return parser.resolve_operand(parser.parse_unresolved_operand(), RegisterType())
 
 
 def _parse_block(parser: Parser) -> Region:
