@@ -51,7 +51,7 @@ def test_instruction(mnemonic: str) -> None:
 @pytest.mark.parametrize("mnemonic", SRAM_NAMES)
 def test_instruction_refuses_what_does_not_fit(mnemonic: str) -> None:
     op = sram.INSTRUCTION_OPS[mnemonic]
-    b, program = SramBuilder.program("main", range(2))
+    b, _program = SramBuilder.program("main", range(2))
     registers = [b.const(i) for i, _ in enumerate(op.read_operands())]
     with pytest.raises(TypeError):
         b.emit(mnemonic, *registers, 7)
@@ -107,7 +107,7 @@ def test_generic_form_is_mlir(tmp_path: Path) -> None:
         pytest.fail("iree-opt is part of the test environment")
     path = tmp_path / "module.mlir"
     path.write_text(print_module(everything()))
-    done = subprocess.run(  # noqa: S603  # a tool of the environment on a file of ours
+    done = subprocess.run(  # a tool of the environment on a file of ours
         [tool, "--allow-unregistered-dialect", str(path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
