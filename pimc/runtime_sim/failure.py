@@ -18,7 +18,7 @@ from pimc.isa.program import STREAM_ISAS, LoadedProgram
 from pimc.isa.spec import OperandKind
 from pimc.runtime_sim import dram
 from pimc.runtime_sim.engine import errors as e
-from pimc.runtime_sim.engine.commands import OWN
+from pimc.runtime_sim.engine.control_commands import OWN
 from pimc.runtime_sim.engine.state import (
     AGENT_MASK,
     HALTED,
@@ -112,7 +112,11 @@ class Explainer:
         explain: Mapping[int, Callable[[], tuple[type[PimcError], str, str | None]]] = {
             e.OUT_OF_RANGE: lambda: (OutOfRangeError, f"access outside {_PLACES[a]} {b}", None),
             e.MISALIGNED: lambda: (OutOfRangeError, f"misaligned access: {_PLACES[a]} {b}", None),
-            e.UNINITIALISED: lambda: (UninitialisedReadError, f"read of {self._place(a, b)}, which nothing has written", None),
+            e.UNINITIALISED: lambda: (
+                UninitialisedReadError,
+                f"read of {self._place(a, b)}, which nothing has written",
+                None,
+            ),
             e.RACE: self._race,
             e.BAD_OPERAND: lambda: (SimError, f"{_WHAT[a]} ({b})", None),
             e.DIVISION_BY_ZERO: lambda: (SimError, "division by zero", None),

@@ -1,9 +1,9 @@
 """Writes ``engine/_dispatch.py`` from the ISA tables: ``python -m pimc.runtime_sim.generate_dispatch``.
 
-Each instruction of a table becomes a case that calls the semantic function its entry names.  A new instruction is one
-entry in the table and one function of that name: scalar operations and branches in ``semantics_scalar``, vector
-operations of a known operand shape in ``semantics_vector``, others in ``semantics_matrix`` with a ``describe_`` function
-in ``describe``, controller commands in ``commands``.
+Each instruction of a table becomes a case that calls the semantic function its entry names.  A new instruction is
+one entry in the table and one function of that name: scalar operations and branches in ``semantics_scalar``, vector
+operations of a known operand shape in ``semantics_vector``, others in ``semantics_matrix`` with a ``describe_``
+function in ``describe``, controller commands in ``commands`` and ``control_commands``.
 """
 
 from __future__ import annotations
@@ -13,22 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pimc.isa.hbm import HBM_ISA
-from pimc.isa.spec import Instruction, OperandKind
 from pimc.isa.sram import SRAM_ISA
+from pimc.runtime_sim.instruction_classes import CLASSES, TYPED, class_of
 
 OUTPUT = Path(__file__).parent / "engine" / "_dispatch.py"
-
-#: Classes of core instructions, in the order of their numbers.
-CLASSES = (
-    "scalar", "branch", "divide", "lw", "sw", "cid", "cfg", "nop", "halt", "wait", "sigh", "hset",
-    "vector_binary", "vector_scalar", "vector_fill", "vector_unary", "vector_reduce", "matrix",
-    "hrd", "hwr", "hrdb", "message",
-)  # fmt: skip
-
-_SINGLE = {
-    "scalar_lw": "lw", "scalar_sw": "sw", "scalar_cid": "cid", "scalar_cfg": "cfg", "nop": "nop", "halt": "halt",
-    "wait": "wait", "signal_hbm": "sigh", "set_hbm_register": "hset", "hrd": "hrd", "hwr": "hwr", "hrdb": "hrdb",
-}  # fmt: skip
 
 #: How the describe function of a matrix instruction is called; default: with (m, c, core, s).
 _MATRIX_DESCRIBE = {
@@ -43,54 +31,6 @@ _MATRIX_DESCRIBE = {
     "tmm_kn": "describe_tmm(m, c, core, s, False)",
     "tmmc_kn": "describe_tmm(m, c, core, s, False)",
 }
-
-_VECTOR_SHAPES = {
-    ("dst", "a", "b", "n"): "vector_binary",
-    ("dst", "a", "s", "n"): "vector_scalar",
-    ("dst", "a", "n"): "vector_unary",
-}
-
-
-def class_of(instruction: Instruction) -> str:
-    """Class of a core instruction, from its table entry."""
-    name = instruction.semantics
-    if name in _SINGLE:
-        return _SINGLE[name]
-    if name.startswith("branch_"):
-        return "branch"
-    if name in ("scalar_divu", "scalar_remu"):
-        return "divide"
-    if name.startswith("scalar_"):
-        return "scalar"
-    if instruction.unit == "noc":
-        return "message"
-    if instruction.unit == "vcu" and name[-2:] in ("_h", "_f"):
-        if name[:-2] == "vfill":
-            return "vector_fill"
-        if instruction.latency == "vector_reduce":
-            return "vector_reduce"
-        return _VECTOR_SHAPES[tuple(operand.name for operand in instruction.operands)]
-    return "matrix"
-
-
-def element_bytes(instruction: Instruction) -> tuple[int, int]:
-    """(source, destination) element size of a typed vector instruction, (2, 2) for others."""
-    if class_of(instruction) not in _TYPED:
-        return 2, 2
-    target = 4 if instruction.semantics.endswith("_f") else 2
-    return (6 - target, target) if instruction.semantics.startswith("vcvt") else (target, target)
-
-
-_TYPED = ("vector_binary", "vector_scalar", "vector_fill", "vector_unary", "vector_reduce")
-
-
-def register_mask(instruction: Instruction) -> int:
-    """Bit i is set if operand i is a register that is read."""
-    mask = 0
-    for i, operand in enumerate(instruction.operands):
-        if operand.kind is OperandKind.REGISTER and not operand.writes:
-            mask |= 1 << i
-    return mask
 
 
 def _cases(items: Iterable[tuple[str, list[int]]], indent: str = "    ") -> list[str]:
@@ -109,7 +49,7 @@ def _grouped(wanted: Iterable[str], call: str) -> list[tuple[str, list[int]]]:
     for number, instruction in enumerate(SRAM_ISA.instructions):
         if class_of(instruction) in classes:
             name = instruction.semantics
-            base = name[:-2] if class_of(instruction) in _TYPED else name
+            base = name[:-2] if class_of(instruction) in TYPED else name
             groups.setdefault(base, []).append(number)
     return [(call.format(name=name), numbers) for name, numbers in groups.items()]
 
@@ -127,7 +67,7 @@ def _imports(module: str, names: Iterable[str]) -> list[str]:
 
 def _semantic_names(*classes: str) -> list[str]:
     return [
-        instruction.semantics[:-2] if class_of(instruction) in _TYPED else instruction.semantics
+        instruction.semantics[:-2] if class_of(instruction) in TYPED else instruction.semantics
         for instruction in SRAM_ISA.instructions
         if class_of(instruction) in classes
     ]
@@ -137,11 +77,12 @@ def generate() -> str:
     """Text of ``engine/_dispatch.py``."""
     matrix = _semantic_names("matrix")
     describes = {_MATRIX_DESCRIBE.get(name, f"describe_{name}(m, c, core, s)").split("(")[0] for name in matrix}
-    commands = [f"command_{instruction.semantics}" for instruction in HBM_ISA.instructions]
+    commands = [f"command_{i.semantics}" for i in HBM_ISA.instructions if i.unit != "control"]
+    control = [f"command_{i.semantics}" for i in HBM_ISA.instructions if i.unit == "control"]
     scalar = ("scalar", "divide")
     vector = ("vector_binary", "vector_scalar", "vector_fill", "vector_unary", "vector_reduce")
     lines = [
-        '"""Cases of every instruction.  Written by pimc.runtime_sim.generate_dispatch from the ISA tables: do not edit."""',
+        '"""Cases of every instruction, written by pimc.runtime_sim.generate_dispatch from the ISA tables."""',
         "",
         "# ruff: noqa: C901, PLR0912, PLR1714",
         "# fmt: off",
@@ -150,6 +91,7 @@ def generate() -> str:
         "import numpy as np",
         "",
         *_imports("commands", commands),
+        *_imports("control_commands", control),
         *_imports("describe", describes),
         "from pimc.runtime_sim.engine.jit import jit",
         *_imports("semantics_matrix", matrix),

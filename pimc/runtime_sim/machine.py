@@ -28,8 +28,9 @@ _CHUNK = 1 << 18
 class Machine:
     """A program loaded on a simulated target.
 
-    ``functional``: move and compute data; without it, scalars, control, messages and all times stay exact but vectors,
-    matrices and HBM content are not computed.  ``checks``: uninitialised reads and races (addresses are always checked).
+    ``functional``: move and compute data; without it, scalars, control, messages and all times stay exact but
+    vectors, matrices and HBM content are not computed.  ``checks``: uninitialised reads and races (addresses are
+    always checked).
     ``trace``: keep the DRAM commands of each run (True, or how many at most).
     """
 
@@ -70,7 +71,9 @@ class Machine:
         for p, image in self._program.images.items():
             expected = (m("banks"), m("row_bytes") // 2)
             if p >= m("pchs") or image.shape[1:] != expected or image.shape[0] > m("rows"):
-                raise TargetError(f"the image of pseudo-channel {p} has the shape {image.shape}, not [rows, {expected}]")
+                raise TargetError(
+                    f"the image of pseudo-channel {p} has the shape {image.shape}, not [rows, {expected}]"
+                )
             ready[p, : image.shape[0]] = columns
             if functional:
                 self._memories.arrays["hbm"][p, : image.shape[0]] = image

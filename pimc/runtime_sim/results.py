@@ -46,10 +46,11 @@ class DramTrace:
 class RunStats:
     """Counts of a run.
 
-    ``unit_busy_fs``: by unit, int64[cores].  ``instructions``: int64[cores] dispatched; ``commands``: int64[pchs] stream
-    commands.  ``dram_commands``: by DRAM command, int64[pchs].  ``hbm_bytes_read``/``_written``: external transfers,
-    int64[pchs].  ``mac_columns``: int64[pchs], column MACs (each in every bank).  ``noc_bytes``: int64[cores], delivered,
-    by sender.  ``core_end_fs``/``pch_end_fs``: when each stream halted.  ``events``: events processed.
+    ``unit_busy_fs``: by unit, int64[cores].  ``instructions``: int64[cores] dispatched; ``commands``: int64[pchs]
+    stream commands.  ``dram_commands``: by DRAM command, int64[pchs].  ``hbm_bytes_read``/``_written``: external
+    transfers, int64[pchs].  ``mac_columns``: int64[pchs], column MACs (each in every bank).  ``noc_bytes``:
+    int64[cores], delivered, by sender.  ``core_end_fs``/``pch_end_fs``: when each stream halted.  ``events``: events
+    processed.
     """
 
     unit_busy_fs: Mapping[str, Int64Array]
@@ -67,7 +68,7 @@ class RunStats:
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """Outputs by port name, the time from start until every stream has halted, statistics, and the trace if asked for."""
+    """Outputs by port name, the time from start until every stream has halted, statistics and trace."""
 
     outputs: Mapping[str, NDArray[Any]]
     cycles: int

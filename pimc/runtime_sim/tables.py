@@ -20,7 +20,7 @@ from pimc.runtime_sim.engine.array_checks import (
     TENSOR_READ,
 )
 from pimc.runtime_sim.engine.state import UNITS
-from pimc.runtime_sim.generate_dispatch import CLASSES, class_of, element_bytes, register_mask
+from pimc.runtime_sim.instruction_classes import CLASSES, class_of, element_bytes, register_mask
 from pimc.targets import Target
 
 Int64Array = NDArray[np.int64]

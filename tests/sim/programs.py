@@ -88,9 +88,7 @@ def program(
             decoded[name] = decode_words(STREAM_ISAS[kind], code[name])
             names[kind][number] = name
     entry = Entry(names["core"], names["hbm"], tuple(inputs), tuple(outputs))
-    return LoadedProgram(
-        "hpim", "", rows, {"main": entry}, code, images or {}, locations or {}, decoded=decoded
-    )
+    return LoadedProgram("hpim", "", rows, {"main": entry}, code, images or {}, locations or {}, decoded=decoded)
 
 
 def run(

@@ -13,8 +13,25 @@ from pimc.runtime_sim.checker import check_trace
 
 f32 = np.float32
 GEOMETRY = TileGeometry(4, 16, 32, 16, 32, 32)
-COMMANDS = {"nop", "halt", "set", "add", "addr", "loop", "endl", "wait", "sig", "wrgb", "act", "mac", "pre", "rdres", "rd",
-            "wr", "ref"}  # fmt: skip
+COMMANDS = {
+    "nop",
+    "halt",
+    "set",
+    "add",
+    "addr",
+    "loop",
+    "endl",
+    "wait",
+    "sig",
+    "wrgb",
+    "act",
+    "mac",
+    "pre",
+    "rdres",
+    "rd",
+    "wr",
+    "ref",
+}
 
 
 def test_all_commands_have_a_case() -> None:
@@ -50,8 +67,8 @@ def gemv_stream(layout: GemvLayout, results: int) -> str:
                 lines.append(f"wrgb 0b{1 << q:04b}, h31, {at}, 0, {columns}, 0")
             last = (visit.block, visit.chunk)
         lines.append(f"act 0b1111, h31, {visit.row}")
-        for s in visit.segments:
-            lines.append(f"mac 0b1111, {s.column}, 0, {s.columns}, {s.slot % 32}, {int(visit.chunk == 0)}")
+        clear = int(visit.chunk == 0)
+        lines += [f"mac 0b1111, {s.column}, 0, {s.columns}, {s.slot % 32}, {clear}" for s in visit.segments]
         lines.append("pre 0b1111")
     lines += [f"rdres 0b1111, h31, {results}, 0, {layout.slots}", "sig s1", "halt"]
     return "\n".join(lines)
@@ -131,9 +148,7 @@ def test_loops_registers_and_bursts() -> None:
     """
     core = "sigh s3\nwait s7, r0, 4\nhalt"
     n = 6 * 4 * 32
-    loaded = program(
-        core, stream, inputs=[port("a", "f16", n, 0x1000)], outputs=[port("b", "f16", n, 0x2000)], rows=6
-    )
+    loaded = program(core, stream, inputs=[port("a", "f16", n, 0x1000)], outputs=[port("b", "f16", n, 0x2000)], rows=6)
     a = np.random.default_rng(1).normal(size=n).astype(np.float16)
     result = run(loaded, {"a": a}, trace=True)
     np.testing.assert_array_equal(result.outputs["b"], a)
@@ -162,7 +177,7 @@ def test_masks_and_result_order() -> None:
         inputs=[port("x", "f16", 64, 0x1000)],
         outputs=[port("y", "f32", 32, 0x2000)],
         rows=1,
-        images={p: image for p in range(4)},
+        images=dict.fromkeys(range(4), image),
     )
     y = run(loaded, {"x": x}).outputs["y"]
     expected = [x[16:32].astype(f32).sum()] * 16 + [x[48:64].astype(f32).sum()] * 16
@@ -271,7 +286,7 @@ def test_transfers_and_stream_share_the_banks() -> None:
     core = "sigh s0\nli r1, 0x8000\nli r2, 0\nli r3, 0x10000\n" + "hrd r1, r2, r3\n" * 4 + "wait s1, r0, 4\nhalt"
     loaded = program(
         core, stream, inputs=[port("x", "f16", 512, 0x1000)], outputs=[port("y", "f32", 64, 0x2000)],
-        rows=8, images={p: image for p in range(4)},
+        rows=8, images=dict.fromkeys(range(4), image),
     )  # fmt: skip
     result = run(loaded, {"x": np.ones(512, np.float16)}, trace=True)
     assert result.outputs["y"].tolist() == [512.0] * 64

@@ -83,7 +83,9 @@ def test_strided_message(multicast: bool) -> None:
     cores = {0: text, 1: "wait s2, r0, 1\nhalt"}
     loaded = program(cores, inputs=[port("a", "f16", 30, 0x1000)], outputs=outputs)
     result = run(loaded, {"a": np.arange(30, dtype=np.float16)}).outputs
-    assert [result[f"o{i}"].tolist() for i in range(3)] == [[10 * i, 10 * i + 1, 10 * i + 2, 10 * i + 3] for i in range(3)]
+    assert [result[f"o{i}"].tolist() for i in range(3)] == [
+        [10 * i, 10 * i + 1, 10 * i + 2, 10 * i + 3] for i in range(3)
+    ]
 
 
 def test_ports_are_shared() -> None:
@@ -121,7 +123,9 @@ def test_units_overlap_and_dependences_stall() -> None:
     assert independent == one + 16
     alone = vector_cycles(config, "trans r2, r3")
     assert vector_cycles("vmov.h r2, r1, r4", config, "trans r3, r3") < one + alone - 10
-    assert vector_cycles("vmov.h r2, r1, r4", config, "trans r3, r2") > vector_cycles("vmov.h r2, r1, r4", config, "trans r3, r3")
+    assert vector_cycles("vmov.h r2, r1, r4", config, "trans r3, r2") > vector_cycles(
+        "vmov.h r2, r1, r4", config, "trans r3, r3"
+    )
 
 
 def test_strided_ranges_do_not_conflict_when_they_interleave() -> None:
@@ -213,7 +217,9 @@ def test_missing_wait_in_the_core_is_noticed() -> None:
     """The core reads before the results are there."""
     with pytest.raises((RaceError, UninitialisedReadError)):
         offload(core=CORE.replace("wait s1, r0, 4", "nop"))
-    late = CORE.replace("wait s1, r0, 4", "wait s1, r0, 1" + "\nli r9, 2000\nagain:\naddi r9, r9, -1\nbne r9, r0, again")
+    late = CORE.replace(
+        "wait s1, r0, 4", "wait s1, r0, 1" + "\nli r9, 2000\nagain:\naddi r9, r9, -1\nbne r9, r0, again"
+    )
     with pytest.raises(RaceError, match="rdres"):  # late enough to find the data, but not ordered after all four
         offload(core=late.replace("wait s1, r0, 1", "nop"))
 
@@ -285,7 +291,11 @@ def test_deadlock_names_who_waits_for_what() -> None:
         ("li r3, 32\nhrd r0, r0, r3\nhalt", UninitialisedReadError, "HBM row 0 of bank 0"),
         ("li r2, 0x40000\nli r3, 32\nhrd r0, r2, r3\nhalt", OutOfRangeError, "outside HBM"),
         ("li r2, 16\nli r3, 32\nhrd r0, r2, r3\nhalt", OutOfRangeError, "misaligned"),
-        ("sw r0, r0, 0\nconfig depth, 2\nli r4, 1\npimmv.c r0, r0, r0, r4\nhalt", UninitialisedReadError, "PIM array row 0"),
+        (
+            "sw r0, r0, 0\nconfig depth, 2\nli r4, 1\npimmv.c r0, r0, r0, r4\nhalt",
+            UninitialisedReadError,
+            "PIM array row 0",
+        ),
         ("config rows, 2\nconfig cols, 2\nconfig stride_c, 4\ntwb r0\nhalt", UninitialisedReadError, "accumulator"),
         ("config rows, 65\nconfig cols, 2\ntmm.nk r0, r0\nhalt", SimError, "tensor unit"),
         ("divu r1, r2, r0\nhalt", SimError, "division by zero"),

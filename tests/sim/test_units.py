@@ -23,7 +23,12 @@ IMMEDIATES = {
     "addi": (-7, lambda a, b: a + b), "ori": (0xFF0F, lambda a, b: a | b), "andi": (0xFF0F, lambda a, b: a & b),
     "slli": (5, lambda a, b: a << b), "srli": (5, lambda a, b: (a & 0xFFFFFFFF) >> b), "srai": (5, lambda a, b: a >> b),
 }  # fmt: skip
-BRANCHES = {"beq": lambda a, b: a == b, "bne": lambda a, b: a != b, "blt": lambda a, b: a < b, "bge": lambda a, b: a >= b}
+BRANCHES = {
+    "beq": lambda a, b: a == b,
+    "bne": lambda a, b: a != b,
+    "blt": lambda a, b: a < b,
+    "bge": lambda a, b: a >= b,
+}
 HERE = {*SCALARS, *IMMEDIATES, *BRANCHES, "lui", "lw", "sw", "cid", "cfg", "nop", "halt", "trans", "pimld", "twb"}
 HERE |= {f"pimmv.{f}" for f in ("a", "c", "aw", "cw")} | {f"tmm{c}.{o}" for c in ("", "c") for o in ("nk", "kn")}
 #: Covered in the other files of this folder.

@@ -25,7 +25,7 @@ BINARY: dict[str, Callable[..., np.ndarray]] = {
 }  # fmt: skip
 SCALAR: dict[str, Callable[..., np.ndarray]] = {
     "vadds": np.add, "vsubs": np.subtract, "vmuls": np.multiply, "vdivs": np.divide, "vmaxs": np.maximum,
-    "vmins": np.minimum, "vexps": lambda x, s: np.exp(x - s), "vfill": lambda x, s: np.full_like(x, s),
+    "vmins": np.minimum, "vexps": lambda x, s: np.exp(x - s), "vfill": np.full_like,
 }  # fmt: skip
 UNARY: dict[str, Callable[..., np.ndarray]] = {
     "vmov": lambda x: x, "vneg": np.negative, "vabs": np.abs, "vrelu": lambda x: np.maximum(x, 0), "vexp": np.exp,
@@ -51,7 +51,8 @@ def check(name: str, got: np.ndarray, expected: np.ndarray) -> None:
     if name in EXACT:
         np.testing.assert_array_equal(got, expected)
     else:
-        np.testing.assert_allclose(got.astype(f32), expected.astype(f32), rtol=2e-3 if got.dtype == np.float16 else 1e-6, atol=1e-6)
+        rtol = 2e-3 if got.dtype == np.float16 else 1e-6
+        np.testing.assert_allclose(got.astype(f32), expected.astype(f32), rtol=rtol, atol=1e-6)
 
 
 def values(name: str, dtype: type, seed: int = 0) -> np.ndarray:
@@ -117,7 +118,11 @@ def test_reduction(name: str, t: str, n: int) -> None:
     loaded = program(text, inputs=[port("a", dtype, n, A)], outputs=[port("o", "f32", 1, OUT)])
     got = run(loaded, {"a": a}).outputs["o"][0]
     x = a.astype(f32)
-    expected = {"vrsum": lambda: lane_sum(x), "vrsumsq": lambda: lane_sum(x * x), "vrmax": lambda: x.max(initial=-np.inf)}
+    expected = {
+        "vrsum": lambda: lane_sum(x),
+        "vrsumsq": lambda: lane_sum(x * x),
+        "vrmax": lambda: x.max(initial=-np.inf),
+    }
     assert got == expected[name]()
 
 
@@ -147,7 +152,8 @@ def test_vrope() -> None:
     x = rng.normal(size=dim * heads).astype(np.float16)
     angle = rng.normal(size=dim // 2)
     table = np.concatenate([np.tile(np.cos(angle), 2), np.tile(np.sin(angle), 2)]).astype(np.float16)
-    text = f"config head_dim, {dim}\nli r1, {A}\nli r2, {B}\nli r3, {OUT}\nli r4, {dim * heads}\nvrope r3, r1, r2, r4\nhalt"
+    text = f"config head_dim, {dim}\nli r1, {A}\nli r2, {B}\nli r3, {OUT}\nli r4, {dim * heads}\n"
+    text += "vrope r3, r1, r2, r4\nhalt"
     loaded = program(
         text,
         inputs=[port("x", "f16", dim * heads, A), port("t", "f16", 2 * dim, B)],

@@ -1,4 +1,4 @@
-"""Cases of every instruction.  Written by pimc.runtime_sim.generate_dispatch from the ISA tables: do not edit."""
+"""Cases of every instruction, written by pimc.runtime_sim.generate_dispatch from the ISA tables."""
 
 # ruff: noqa: C901, PLR0912, PLR1714
 # fmt: off
@@ -8,22 +8,24 @@ import numpy as np
 
 from pimc.runtime_sim.engine.commands import (
     command_act,
+    command_mac,
+    command_pre,
+    command_rd,
+    command_rdres,
+    command_ref,
+    command_wr,
+    command_wrgb,
+)
+from pimc.runtime_sim.engine.control_commands import (
     command_add,
     command_addr,
     command_endl,
     command_halt,
     command_loop,
-    command_mac,
     command_nop,
-    command_pre,
-    command_rd,
-    command_rdres,
-    command_ref,
     command_set,
     command_sig,
     command_wait,
-    command_wr,
-    command_wrgb,
 )
 from pimc.runtime_sim.engine.describe import (
     describe_pimld,

@@ -108,7 +108,16 @@ def read_elements(
 
 @jit
 def _check_readers(
-    m: Record, tile: int, slot: int, agent: int, partner: int, clock: Int32Array, pc: int, first: int, end: int, bits: int
+    m: Record,
+    tile: int,
+    slot: int,
+    agent: int,
+    partner: int,
+    clock: Int32Array,
+    pc: int,
+    first: int,
+    end: int,
+    bits: int,
 ) -> None:
     """Check a write against the noted readers of the other slots in ``bits``."""
     for other in range(m.slots):
@@ -175,7 +184,16 @@ def local_access(
 
 @jit
 def row_access(
-    m: Record, p: int, row: int, bank: int, agent: int, partner: int, clock: Int32Array, pc: int, stream: bool, write: bool
+    m: Record,
+    p: int,
+    row: int,
+    bank: int,
+    agent: int,
+    partner: int,
+    clock: Int32Array,
+    pc: int,
+    stream: bool,
+    write: bool,
 ) -> None:
     """Check and note an access to a DRAM row by a controller's stream or a core's DMA."""
     at = (p * m.rows + row) * m.banks + bank

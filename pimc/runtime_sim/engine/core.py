@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pimc.runtime_sim.engine._dispatch import (
     CLASS_BRANCH,
     CLASS_CFG,
@@ -86,7 +84,7 @@ from pimc.runtime_sim.engine.state import (
 from pimc.runtime_sim.engine.transfers import request_columns, request_linear
 
 #: Returned in place of a time: the core waits and something will wake it.
-BLOCKED = np.int64(-1)
+BLOCKED = -1
 _STEPS = 4096
 
 
@@ -185,7 +183,10 @@ def _control(m: Record, c: int, core: Record, s: Record, op: int, kind: int, now
             return BLOCKED
         core.sem[s.value[0]] -= max(need, 0)
         if m.checks:
-            join(view_i32(agent_place(m, c), m.agents), view_i32(clock_place(m.core_sem_clock_at, m, c * 32 + s.value[0]), m.agents))
+            join(
+                view_i32(agent_place(m, c), m.agents),
+                view_i32(clock_place(m.core_sem_clock_at, m, c * 32 + s.value[0]), m.agents),
+            )
     elif kind == CLASS_HALT:
         until = all_finished(m, c, now, True)
         if until > now:
@@ -410,5 +411,3 @@ def step(m: Record, c: int) -> None:
                 core.unit_busy[SCU] += m.period
     core.scheduled = 1
     push(m, now, EVENT_CORE, c)
-
-

@@ -55,9 +55,7 @@ def pop(m: Record) -> tuple[int, int, int]:
         if child >= size:
             break
         at = child * 3
-        if child + 1 < size and (
-            heap[at + 3] < heap[at] or (heap[at + 3] == heap[at] and heap[at + 4] < heap[at + 1])
-        ):
+        if child + 1 < size and (heap[at + 3] < heap[at] or (heap[at + 3] == heap[at] and heap[at + 4] < heap[at + 1])):
             child += 1
             at += 3
         if moved_time < heap[at] or (moved_time == heap[at] and moved_order < heap[at + 1]):

@@ -49,9 +49,7 @@ def _tree16(builder: Node, vector: Node) -> Node:
     while width > 1:
         width //= 2
         undefined = ir.Constant(ir.VectorType(_FLOAT, width * 2), ir.Undefined)
-        low = builder.shuffle_vector(
-            vector, undefined, ir.Constant(ir.VectorType(_I32, width), list(range(width)))
-        )
+        low = builder.shuffle_vector(vector, undefined, ir.Constant(ir.VectorType(_I32, width), list(range(width))))
         high = builder.shuffle_vector(
             vector, undefined, ir.Constant(ir.VectorType(_I32, width), list(range(width, 2 * width)))
         )

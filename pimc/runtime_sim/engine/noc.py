@@ -1,7 +1,7 @@
 """The network: a message leaves its sender's port, crosses the mesh, and enters each receiver's port.
 
-Ports pass ``noc_rate`` bytes a cycle, one message at a time in order of arrival; links are not a bottleneck.  The data is
-taken when the message is sent and written when its last byte arrives.
+Ports pass ``noc_rate`` bytes a cycle, one message at a time in order of arrival; links are not a bottleneck.  The
+data is taken when the message is sent and written when its last byte arrives.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ from pimc.runtime_sim.engine.state import (
 def room(m: Record, c: int, size: int) -> int:
     """Offset in the sender's payload ring for a message of ``size`` bytes, -1 if it must wait for older ones."""
     core = core_of(m, c)
-    while core.message_oldest < core.message_next and not message_of(
-        m, c * MESSAGES + core.message_oldest % MESSAGES
-    ).active:
+    while (
+        core.message_oldest < core.message_next
+        and not message_of(m, c * MESSAGES + core.message_oldest % MESSAGES).active
+    ):
         core.message_oldest += 1
     if core.message_next - core.message_oldest >= MESSAGES:
         return -1

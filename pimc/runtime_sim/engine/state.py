@@ -46,7 +46,7 @@ EVENT_CORE, EVENT_PCH, EVENT_HEAD, EVENT_TAIL, EVENT_SIGNAL, EVENT_TRANSFER = ra
 SIGNAL_TO_GROUP, SIGNAL_TO_CORE, SIGNAL_REGISTER = range(3)
 
 #: Time of something whose end is not known yet.
-PENDING = np.int64(2**62)
+PENDING = 2**62
 
 # -- epochs of the race checker: clock << 36 | pc << 12 | agent; 0 is "never" ----------------------------------------
 PC_SHIFT = 12
@@ -134,7 +134,8 @@ PCH = np.dtype(
     ]
     + [
         (f"w_{name}", "i8", (WINDOW,))
-        for name in ("active", "bank", "row", "column", "left", "low", "high", "local", "write", "core", "flight", "last")
+        for name in ("active", "bank", "row", "column", "left", "low", "high", "local", "write", "core",
+                     "flight", "last")
     ]
 )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """HBM transfers of the cores: requests, how a controller serves them, completion.
 
-A request of a core is split over the controllers of its tile; each serves its pieces (at most a row of one bank) in order,
-up to WINDOW of them open at once, column by column whichever may go first, and closes a row with its last column.
+A request of a core is split over the controllers of its tile; each serves its pieces (at most a row of one bank) in
+order, up to WINDOW of them open at once, column by column whichever may go first, and closes a row with its last
+column.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def request_linear(m: Record, c: int, slot: int, local: int, address: int, n: in
 
 
 @jit
-def request_columns(m: Record, c: int, slot: int, local: int, row: int, column: int, n: int, mask: int, stride: int) -> None:
+def request_columns(
+    m: Record, c: int, slot: int, local: int, row: int, column: int, n: int, mask: int, stride: int
+) -> None:
     """Queue a read of n columns (``column``: bank * columns + first) of the pseudo-channels of ``mask``."""
     bank = column // m.columns
     rank = 0
