@@ -407,7 +407,10 @@ class ForOp(IRDLOperation):
         attributes = parser.parse_optional_attr_dict_with_keyword()
         body = parser.parse_region(arguments)
         if not isinstance(body.block.last_op, YieldOp):
-            body.block.add_op(YieldOp())
+            end = YieldOp()
+            if body.block.last_op is not None:
+                end.location = body.block.last_op.location
+            body.block.add_op(end)
         op = cls(lower, upper, step, initial, body)
         if attributes is not None:
             op.attributes |= attributes.data
