@@ -15,7 +15,6 @@ from pimc.diagnostics import (
     UninitialisedReadError,
 )
 from pimc.isa.program import STREAM_ISAS, LoadedProgram
-from pimc.isa.spec import OperandKind
 from pimc.runtime_sim import dram
 from pimc.runtime_sim.engine import errors as e
 from pimc.runtime_sim.engine.control_commands import OWN
@@ -55,7 +54,6 @@ _WHAT = {
     e.WHAT_LOOP: "loop and endl do not match",
     e.WHAT_OTHER_ROW: "another row is open",
 }
-_OPERAND_PREFIX = {OperandKind.CONFIG: "c", OperandKind.SEMAPHORE: "s"}
 
 
 class Explainer:
@@ -93,16 +91,13 @@ class Explainer:
 
     def assembly(self, tensor: str, pc: int) -> str:
         """Assembly text of a word."""
+        from pimc.isa.disasm import format_instruction  # the assembler's grammar is not needed before an error
+
         isa = STREAM_ISAS[tensor.split("/")[2]]
         decoded = self._program.decoded[tensor]
         instruction = isa.instructions[int(decoded.op[pc])]
-        words = []
-        for operand, value in zip(instruction.operands, decoded.operands[pc], strict=False):
-            prefix = _OPERAND_PREFIX.get(operand.kind, "")
-            if operand.kind is OperandKind.REGISTER:
-                prefix = isa.register_prefix
-            words.append(f"0b{int(value):b}" if operand.kind is OperandKind.MASK else f"{prefix}{int(value)}")
-        return f"{instruction.mnemonic} {', '.join(words)}".strip()
+        text = format_instruction(isa, instruction, [int(value) for value in decoded.operands[pc]])
+        return " ".join(text.split())
 
     def error(self) -> PimcError:
         """The exception for the noted error."""

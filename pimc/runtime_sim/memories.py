@@ -107,7 +107,6 @@ class Memories:
         scratch = max(m("local_bytes") // 2 + 1024, 256 * m("tcu_columns"))
         for name in ("scratch_a", "scratch_b", "scratch_c"):
             self._zeros(name, (scratch,), np.float32)
-        self.reset()
 
     def figure(self, name: str) -> int:
         """A field of the machine record."""

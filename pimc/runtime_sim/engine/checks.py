@@ -62,7 +62,7 @@ def fail_race(m: Record, agent: int, pc: int, other: int, place: int, address: i
 
 
 @inline
-def ordered(m: Record, clock: Int32Array, epoch: int, partner: int) -> bool:
+def ordered(clock: Int32Array, epoch: int, partner: int) -> bool:
     """Whether an epoch happened before the owner of ``clock``; ``partner`` is ordered by the scoreboard."""
     agent = epoch & AGENT_MASK
     when = epoch >> CLOCK_SHIFT
@@ -75,28 +75,43 @@ def ordered(m: Record, clock: Int32Array, epoch: int, partner: int) -> bool:
 
 
 @jit
+def _unclear(agent: int, partner: int, clock: Int32Array, epochs_at: int, first: int, end: int) -> bool:
+    """Whether writes of elements [first, end) need a look at each: one by a third agent, or an element never written.
+
+    Learns the partner's newest clock among them (the fast path of :func:`ordered`, which the compiler vectorises).
+    """
+    writes = view_i64(epochs_at, end)
+    others = 0
+    newest = 0
+    for e in range(first, end):
+        x = writes[e]
+        a = x & AGENT_MASK
+        theirs = a == partner
+        others |= 1 if x == 0 or (a != agent and not theirs) else 0
+        newest = max(newest, x >> CLOCK_SHIFT if theirs else 0)
+    if partner >= 0 and newest > clock[partner]:
+        clock[partner] = newest
+    return others != 0
+
+
+@jit
 def read_elements(
     m: Record, tile: int, slot: int, agent: int, partner: int, clock: Int32Array, pc: int, first: int, end: int
 ) -> None:
     """Check and note a read of elements [first, end) of a tile's local memory by ``agent`` (reader slot ``slot``)."""
-    writes = view_i64(m.local_write_at + tile * m.elements * 8, m.elements)
+    writes_at = m.local_write_at + tile * m.elements * 8
     reads = view_i64(m.local_read_at + (tile * m.slots + slot) * m.elements * 8, m.elements)
     flags = view_u8(m.local_flags_at + tile * m.blocks, m.blocks)
     epoch = epoch_of(agent, clock[agent], pc)
-    slow = 0
-    for e in range(first, end):
-        x = writes[e]
-        slow |= (x & AGENT_MASK) ^ agent
-        if x == 0:
-            slow |= 1
-    if slow:
+    if _unclear(agent, partner, clock, writes_at, first, end):
+        writes = view_i64(writes_at, m.elements)
         for e in range(first, end):
             x = writes[e]
             if x == 0:
                 stream = STREAM_PCH if m.first_pch <= agent < m.first_dma else STREAM_CORE
                 fail(m, UNINITIALISED, stream, agent, pc, PLACE_LOCAL, 2 * e)
                 return
-            if x & AGENT_MASK != agent and not ordered(m, clock, x, partner):
+            if x & AGENT_MASK != agent and not ordered(clock, x, partner):
                 fail_race(m, agent, pc, x, PLACE_LOCAL, 2 * e)
                 return
     for e in range(first, end):
@@ -123,10 +138,17 @@ def _check_readers(
     for other in range(m.slots):
         if other == slot or not bits >> other & 1:
             continue
-        reads = view_i64(m.local_read_at + (tile * m.slots + other) * m.elements * 8, m.elements)
+        reads_at = m.local_read_at + (tile * m.slots + other) * m.elements * 8
+        reads = view_i64(reads_at, m.elements)
+        if partner >= 0 and other < 2:  # the slots of a core and its transfers: ordered, but the clock is news
+            newest = 0
+            for e in range(first, end):
+                newest = max(newest, reads[e] >> CLOCK_SHIFT)
+            clock[partner] = max(clock[partner], newest)
+            continue
         for e in range(first, end):
             x = reads[e]
-            if x != 0 and x & AGENT_MASK != agent and not ordered(m, clock, x, partner):
+            if x != 0 and x & AGENT_MASK != agent and not ordered(clock, x, partner):
                 fail_race(m, agent, pc, x, PLACE_LOCAL, 2 * e)
                 return
 
@@ -136,16 +158,14 @@ def write_elements(
     m: Record, tile: int, slot: int, agent: int, partner: int, clock: Int32Array, pc: int, first: int, end: int
 ) -> None:
     """Check and note a write of elements [first, end) by ``agent`` (``slot`` -1: none of the tile's readers)."""
-    writes = view_i64(m.local_write_at + tile * m.elements * 8, m.elements)
+    writes_at = m.local_write_at + tile * m.elements * 8
+    writes = view_i64(writes_at, m.elements)
     flags = view_u8(m.local_flags_at + tile * m.blocks, m.blocks)
     epoch = epoch_of(agent, clock[agent], pc)
-    slow = 0
-    for e in range(first, end):
-        slow |= (writes[e] & AGENT_MASK) ^ agent
-    if slow:
+    if _unclear(agent, partner, clock, writes_at, first, end):
         for e in range(first, end):
             x = writes[e]
-            if x != 0 and x & AGENT_MASK != agent and not ordered(m, clock, x, partner):
+            if x != 0 and x & AGENT_MASK != agent and not ordered(clock, x, partner):
                 fail_race(m, agent, pc, x, PLACE_LOCAL, 2 * e)
                 return
     bits = 0
@@ -201,7 +221,7 @@ def row_access(
     mine = view_i64((m.row_stream_at if stream else m.row_dma_at) + at * 8, 1)
     other = view_i64((m.row_dma_at if stream else m.row_stream_at) + at * 8, 1)
     x = writes[0]
-    if x != 0 and not ordered(m, clock, x, partner):
+    if x != 0 and not ordered(clock, x, partner):
         fail_race(m, agent, pc, x, PLACE_HBM, (p << 40) | (row << 8) | bank)
         return
     epoch = epoch_of(agent, clock[agent], pc)
@@ -209,7 +229,7 @@ def row_access(
         mine[0] = epoch
         return
     x = other[0]
-    if x != 0 and not ordered(m, clock, x, partner):
+    if x != 0 and not ordered(clock, x, partner):
         fail_race(m, agent, pc, x, PLACE_HBM, (p << 40) | (row << 8) | bank)
         return
     writes[0] = epoch

@@ -13,7 +13,7 @@ from pimc.runtime_sim import dram
 from pimc.runtime_sim.engine.checks import local_access, row_access
 from pimc.runtime_sim.engine.errors import PLACE_HBM, STREAM_CORE, UNINITIALISED, fail
 from pimc.runtime_sim.engine.heap import push
-from pimc.runtime_sim.engine.jit import jit
+from pimc.runtime_sim.engine.jit import inline, jit
 from pimc.runtime_sim.engine.memory_port import done_after, earliest, physical_bank, start
 from pimc.runtime_sim.engine.numbers import copy_bytes, local_base
 from pimc.runtime_sim.engine.signals import wake_core, wake_pch
@@ -149,6 +149,28 @@ def _finish_piece(m: Record, p: int, h: Record, i: int, time: int) -> None:
     h.window -= 1
 
 
+@inline
+def _command(h: Record, i: int) -> int:
+    """The next column command of an open piece: the last one closes the row."""
+    if h.w_left[i] == 1:
+        return dram.WRA if h.w_write[i] else dram.RDA
+    return dram.WR if h.w_write[i] else dram.RD
+
+
+@jit
+def _next_column(m: Record, p: int, h: Record, now: int) -> int:
+    """The open piece whose next column can go first."""
+    best, best_time = 0, PENDING
+    for i in range(WINDOW):
+        if h.w_active[i]:
+            if h.window == 1:
+                return i
+            time = earliest(m, p, _command(h, i), physical_bank(m, h.w_bank[i]), now)
+            if time < best_time:
+                best, best_time = i, time
+    return best
+
+
 @jit
 def serve(m: Record, p: int, h: Record, now: int, admit: bool) -> int:
     """Serve transfers until a piece has been read or written; returns the time of its last column."""
@@ -157,25 +179,15 @@ def serve(m: Record, p: int, h: Record, now: int, admit: bool) -> int:
             break
     if m.error or h.window == 0:
         return now
-    while True:
-        best, best_time, best_command = -1, PENDING, 0
-        for i in range(WINDOW):
-            if h.w_active[i]:
-                if h.w_left[i] == 1:
-                    command = dram.WRA if h.w_write[i] else dram.RDA
-                else:
-                    command = dram.WR if h.w_write[i] else dram.RD
-                time = earliest(m, p, command, physical_bank(m, h.w_bank[i]), now)
-                if time < best_time:
-                    best, best_time, best_command = i, time, command
-        now = start(m, p, h, best_command, physical_bank(m, h.w_bank[best]), h.w_row[best], h.w_column[best], best_time)
-        h.w_column[best] += 1
-        h.w_left[best] -= 1
-        if m.error:
-            return now
-        if h.w_left[best] == 0:
-            _finish_piece(m, p, h, best, now)
-            return now
+    while not m.error:
+        i = _next_column(m, p, h, now)
+        now = start(m, p, h, _command(h, i), physical_bank(m, h.w_bank[i]), h.w_row[i], h.w_column[i], now)
+        h.w_column[i] += 1
+        h.w_left[i] -= 1
+        if h.w_left[i] == 0:
+            _finish_piece(m, p, h, i, now)
+            break
+    return now
 
 
 @jit
