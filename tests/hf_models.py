@@ -20,7 +20,8 @@ class Family:
     arguments: dict[str, object]
 
 
-_LLAMA = {"vocab_size": VOCAB, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "bos_token_id": 1, "eos_token_id": 2}
+_LLAMA = {"vocab_size": VOCAB, "max_position_embeddings": 256, "rms_norm_eps": 1e-5}
+_LLAMA |= {"bos_token_id": 1, "eos_token_id": 2}
 FAMILIES = (
     Family(
         "llama-gqa-9-3",  # SmolLM2's head counts: rounds and leftovers of Algorithm 1

@@ -70,7 +70,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class RowVisit:
-    """One row of every bank: its segments, the block and K chunk they belong to, and its offset from the layout's base."""
+    """One row of every bank: its segments, their block and K chunk, and its offset from the layout's base."""
 
     block: int
     chunk: int

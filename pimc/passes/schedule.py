@@ -128,7 +128,7 @@ def _wrap(gemv: GemvOp) -> AsyncOp:
     Rewriter.insert_op(started, InsertPoint.before(gemv))
     for output, value in zip(list(gemv.outputs), started.values, strict=True):
         output.replace_all_uses_with(value)
-    gemv.detach()
+    Operation.detach(gemv)
     body.add_ops([gemv, with_location(YieldOp(*gemv.outputs), gemv)])
     return started
 

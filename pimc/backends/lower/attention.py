@@ -318,7 +318,7 @@ def _prefill_values(
 
 @dataclass(frozen=True)
 class Statistics:
-    """Maxima and sums of all cores of the group, ``[G * rows, cores]`` f32 each, and the semaphore of their arrival."""
+    """Maxima and sums of all cores of the group, ``[cores, G * rows]`` f32 each, and the semaphore of their arrival."""
 
     maxima: Buffer
     sums: Buffer
@@ -326,25 +326,21 @@ class Statistics:
 
 
 def _send_statistics(ctx: LoweringContext, partial: Partial, shape: Shape) -> Statistics:
-    """Multicast the core's maxima and sums to its group, as one column of everybody's table."""
+    """Multicast the core's maxima and sums to its group, as one row of everybody's table."""
     core, group = ctx.core, partial.group
-    count = shape.share * shape.rows
-    size = count * group.cores * F32_BYTES
-    maxima = ctx.alloc("attention.maxima", size, remote=True)
-    sums = ctx.alloc("attention.sums", size, remote=True)
+    row = shape.share * shape.rows * F32_BYTES
+    maxima = ctx.alloc("attention.maxima", group.cores * row, remote=True)
+    sums = ctx.alloc("attention.sums", group.cores * row, remote=True)
     statistics = Statistics(maxima, sums, ctx.semaphores.take())
-    own = [rank * F32_BYTES for rank in group.rank]
+    own = [rank * row for rank in group.rank]
     for table, source in ((maxima, partial.maxima), (sums, partial.sums)):
-        core.nmcast2(
+        core.nmcast(
             core.address(table.value, own),
             core.address(source.value),
-            core.const(F32_BYTES),
+            core.const(row),
             sem=statistics.semaphore,
             group_base=core.const(group.first_core),
             group_size=core.const(group.cores),
-            message_rows=core.const(count),
-            message_src_stride=core.const(F32_BYTES),
-            message_dst_stride=core.const(group.cores * F32_BYTES),
         )
     return statistics
 
@@ -385,24 +381,53 @@ def _send_slices(ctx: LoweringContext, partial: Partial, statistics: Statistics,
 def _scale_outputs(ctx: LoweringContext, partial: Partial, statistics: Statistics, shape: Shape) -> None:
     """out *= sum_own * exp(max_own - max) / sum over cores of the same: the core's weight in each softmax."""
     core, group = ctx.core, partial.group
-    count = core.const(group.cores)
-    weights = ctx.alloc("attention.weights", group.cores * F32_BYTES)
-    top, total, factor = (ctx.alloc(f"attention.{n}", F32_BYTES) for n in ("top", "total", "factor"))
-    at, at_top, at_total, at_factor = (core.address(b.value) for b in (weights, top, total, factor))
-    own = core.address(weights.value, [rank * F32_BYTES for rank in group.rank])
-    one = core.const(1)
+    factor = _softmax_shares(ctx, group, statistics, shape)
     for head in range(shape.share):
         with ctx.each_row(shape.rows) as row:
-            index = core.const(head * shape.rows) if row is None else core.addi(row, imm=head * shape.rows)
-            line = core.mul(index, core.const(group.cores * F32_BYTES))
-            maxima = core.add(core.address(statistics.maxima.value), line)
-            core.vrmax_f(at_top, maxima, count)
-            core.vexps_f(at, maxima, at_top, count)
-            core.vmul_f(at, at, core.add(core.address(statistics.sums.value), line), count)
-            core.vrsum_f(at_total, at, count)
-            core.vdivs_f(at_factor, own, at_total, one)
+            at = core.address(factor.value, head * shape.rows * F32_BYTES)
+            if row is not None:
+                at = core.add(at, core.slli(row, imm=2))
             features = core.add(ctx.address(partial.out, row), core.const(head * shape.dim * 2))
-            core.vmuls_h(features, features, at_factor, core.const(shape.dim))
+            core.vmuls_h(features, features, at, core.const(shape.dim))
+
+
+def _softmax_shares(ctx: LoweringContext, group: HeadGroup, statistics: Statistics, shape: Shape) -> Buffer:
+    """f32 [G * rows]: this core's share of the sum of every softmax, all of them side by side.
+
+    Maximum and sum over the cores are trees over halves of the ``[cores, G * rows]`` tables, so that the chain of
+    dependent instructions grows with the logarithm of the cores; the maxima are spread back by doubling.
+    """
+    core, count = ctx.core, shape.share * shape.rows
+    size = group.cores * count * F32_BYTES
+    common, weights = ctx.alloc("attention.common", size), ctx.alloc("attention.weights", size)
+    factor = ctx.alloc("attention.factor", count * F32_BYTES)
+    every = core.const(group.cores * count)
+    _tree(ctx, "vmax_f", statistics.maxima, common, group.cores, count)
+    width = count
+    while width < group.cores * count:
+        core.vmov_f(core.address(common.value, width * F32_BYTES), core.address(common.value), core.const(width))
+        width *= 2
+    at = core.address(weights.value)
+    core.vsub_f(at, core.address(statistics.maxima.value), core.address(common.value), every)
+    core.vexp_f(at, at, every)
+    core.vmul_f(at, at, core.address(statistics.sums.value), every)
+    _tree(ctx, "vadd_f", weights, common, group.cores, count)
+    own = core.address(weights.value, [rank * count * F32_BYTES for rank in group.rank])
+    core.vdiv_f(core.address(factor.value), own, core.address(common.value), core.const(count))
+    return factor
+
+
+def _tree(ctx: LoweringContext, instruction: str, source: Buffer, to: Buffer, rows: int, count: int) -> None:
+    """to[0:count] = the ``rows`` rows of ``count`` f32 of ``source`` combined.
+
+    ``rows`` is a power of two above 1; the first ``rows / 2`` rows of ``to`` are overwritten.
+    """
+    core = ctx.core
+    half = rows // 2
+    while half:
+        low, high = core.address(source.value), core.address(source.value, half * count * F32_BYTES)
+        ctx.core.emit(instruction, core.address(to.value), low, high, core.const(half * count))
+        source, half = to, half // 2
 
 
 def _sum_slices(ctx: LoweringContext, partial: Partial, slices: Slices, shape: Shape) -> Strip:
