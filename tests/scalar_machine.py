@@ -1,4 +1,4 @@
-"""Two meanings of a core program for differential tests: of the IR before ``allocate``, and of the words after ``emit``.
+"""Two meanings of a core program for differential tests: the IR before ``allocate``, and the words after ``emit``.
 
 Both give the events of a core: every instruction that is not scalar arithmetic, with the values of its registers and
 configuration registers.  Local memory holds only what ``sw`` stored.

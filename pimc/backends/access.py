@@ -10,7 +10,8 @@ from xdsl.ir import Operation, SSAValue
 
 from pimc.backends.order import ProgramOrder
 from pimc.ir.sram import SramInstruction
-from pimc.ir.sram_structure import AddressOp, AllocOp, ForOp, KeepOp, PortOp
+from pimc.ir.sram_control import ForOp
+from pimc.ir.sram_structure import AddressOp, AllocOp, KeepOp, PortOp
 
 #: Register operands that name local memory which the instruction writes (all others are read).
 _WRITTEN = frozenset({"dst"})

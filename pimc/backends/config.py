@@ -17,7 +17,8 @@ from xdsl.ir import Block, Operation, SSAValue
 from pimc.backends.order import constant, is_inside
 from pimc.ir.instruction_ops import numbers
 from pimc.ir.sram import INSTRUCTION_OPS, SramInstruction
-from pimc.ir.sram_structure import ConstOp, ForOp, IfOp, ProgramOp
+from pimc.ir.sram_control import ForOp, IfOp, ProgramOp
+from pimc.ir.sram_structure import ConstOp
 from pimc.isa.sram import CONFIG_REGISTERS
 
 #: What a configuration register holds: constants (one, or one a core), or a scalar value.

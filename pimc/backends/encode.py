@@ -18,17 +18,8 @@ from pimc.ir.code_ops import Code
 from pimc.ir.instruction_ops import LocalAddressAttr, numbers
 from pimc.ir.locations import where
 from pimc.ir.sram import SramInstruction
-from pimc.ir.sram_structure import (
-    AddressOp,
-    AllocOp,
-    ConstOp,
-    ForOp,
-    IfOp,
-    KeepOp,
-    PortOp,
-    ProgramOp,
-    YieldOp,
-)  # fmt: skip
+from pimc.ir.sram_control import ForOp, IfOp, ProgramOp, YieldOp
+from pimc.ir.sram_structure import AddressOp, AllocOp, ConstOp, KeepOp, PortOp
 from pimc.isa.hbm import HBM_ISA
 from pimc.isa.spec import OperandKind
 from pimc.isa.sram import SRAM_ISA

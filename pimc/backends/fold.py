@@ -12,7 +12,8 @@ from xdsl.rewriter import Rewriter
 from pimc.backends.order import ProgramOrder, constant
 from pimc.ir.instruction_ops import numbers
 from pimc.ir.sram import INSTRUCTION_OPS, SramInstruction
-from pimc.ir.sram_structure import AddressOp, ConstOp, ProgramOp
+from pimc.ir.sram_control import ProgramOp
+from pimc.ir.sram_structure import AddressOp, ConstOp
 
 _MASK = (1 << 32) - 1
 

@@ -17,7 +17,8 @@ from xdsl.ir import Operation, SSAValue
 from pimc.backends.order import ProgramOrder, enclosing_loops, is_inside
 from pimc.diagnostics import InputError
 from pimc.ir.locations import where
-from pimc.ir.sram_structure import BufferType, ConstOp, ForOp, YieldOp
+from pimc.ir.sram_control import ForOp, YieldOp
+from pimc.ir.sram_structure import BufferType, ConstOp
 
 
 @dataclass

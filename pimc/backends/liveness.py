@@ -19,7 +19,8 @@ from xdsl.ir import Block, Operation
 from pimc.backends.access import AddressFlow
 from pimc.backends.messages import Messages, Waits, undrained
 from pimc.backends.order import ProgramOrder, enclosing_loops, is_conditional, is_inside
-from pimc.ir.sram_structure import AllocOp, ForOp, PortOp, ProgramOp
+from pimc.ir.sram_control import ForOp, ProgramOp
+from pimc.ir.sram_structure import AllocOp, PortOp
 
 #: Inclusive first and last place.
 Span = tuple[int, int]

@@ -14,7 +14,8 @@ from pimc.backends.windows import stream_windows
 from pimc.diagnostics import InputError, TargetError
 from pimc.ir import hbm
 from pimc.ir.locations import where
-from pimc.ir.sram_structure import MEMORIES, AllocOp, ProgramOp
+from pimc.ir.sram_control import ProgramOp
+from pimc.ir.sram_structure import MEMORIES, AllocOp
 
 #: Buffers that an error names.
 _NAMED = 8

@@ -11,7 +11,8 @@ from pimc.backends.access import AddressFlow
 from pimc.backends.order import ProgramOrder, constant, enclosing_loops, is_conditional
 from pimc.ir.instruction_ops import numbers
 from pimc.ir.sram import SramInstruction
-from pimc.ir.sram_structure import AllocOp, ProgramOp
+from pimc.ir.sram_control import ProgramOp
+from pimc.ir.sram_structure import AllocOp
 
 #: Values of a register that differ by core are one a core; a single one is for all.
 _Values = tuple[int, ...]

@@ -9,7 +9,7 @@ from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.ir import sram
 from pimc.ir.instruction_ops import numbers
-from pimc.ir.sram_structure import ForOp, IfOp
+from pimc.ir.sram_control import ForOp, IfOp
 
 
 @dataclass

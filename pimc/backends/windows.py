@@ -12,7 +12,8 @@ from xdsl.ir import Block, Operation
 from pimc.ir import hbm
 from pimc.ir.instruction_ops import LocalAddressAttr, numbers
 from pimc.ir.sram import SramInstruction
-from pimc.ir.sram_structure import AllocOp, ProgramOp
+from pimc.ir.sram_control import ProgramOp
+from pimc.ir.sram_structure import AllocOp
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ the table.  Configuration registers an instruction reads are further SSA operand
 %n,
 parts = %p``), until ``allocate`` makes ``sram.cfg`` operations of them.
 
-Structure, constants and buffers are in ``pimc.ir.sram_structure``; this module joins both to the dialect.
+Constants and buffers are in ``pimc.ir.sram_structure``, programs and loops in ``pimc.ir.sram_control``; this
+module joins
+them to the dialect.
 """
 
 from __future__ import annotations
@@ -46,20 +48,8 @@ from pimc.ir.instruction_ops import (
     print_extra_attributes,
     print_number,
 )
-from pimc.ir.sram_structure import (
-    STRUCTURE_OPS,
-    AddressOp,
-    AllocOp,
-    BufferType,
-    ConstOp,
-    ForOp,
-    IfOp,
-    KeepOp,
-    PortOp,
-    ProgramOp,
-    RegisterType,
-    YieldOp,
-)
+from pimc.ir.sram_control import CONTROL_OPS, ForOp, IfOp, ProgramOp, YieldOp
+from pimc.ir.sram_structure import DATA_OPS, AddressOp, AllocOp, BufferType, ConstOp, KeepOp, PortOp, RegisterType
 from pimc.isa.spec import Instruction, Operand, OperandKind
 from pimc.isa.sram import SRAM_ISA
 
@@ -220,6 +210,6 @@ INSTRUCTION_OPS: dict[str, type[SramInstruction]] = {
     if instruction.mnemonic not in STRUCTURED
 }
 
-OPERATIONS: Sequence[type[Operation]] = (*INSTRUCTION_OPS.values(), *STRUCTURE_OPS, SramCodeOp)
+OPERATIONS: Sequence[type[Operation]] = (*INSTRUCTION_OPS.values(), *DATA_OPS, *CONTROL_OPS, SramCodeOp)
 
 Sram = Dialect("sram", list(OPERATIONS), [RegisterType, BufferType])

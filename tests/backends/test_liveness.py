@@ -21,7 +21,8 @@ from pimc.backends.order import constant
 from pimc.backends.windows import stream_windows
 from pimc.diagnostics import TargetError
 from pimc.ir import sram
-from pimc.ir.sram_structure import AllocOp, ProgramOp
+from pimc.ir.sram_control import ProgramOp
+from pimc.ir.sram_structure import AllocOp
 
 CORES = 4
 SPACES = {"activation": MemorySpace(0, 1 << 20), "temp": MemorySpace(1 << 20, 1 << 16)}

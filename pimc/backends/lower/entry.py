@@ -48,7 +48,7 @@ from pimc.ir.pim.ops import (
     KvAppendOp,
     YieldOp,
 )
-from pimc.ir.sram_structure import ProgramOp as SramProgramOp
+from pimc.ir.sram_control import ProgramOp as SramProgramOp
 from pimc.targets.target import Target
 
 Lowering = Callable[[LoweringContext, Operation], None]
