@@ -1,10 +1,8 @@
 """Builders for the programs of the cores and the streams of the controllers: what a lowering is written with.
 
-One method an instruction, from the ISA tables: ``b.vadd_h(dst, a, b, n)`` takes the register operands in
-table order
-(values of ``!sram.reg``; an ``int`` becomes a constant), immediates by name (``b.addi(x, imm=4)``,
-``b.wait(sem=3,
-imm=4)``) and configuration by name (``b.vredp(dst, a, n, parts=2)``).  See docs/backend.md.
+One method an instruction, from the ISA tables: ``b.vadd_h(dst, a, b, n)`` takes the register operands in table
+order (values of ``!sram.reg``; an ``int`` becomes a constant), immediates by name (``b.addi(x, imm=4)``,
+``b.wait(sem=3, imm=4)``) and configuration by name (``b.vredp(dst, a, n, parts=2)``).  See docs/backend.md.
 """
 
 from __future__ import annotations
@@ -128,10 +126,9 @@ class SramBuilder(_BlockBuilder):
     ) -> None:
         """Say that the bytes of ``buffer`` from ``start`` on are elements of the entry's port ``name``.
 
-        ``direction`` is input or output, ``dtype`` f16, f32 or i32, ``shape`` that of the whole tensor;
-        elements
-        ``offset`` .. ``offset + count`` of the flat tensor, one number or one a core (``count`` None: all, 0:
-        none here).
+        ``direction`` is input or output, ``dtype`` f16, f32 or i32, ``shape`` that of the whole tensor; elements
+        ``offset`` .. ``offset + count`` of the flat tensor, one number or one a core (``count`` None: all, 0: none
+        here).
         """
         self.insert(sram.PortOp(buffer, name, direction, dtype, shape, start=start, offset=offset, count=count))
 

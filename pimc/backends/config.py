@@ -1,10 +1,9 @@
 """Configuration registers: ``sram.cfg`` before the instructions that read them, as few as straight code
 allows.
 
-Forward through the program, each register's value is known while it is certain; an instruction sets only
-those that differ.
-A register that all instructions of a loop body read with one value from outside the loop is set once before
-the loop.
+Forward through the program, each register's value is known while it is certain; an instruction sets only those
+that differ. A register that all instructions of a loop body read with one value from outside the loop is set once
+before the loop.
 """
 
 from __future__ import annotations

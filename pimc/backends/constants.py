@@ -1,12 +1,10 @@
 """Registers for constants: made where they are used, kept while a register is free, held through small loops.
 
-After :mod:`intervals` has given the computed values their registers, a walk through the program keeps track
-of which
-constants the remaining registers hold.  At a use of one that no register holds, a ``sram.const`` with a
-register is
-inserted: in a free register, or instead of the constant whose next use is furthest.  Before an innermost loop
-the constants
-of its body are put in registers that are free throughout the loop, as far as enough are left.
+After :mod:`intervals` has given the computed values their registers, a walk through the program keeps track of
+which constants the remaining registers hold.  At a use of one that no register holds, a ``sram.const`` with a
+register is inserted: in a free register, or instead of the constant whose next use is furthest.  Before an
+innermost loop the constants of its body are put in registers that are free throughout the loop, as far as enough
+are left.
 """
 
 from __future__ import annotations

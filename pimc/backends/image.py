@@ -1,8 +1,7 @@
 """Memory images: the weights of a model as the first rows of every bank, by the module's memory map.
 
-Weights are read one at a time, converted to fp16 once, cut by tile and written where the map says; nothing
-else of the size
-of the model is held.
+Weights are read one at a time, converted to fp16 once, cut by tile and written where the map says; nothing else of
+the size of the model is held.
 """
 
 from __future__ import annotations
@@ -120,9 +119,8 @@ def _write_linear(tiles: list[HalfBits], region: RegionAttr, weights: WeightStor
 def _write_flat(image: HalfBits, values: HalfBits, start: int, geometry: TileGeometry) -> None:
     """Write fp16 elements at linear element ``start`` of a tile (see ``linear_place``).
 
-    Consecutive rows' worth go round the channels, then the banks, then to the next row: element order [row,
-    bank, channel,
-    element] of an image [channel, row, bank, element].
+    Consecutive rows' worth go round the channels, then the banks, then to the next row: element order [row, bank,
+    channel, element] of an image [channel, row, bank, element].
     """
     row = geometry.row_elements
     first, last = start // row, -(-(start + len(values)) // row)

@@ -1,9 +1,8 @@
 """Live intervals of the scalar values of a program, and registers for them by linear scan.
 
-Places are doubled: an operation at place p reads at 2p and writes at 2p + 1, so a result may take the
-register of an operand
-that is read for the last time.  Constants have no interval: ``constants`` gives them the registers that are
-left.
+Places are doubled: an operation at place p reads at 2p and writes at 2p + 1, so a result may take the register of
+an operand that is read for the last time.  Constants have no interval: ``constants`` gives them the registers that
+are left.
 """
 
 from __future__ import annotations

@@ -35,9 +35,8 @@ class _EntryParts:
 def link_program(module: ModuleOp, weights: WeightStore | None, target: Target) -> Program:
     """The program of a module that ``emit`` has seen, with the images of its weights (None: without).
 
-    Streams that are equal are stored once.  Raises :class:`InputError` where an agent has two streams in an
-    entry, a port is
-    declared in two ways, or (see ``build_images``) a weight does not fit.
+    Streams that are equal are stored once.  Raises :class:`InputError` where an agent has two streams in an entry,
+    a port is declared in two ways, or (see ``build_images``) a weight does not fit.
     """
     entries: dict[str, _EntryParts] = {}
     code: dict[str, NDArray[np.unsignedinteger]] = {}

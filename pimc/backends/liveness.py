@@ -1,12 +1,9 @@
 """When each buffer of a program is in use: spans of places in program order.
 
-A buffer lives from its first to its last access (throughout loops that it was allocated outside of).  Ports
-live from the
-start or to the end of the program.  What a stream accesses lives from the ``sigh`` that lets the stream
-begin.  A remote
-buffer lives, before its first use, from the last message by which this core let all senders go on; a faster
-core may send
-from there on.  Two buffers conflict if their spans meet.
+A buffer lives from its first to its last access (throughout loops that it was allocated outside of).  Ports live
+from the start or to the end of the program.  What a stream accesses lives from the ``sigh`` that lets the stream
+begin.  A remote buffer lives, before its first use, from the last message by which this core let all senders go
+on; a faster core may send from there on.  Two buffers conflict if their spans meet.
 """
 
 from __future__ import annotations
@@ -50,8 +47,7 @@ def analyse(
     """Spans of all buffers of a program.
 
     ``windows``: operations at which a buffer, by name, is in use for a reason that the program does not show
-    (streams).
-    ``senders``: who sends to whom in all programs of the entry; that of this program unless given.
+    (streams). ``senders``: who sends to whom in all programs of the entry; that of this program unless given.
     """
     order = ProgramOrder.of(program.body.block)
     flow = AddressFlow.analyse(order)

@@ -24,8 +24,7 @@ _ANYBODY = (1 << 4096) - 1
 class Messages:
     """The messages of a program (or of all programs of an entry, joined).
 
-    ``receivers``: for each message, core -> mask of the cores that receive what this core sends (0 if not
-    known).
+    ``receivers``: for each message, core -> mask of the cores that receive what this core sends (0 if not known).
     ``into``: buffer name -> receiving core -> mask of the cores that send into it.  ``sends``: buffer name ->
     messages.
     """

@@ -28,8 +28,7 @@ def stream_windows(program: ProgramOp, streams: list[hbm.ProgramOp]) -> dict[str
     """Buffer name -> operations of ``program`` where a stream may begin to access it.
 
     The k-th ``wait`` on a semaphore in the text of a stream belongs to the k-th ``sigh`` in the text of the
-    program; where
-    their numbers differ the whole program counts.
+    program; where their numbers differ the whole program counts.
     """
     signals: dict[int, list[Operation]] = {}
     allocs: dict[str, AllocOp] = {}

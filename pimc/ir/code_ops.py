@@ -1,9 +1,8 @@
 """``sram.code`` and ``hbm.code``: the words of a program or stream, as ``emit`` leaves them.
 
-The words of agents that run one text differ in few places (constants that differ by core).  So the operation
-holds the words
-of the first agent, and at the places where any other's differ the words of all: ``patch_words`` is [places,
-agents].
+The words of agents that run one text differ in few places (constants that differ by core).  So the operation holds
+the words of the first agent, and at the places where any other's differ the words of all: ``patch_words`` is
+[places, agents].
 """
 
 from __future__ import annotations
@@ -27,9 +26,8 @@ class Code:
     """The words of some agents of an entry.
 
     ``agents``: core or group numbers.  ``words``: unsigned [n], the first agent's.  ``places``: int [k],
-    ascending;
-    ``patches``: unsigned [k, agents].  ``table`` and ``index`` (int [n], -1 unknown): the source location of
-    each word.
+    ascending; ``patches``: unsigned [k, agents].  ``table`` and ``index`` (int [n], -1 unknown): the source
+    location of each word.
     """
 
     entry: str
@@ -108,8 +106,7 @@ class CodeOp(IRDLOperation):
 @irdl_op_definition
 class SramCodeOp(CodeOp):
     """Words of the cores; ``ports`` are dictionaries (name, direction, dtype, shape, and pieces: core, byte
-    address,
-    element offset, elements, one after the other).
+    address, element offset, elements, one after the other).
     """
 
     name = "sram.code"

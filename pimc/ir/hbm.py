@@ -1,10 +1,8 @@
 """The ``hbm`` dialect: one operation a command of the HBM-PIM controllers, made from ``pimc.isa.hbm``.
 
-Every operand of a command (registers included: a stream has 32 of them and few are needed) is a number
-property.  Loops
-are structured: ``hbm.loop`` with a region stands for ``loop`` and ``endl``.  Local addresses (``wrgb``,
-``rdres``, ``set``)
-may name a buffer of the tile's core: ``address = @x + 64``; ``allocate`` resolves them.
+Every operand of a command (registers included: a stream has 32 of them and few are needed) is a number property.
+Loops are structured: ``hbm.loop`` with a region stands for ``loop`` and ``endl``.  Local addresses (``wrgb``,
+``rdres``, ``set``) may name a buffer of the tile's core: ``address = @x + 64``; ``allocate`` resolves them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Operation classes made from an ISA table: what the ``sram`` and ``hbm`` dialects have in common.
 
-Immediates, semaphore and register numbers are i64 properties named as in the table.  A property may be one
-value for all
-agents of a program (``IntegerAttr``), one value an agent (``DenseArrayBase``), or the address of a buffer
-that is known
-after ``allocate`` (:class:`LocalAddressAttr`).
+Immediates, semaphore and register numbers are i64 properties named as in the table.  A property may be one value
+for all agents of a program (``IntegerAttr``), one value an agent (``DenseArrayBase``), or the address of a buffer
+that is known after ``allocate`` (:class:`LocalAddressAttr`).
 """
 
 from __future__ import annotations

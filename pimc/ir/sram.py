@@ -1,20 +1,14 @@
 """The ``sram`` dialect: one operation an instruction of the SRAM-PIM cores, made from ``pimc.isa.sram``.
 
-A program (``sram.program``) is one text for all its cores.  Scalars are SSA values of type ``!sram.reg``;
-after
+A program (``sram.program``) is one text for all its cores.  Scalars are SSA values of type ``!sram.reg``; after
 ``allocate`` the operation that defines one carries the register number in its attribute ``register``
-(``sram.for``:
-``registers``, for the counter and the carried values).  Register operands of an instruction are SSA operands
-in the order
-of the table; an operand the instruction writes is its result; immediates and semaphores are number properties
-named as in
-the table.  Configuration registers an instruction reads are further SSA operands (``sram.vredp %d, %a, %b,
-%n,
-parts = %p``), until ``allocate`` makes ``sram.cfg`` operations of them.
+(``sram.for``: ``registers``, for the counter and the carried values).  Register operands of an instruction are SSA
+operands in the order of the table; an operand the instruction writes is its result; immediates and semaphores are
+number properties named as in the table.  Configuration registers an instruction reads are further SSA operands
+(``sram.vredp %d, %a, %b, %n, parts = %p``), until ``allocate`` makes ``sram.cfg`` operations of them.
 
 Constants and buffers are in ``pimc.ir.sram_structure``, programs and loops in ``pimc.ir.sram_control``; this
-module joins
-them to the dialect.
+module joins them to the dialect.
 """
 
 from __future__ import annotations

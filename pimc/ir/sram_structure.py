@@ -107,10 +107,8 @@ class AllocOp(IRDLOperation):
     """``%b = sram.alloc "x" {bytes = 1024 : i64, memory = "activation"}``: a buffer in a local memory of
     every core.
 
-    ``sym_name`` is unique in the program.  ``remote``: other cores write it by messages, so it has one
-    address in all
-    programs of the entry (the ones of the same name are the same buffer).  ``address`` is set by
-    ``allocate``.
+    ``sym_name`` is unique in the program.  ``remote``: other cores write it by messages, so it has one address in
+    all programs of the entry (the ones of the same name are the same buffer).  ``address`` is set by ``allocate``.
     """
 
     name = "sram.alloc"
@@ -206,9 +204,8 @@ class KeepOp(IRDLOperation):
 class PortOp(IRDLOperation):
     """A buffer as a piece of an entry's input or output.
 
-    ``start`` is the byte in the buffer where the piece starts; ``offset`` and ``count`` say which elements of
-    the flat
-    tensor it is (one value for all cores, or one a core; a count of 0: this core has none).
+    ``start`` is the byte in the buffer where the piece starts; ``offset`` and ``count`` say which elements of the
+    flat tensor it is (one value for all cores, or one a core; a count of 0: this core has none).
     """
 
     name = "sram.port"

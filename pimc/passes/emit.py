@@ -1,8 +1,7 @@
 """``emit``: instruction words of the core programs and the streams.
 
-Every ``sram.program`` becomes an ``sram.code`` and every ``hbm.program`` an ``hbm.code``: words, source
-locations, ports.
-Programs must have been through ``allocate``.  One that is longer than the target's instruction memory is a
+Every ``sram.program`` becomes an ``sram.code`` and every ``hbm.program`` an ``hbm.code``: words, source locations,
+ports. Programs must have been through ``allocate``.  One that is longer than the target's instruction memory is a
 TargetError.
 """
 

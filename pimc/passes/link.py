@@ -1,8 +1,7 @@
 """``link``: check that the emitted streams make one program, and note their sizes on the module.
 
 The program itself (with the memory images, which need the weights) is built by
-``pimc.backends.link.link_program``; the
-command line does that after the last pass.
+``pimc.backends.link.link_program``; the command line does that after the last pass.
 """
 
 from __future__ import annotations
