@@ -1,9 +1,10 @@
-"""A placement pass of a user's own: run the LM head on the SRAM-PIM cores' tensor units instead of in the HBM-PIM banks.
+"""A placement pass of a user's own: the LM head on the SRAM-PIM cores' tensor units instead of in the HBM-PIM banks.
 
-    pimc compile MODEL -o out.pimx --plugin examples/custom_pass/lm_head_on_cores.py -p '...,place,lm-head-on-cores,...'
+    pimc compile MODEL -o out.pimx --plugin examples/custom_pass/lm_head_on_cores.py \\
+        -p '...,place,lm-head-on-cores,...'
 
-The head's weights are then streamed from the banks into the cores for every token.  README.md beside this file says what
-that costs.
+The head's weights are then streamed from the banks into the cores for every token; README.md beside this file says
+what that costs.
 """
 
 from __future__ import annotations
