@@ -91,9 +91,12 @@ class SramBuilder(_BlockBuilder):
 
     # -- constants and buffers -------------------------------------------------------------------------------
 
-    def const(self, values: int | Iterable[int]) -> SSAValue:
-        """A 32-bit constant: one for all cores, or one a core in the order of the program's cores."""
-        return self.insert(sram.ConstOp(values)).result
+    def const(self, values: int | Iterable[int], origin: str | None = None) -> SSAValue:
+        """A 32-bit constant: one for all cores, or one a core in the order of the program's cores.
+
+        ``origin`` names what a number that depends on the layout of memory is; see ``sram.const``.
+        """
+        return self.insert(sram.ConstOp(values, origin)).result
 
     def alloc(
         self, name: str, size: int, *, memory: str = "activation", align: int = 32, remote: bool = False

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from xdsl.ir import Block, Operation, SSAValue
 
-from pimc.backends.order import constant, is_inside
+from pimc.backends.order import Constant, identity, is_inside
 from pimc.ir.instruction_ops import numbers
 from pimc.ir.sram import INSTRUCTION_OPS, SramInstruction
 from pimc.ir.sram_control import ForOp, IfOp, ProgramOp
@@ -21,7 +21,7 @@ from pimc.ir.sram_structure import ConstOp
 from pimc.isa.sram import CONFIG_REGISTERS
 
 #: What a configuration register holds: constants (one, or one a core), or a scalar value.
-_Value: TypeAlias = "tuple[int, ...] | SSAValue"
+_Value: TypeAlias = "Constant | SSAValue"
 _State: TypeAlias = dict[str, _Value]
 
 _NAMES = {number: name for name, (number, _) in CONFIG_REGISTERS.items()}
@@ -33,7 +33,7 @@ def expand_configuration(program: ProgramOp) -> None:
 
 
 def _key(value: SSAValue) -> _Value:
-    return constant(value) or value
+    return identity(value) or value
 
 
 def _block(block: Block, state: _State) -> None:
@@ -124,10 +124,10 @@ def _nested(inner: Block, outer: Block) -> bool:
 
 def _hoisted(value: SSAValue, loop: ForOp) -> SSAValue:
     """The value, or before the loop a new constant of the same numbers."""
-    owner = value.owner
-    if not isinstance(owner, ConstOp) or not is_inside(owner, loop.body.block):
+    owner, found = value.owner, identity(value)
+    if found is None or not isinstance(owner, ConstOp) or not is_inside(owner, loop.body.block):
         return value
-    new = ConstOp(numbers(owner.values))
+    new = ConstOp(found.values, found.origin or None)
     new.location = loop.location
     block = loop.parent
     assert block is not None  # the loop is in a program

@@ -19,7 +19,7 @@ from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.backends.fold import erase
 from pimc.backends.intervals import RegisterMap, assign
-from pimc.backends.order import ProgramOrder, constant, runs_at_least_once
+from pimc.backends.order import ZERO, Constant, ProgramOrder, identity, runs_at_least_once
 from pimc.diagnostics import InputError
 from pimc.ir.locations import where
 from pimc.ir.sram import ConstOp, ForOp, IfOp, ProgramOp, SramInstruction, YieldOp
@@ -27,21 +27,18 @@ from pimc.ir.sram import ConstOp, ForOp, IfOp, ProgramOp, SramInstruction, Yield
 #: Registers that every place keeps free for constants: as many as an instruction has register operands.
 RESERVE = 4
 
-_Key = tuple[int, ...]
-_ZERO: _Key = (0,)
-
 
 @dataclass
 class _State:
     """What registers hold: register -> constant, with the operation's value; ``pinned`` ones stay."""
 
-    held: dict[int, tuple[_Key, SSAValue]] = field(default_factory=dict)
+    held: dict[int, tuple[Constant, SSAValue]] = field(default_factory=dict)
     pinned: frozenset[int] = frozenset()
 
     def copy(self) -> _State:
         return _State(dict(self.held), self.pinned)
 
-    def find(self, key: _Key) -> int | None:
+    def find(self, key: Constant) -> int | None:
         return next((register for register, (held, _) in self.held.items() if held == key), None)
 
 
@@ -91,9 +88,9 @@ class _ConstantAllocator:
             block.insert_op_before(op, block.first_op)
             self.zero_value = op.result
 
-    def _uses(self) -> dict[_Key, list[int]]:
+    def _uses(self) -> dict[Constant, list[int]]:
         """Doubled places at which each constant is read."""
-        uses: dict[_Key, list[int]] = {}
+        uses: dict[Constant, list[int]] = {}
         for op in self.order.operations:
             for key in _constants(op):
                 uses.setdefault(key, []).append(2 * self.order.start[op])
@@ -121,7 +118,7 @@ class _ConstantAllocator:
 
     def _loop(self, op: ForOp, state: _State) -> None:
         start, end = 2 * self.order.start[op], 2 * self.order.end[op] + 1
-        upper = constant(op.upper)
+        upper = identity(op.upper)
         before = state.pinned
         for key in self._wanted(op, len(before)):
             self._pin(op, key, state, start, end)
@@ -137,18 +134,18 @@ class _ConstantAllocator:
         state.held = {r: h for r, h in inside.held.items() if r in inside.pinned}
         state.pinned = before
 
-    def _wanted(self, op: ForOp, pinned: int) -> list[_Key]:
+    def _wanted(self, op: ForOp, pinned: int) -> list[Constant]:
         """Constants to hold through a loop, most used first: all of an innermost loop's, as far as registers
         are left.
         """
-        count: Counter[_Key] = Counter()
+        count: Counter[Constant] = Counter()
         nested = False
         for inner in op.body.block.walk():
             nested |= isinstance(inner, ForOp)
             if not isinstance(inner, YieldOp):
                 count.update(_constants(inner))
-        upper = constant(op.upper)
-        if upper is not None and upper != _ZERO:
+        upper = identity(op.upper)
+        if upper is not None and upper != ZERO:
             count[upper] += 1
         start, end = 2 * self.order.start[op], 2 * self.order.end[op] + 1
         room = len(self.available) - self.map.most_taken(start, end) - RESERVE - pinned
@@ -157,7 +154,7 @@ class _ConstantAllocator:
         wanted = sorted(count, key=lambda key: (-count[key], key))
         return wanted[: max(room, 0)]
 
-    def _pin(self, op: ForOp, key: _Key, state: _State, start: int, end: int) -> None:
+    def _pin(self, op: ForOp, key: Constant, state: _State, start: int, end: int) -> None:
         held = state.find(key)
         if held is not None and self.map.free_through(held, start, end):
             state.pinned |= {held}
@@ -172,8 +169,8 @@ class _ConstantAllocator:
 
     def _bound(self, op: ForOp, inside: _State) -> None:
         """The upper bound where the loop branches back: in a register of the body's end."""
-        upper = constant(op.upper)
-        if upper is None or upper == _ZERO:
+        upper = identity(op.upper)
+        if upper is None or upper == ZERO:
             self._zero_operand(op, 1)
             return
         held = inside.find(upper)
@@ -195,10 +192,10 @@ class _ConstantAllocator:
                 busy |= {register}
 
     def _serve_operand(self, op: Operation, index: int, state: _State, busy: frozenset[int]) -> int | None:
-        key = constant(op.operands[index])
+        key = identity(op.operands[index])
         if key is None:
             return None
-        if key == _ZERO:
+        if key == ZERO:
             self._zero_operand(op, index)
             return None
         register = state.find(key)
@@ -211,11 +208,11 @@ class _ConstantAllocator:
 
     def _zero_operand(self, op: Operation, index: int) -> None:
         assert self.zero_value is not None  # there is an operation
-        if constant(op.operands[index]) == _ZERO:
+        if identity(op.operands[index]) == ZERO:
             op.operands[index] = self.zero_value
 
-    def _load(self, before: Operation, key: _Key, register: int, state: _State) -> None:
-        op = ConstOp(key)
+    def _load(self, before: Operation, key: Constant, register: int, state: _State) -> None:
+        op = ConstOp(key.values, key.origin or None)
         op.attributes["register"] = IntegerAttr(register, i64)
         op.location = before.location
         block = before.parent
@@ -240,18 +237,18 @@ class _ConstantAllocator:
             )
         return max(candidates, key=lambda r: (self._next_use(state.held[r][0], place), r))
 
-    def _next_use(self, key: _Key, place: int) -> int:
+    def _next_use(self, key: Constant, place: int) -> int:
         uses = self.uses.get(key, [])
         following = bisect_left(uses, place)
         return uses[following] if following < len(uses) else 2 * self.order.length
 
 
-def _constants(op: Operation) -> Iterator[_Key]:
+def _constants(op: Operation) -> Iterator[Constant]:
     """The constants other than 0 that ``op`` reads from registers."""
     operands: Iterable[SSAValue] = op.operands
     if isinstance(op, ForOp):
         operands = ()  # bounds and initial values are loaded by the loop itself
     for value in operands:
-        key = constant(value)
-        if key is not None and key != _ZERO:
+        key = identity(value)
+        if key is not None and key != ZERO:
             yield key

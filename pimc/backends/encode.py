@@ -11,7 +11,7 @@ from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 
 from pimc.backends.assemble import Assembler, Label, Value
 from pimc.backends.fold import signed
-from pimc.backends.order import constant, runs_at_least_once
+from pimc.backends.order import identity, runs_at_least_once
 from pimc.diagnostics import InputError
 from pimc.ir import hbm
 from pimc.ir.code_ops import Code
@@ -100,13 +100,13 @@ def register_of(value: SSAValue) -> int:
     )
 
 
-def constant_lines(register: int, values: Sequence[int]) -> list[_Lines]:
+def constant_lines(register: int, values: Sequence[int], *, wide: bool = False) -> list[_Lines]:
     """Instructions that load constants, word by word; each word one instruction for all agents, or one an
     agent.
 
-    All agents take as many words as the longest.
+    All agents take as many words as the longest; ``wide``: two in any case.
     """
-    short = [_short_constant(register, value) for value in values]
+    short = [None if wide else _short_constant(register, value) for value in values]
     if all(line is not None for line in short):
         return [[line for line in short if line is not None]]
     bits = [value & 0xFFFFFFFF for value in values]
@@ -140,7 +140,7 @@ class _CoreEmitter:
                 self._instruction(op)
             elif isinstance(op, ConstOp):
                 if "register" in op.attributes:
-                    self._constant(op, register_of(op.result), numbers(op.values))
+                    self._constant(op, register_of(op.result), op.result)
             elif isinstance(op, ForOp):
                 self._loop(op)
             elif isinstance(op, IfOp):
@@ -166,10 +166,11 @@ class _CoreEmitter:
                 values.append(register_of(next(reads)))
         self.assembler.add(op, op.INSTRUCTION.mnemonic, *values)
 
-    def _constant(self, op: Operation, register: int, values: Sequence[int]) -> None:
-        if register == 0:
+    def _constant(self, op: Operation, register: int, value: SSAValue) -> None:
+        found = identity(value)
+        if register == 0 or found is None:
             return
-        for line in constant_lines(register, values):
+        for line in constant_lines(register, found.values, wide=bool(found.origin)):
             if len(line) == 1:
                 self.assembler.add(op, line[0][0], *line[0][1])
             else:
@@ -177,7 +178,7 @@ class _CoreEmitter:
 
     def _move(self, op: Operation, moves: Sequence[tuple[int, SSAValue]]) -> None:
         """Parallel moves of values into registers, constants last (they read nothing)."""
-        pending = {to: register_of(value) for to, value in moves if constant(value) is None}
+        pending = {to: register_of(value) for to, value in moves if identity(value) is None}
         pending = {to: source for to, source in pending.items() if to != source}
         while pending:
             ready = [to for to in pending if to not in pending.values()]
@@ -191,9 +192,7 @@ class _CoreEmitter:
             pending = {t: (source if s == to else s) for t, s in pending.items()}
             pending = {t: s for t, s in pending.items() if t != s}
         for to, value in moves:
-            values = constant(value)
-            if values is not None:
-                self._constant(op, to, values)
+            self._constant(op, to, value)
 
     def _loop(self, op: ForOp) -> None:
         counter, *carried = (register_of(argument) for argument in op.body.block.args)

@@ -9,7 +9,7 @@ from xdsl.dialects.builtin import IntegerAttr
 from xdsl.ir import Operation, SSAValue
 from xdsl.rewriter import Rewriter
 
-from pimc.backends.order import ProgramOrder, constant
+from pimc.backends.order import Constant, ProgramOrder, identity
 from pimc.ir.instruction_ops import numbers
 from pimc.ir.sram import INSTRUCTION_OPS, SramInstruction
 from pimc.ir.sram_control import ProgramOp
@@ -82,12 +82,14 @@ def erase_dead(program: ProgramOp) -> None:
 
 def _fold_one(op: SramInstruction) -> None:
     mnemonic = op.INSTRUCTION.mnemonic
-    known = [constant(value) for value in op.operands]
-    if mnemonic in _FOLD and all(values is not None for values in known):
-        operands = [values for values in known if values is not None]
+    known = [identity(value) for value in op.operands]
+    if mnemonic in _FOLD and all(found is not None for found in known):
+        operands = [found for found in known if found is not None]
         if len(operands) == 1:
-            operands.append(numbers(op.properties["imm"]))
-        _replace(op, ConstOp(_apply(_FOLD[mnemonic], *operands)))
+            operands.append(Constant("", numbers(op.properties["imm"])))
+        left, other = operands
+        origin = _origin(mnemonic, left, other)
+        _replace(op, ConstOp(_apply(_FOLD[mnemonic], left.values, other.values), origin))
         return
     if mnemonic in ("add", "mul") and known[0] is not None:
         op.operands = (op.operands[1], op.operands[0])
@@ -95,6 +97,16 @@ def _fold_one(op: SramInstruction) -> None:
     right = _single(known[1]) if len(known) > 1 else _immediate(op)
     if right is not None:
         _cheaper(op, mnemonic, op.operands[0], right)
+
+
+def _origin(mnemonic: str, left: Constant, right: Constant) -> str | None:
+    """Where the result comes from; the same for a buffer's address with an offset as for the buffer's."""
+    if not left.origin and not right.origin:
+        return None
+    if mnemonic in ("add", "addi") and not (left.origin and right.origin):
+        return left.origin or right.origin
+    texts = (found.origin or " ".join(map(str, found.values)) for found in (left, right))
+    return f"{mnemonic}({', '.join(texts)})"
 
 
 def _apply(function: Callable[[int, int], int], a: Sequence[int], b: Sequence[int]) -> list[int]:
@@ -107,8 +119,9 @@ def _spread(values: Sequence[int], count: int) -> Sequence[int]:
     return tuple(values) * count if len(values) == 1 else values
 
 
-def _single(values: tuple[int, ...] | None) -> int | None:
-    return signed(values[0]) if values is not None and len(values) == 1 else None
+def _single(found: Constant | None) -> int | None:
+    """The number, if it is one for all cores and plain."""
+    return signed(found.values[0]) if found is not None and len(found.values) == 1 and not found.origin else None
 
 
 def _immediate(op: SramInstruction) -> int | None:

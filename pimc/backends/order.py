@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from xdsl.ir import Block, Operation, SSAValue
 
@@ -65,6 +66,25 @@ def is_inside(op: Operation, block: Block | None) -> bool:
     return False
 
 
+class Constant(NamedTuple):
+    """What makes two constants the same: where the numbers come from ("" for plain ones), and the numbers."""
+
+    origin: str
+    values: tuple[int, ...]
+
+
+#: The constant that r0 holds.
+ZERO = Constant("", (0,))
+
+
+def identity(value: SSAValue) -> Constant | None:
+    """The constant that ``value`` is; None if it is none."""
+    owner = value.owner
+    if not isinstance(owner, sram.ConstOp):
+        return None
+    return Constant(owner.origin.data if owner.origin is not None else "", numbers(owner.values))
+
+
 def constant(value: SSAValue) -> tuple[int, ...] | None:
     """The numbers of a constant, one or one a core; None if the value is none."""
     return numbers(value.owner.values) if isinstance(value.owner, sram.ConstOp) else None
@@ -72,12 +92,12 @@ def constant(value: SSAValue) -> tuple[int, ...] | None:
 
 def runs_at_least_once(loop: ForOp) -> bool:
     """Whether the bounds show that the loop runs an iteration on every core."""
-    lower, upper = constant(loop.lower), constant(loop.upper)
-    if lower is None or upper is None:
+    lower, upper = identity(loop.lower), identity(loop.upper)
+    if lower is None or upper is None or lower.origin or upper.origin:
         return False
-    if len(lower) == 1 or len(upper) == 1:
-        return max(lower) < min(upper)
-    return all(a < b for a, b in zip(lower, upper, strict=True))
+    if len(lower.values) == 1 or len(upper.values) == 1:
+        return max(lower.values) < min(upper.values)
+    return all(a < b for a, b in zip(lower.values, upper.values, strict=True))
 
 
 def is_conditional(op: Operation, within: Block | None) -> bool:

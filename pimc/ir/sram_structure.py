@@ -70,18 +70,23 @@ class ConstOp(IRDLOperation):
     """``%x = sram.const 5`` or ``[1, 2, ...]``: an i32, one for all cores of the program or one a core.
 
     A pseudo-instruction (``addi``, ``ori``, ``lui`` or two of them); ``allocate`` keeps it in a register or
-    makes it again.
+    makes it again.  ``%x = sram.const 4096 of "k_cache"``: a number that follows from where memory was laid out.
+    So that the length of a program does not depend on such numbers, they always take two words, and are neither
+    folded into immediates nor taken for other constants that happen to be equal.
     """
 
     name = "sram.const"
 
     values = prop_def(DenseArrayBase)
+    origin = opt_prop_def(StringAttr)
     result = result_def(RegisterType())
 
     traits = traits_def(Pure())
 
-    def __init__(self, values: int | Iterable[int]) -> None:
-        super().__init__(properties={"values": _compact(values)}, result_types=[RegisterType()])
+    def __init__(self, values: int | Iterable[int], origin: str | None = None) -> None:
+        properties: dict[str, Attribute | None] = {"values": _compact(values)}
+        properties["origin"] = None if origin is None else StringAttr(origin)
+        super().__init__(properties=properties, result_types=[RegisterType()])
 
     def verify_(self) -> None:
         """Values are 32-bit, signed or unsigned."""
@@ -89,15 +94,19 @@ class ConstOp(IRDLOperation):
             raise VerifyException("sram.const: values must fit 32 bits")
 
     def print(self, printer: Printer) -> None:
-        """Print the value or values."""
+        """Print the value or values, and the origin."""
         printer.print_string(" ")
         _print_values(printer, self.values)
+        if self.origin is not None:
+            printer.print_string(" of ")
+            printer.print_string_literal(self.origin.data)
         print_extra_attributes(printer, self)
 
     @classmethod
     def parse(cls, parser: Parser) -> ConstOp:
         """Parse what :meth:`print` prints."""
-        op = cls(numbers(parse_number(parser)))
+        values = numbers(parse_number(parser))
+        op = cls(values, parser.parse_str_literal() if parser.parse_optional_keyword("of") else None)
         op.attributes |= parser.parse_optional_attr_dict()
         return op
 

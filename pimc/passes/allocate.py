@@ -1,7 +1,7 @@
 """``allocate``: addresses for buffers, configuration and scalar registers for values of the core programs.
 
 In every ``sram.program``: each ``sram.alloc`` gets an ``address`` (buffers that are not in use at once may share
-memory), ``sram.address`` becomes a constant and arithmetic on constants is folded, configuration operands become
+memory), ``sram.address`` becomes a constant (of two words, whatever the address) and arithmetic on constants is folded, configuration operands become
 ``sram.cfg``, and every scalar gets a register (attribute ``register``, of loops ``registers``).  In every
 ``hbm.program`` the addresses of buffers become numbers.  What does not fit is a :class:`TargetError` that names
 the buffers.
@@ -67,7 +67,7 @@ def _resolve(program: sram.ProgramOp, addresses: Mapping[str, int]) -> None:
             if not isinstance(alloc, AllocOp):
                 raise InputError("sram.address needs a buffer of sram.alloc", where=where(op))
             base = addresses[alloc.sym_name.data]
-            constant = ConstOp([base + offset for offset in numbers(op.offset)])
+            constant = ConstOp([base + offset for offset in numbers(op.offset)], alloc.sym_name.data)
             constant.location = op.location
             block = op.parent
             assert block is not None  # it is in the program

@@ -83,9 +83,11 @@ class _Allocator:
         self.gemv: list[GemvRegion] = []
 
     def place(self, tensors: Tensors, layouts: list[tuple[GemvGroup, GemvLayout]]) -> MemoryMap:
-        """Regions for all tensors."""
+        """Regions for all tensors: last those that grow with the longest sequence (tables by position, caches),
+        so that the other addresses do not depend on it.
+        """
         once = [t for t in tensors.linear if not t.layers.copies]
-        row = self.linear_block(once, 0, 0)
+        row = self.linear_block([t for t in once if not t.by_position], 0, 0)
         for group, layout in layouts:
             if not group.layers.copies:
                 row = self.matrix(group, layout, row, 0)
@@ -94,7 +96,7 @@ class _Allocator:
             [(group, layout) for group, layout in layouts if group.layers.copies],
             row,
         )
-        image_rows = row
+        image_rows = row = self.linear_block([t for t in once if t.by_position], row, 0)
         row = self.caches(tensors.caches, row)
         return MemoryMap(self.machine.cores, tuple(self.gemv), tuple(self.linear), image_rows, row)
 

@@ -58,6 +58,11 @@ class LinearTensor:
     round: int = 0
     ops: list[Operation] = field(default_factory=list)
 
+    @property
+    def by_position(self) -> bool:
+        """Whether it is a table that is read at positions, as every tile holds such tables."""
+        return self.kind == "replicated" and self.rows > 1
+
 
 @dataclass
 class Tensors:

@@ -18,6 +18,9 @@ from pimc.backends.lower.values import Buffer, Strip, Tensor
 from pimc.ir.pim.attributes import HeadRound, HeadsAttr
 from pimc.ir.pim.ops import AttentionOp, KvAppendOp
 
+#: Origin of constants that follow from the cache slots of a core, and so from the longest sequence.
+SLOTS = "slots"
+
 
 @dataclass(frozen=True)
 class HeadGroup:
@@ -58,10 +61,12 @@ def _group(ctx: LoweringContext, index: int, round_: HeadRound) -> HeadGroup:
 
 def slot_address(ctx: LoweringContext, cache: SymbolRefAttr, group: HeadGroup, layer: SSAValue) -> SSAValue:
     """A register with the HBM address of the first slot of a layer in a round of a cache."""
-    region = ctx.memory.cache(cache.string_value(), group.index)
+    name = cache.string_value()
+    region = ctx.memory.cache(name, group.index)
     core = ctx.core
-    base = core.const(region.region.base)
-    return core.add(base, core.mul(layer, core.const(region.region.layer_stride)))
+    base = core.const(region.region.base, f"{name}.{group.index}")
+    stride = core.const(region.region.layer_stride, f"{name}.{group.index}.layer")
+    return core.add(base, core.mul(layer, stride))
 
 
 def lower_kv_append(ctx: LoweringContext, op: KvAppendOp) -> None:
@@ -209,7 +214,7 @@ def _load_array(
             at_t, at_v, rows=count, cols=dim, stride_a=core.const(pitch), stride_b=core.const(lanes * 2)
         )  # fmt: skip
         block = core.srli(first, imm=lanes.bit_length() - 1)
-        row = core.add(core.mul(block, dim), core.const(slots))
+        row = core.add(core.mul(block, dim), core.const(slots, SLOTS))
         core.pimld(row, at_t, dim, depth=count, lane=zero, stride_a=core.const(lanes * 2))
 
 
@@ -219,11 +224,11 @@ def _weigh_values(
     """to[0:dim] = sum over slots of score * value, block by block in the accumulators."""
     core, lanes = ctx.core, ctx.target.pim_unit.lanes
     dim, step = core.const(shape.dim), core.const(lanes)
-    core.pimmv_cw(to, scores, core.const(slots), dim, depth=core.min(visible, step))
+    core.pimmv_cw(to, scores, core.const(slots, SLOTS), dim, depth=core.min(visible, step))
     with core.loop(step, visible, lanes) as first:
         count = core.min(core.sub(visible, first), step)
         block = core.srli(first, imm=lanes.bit_length() - 1)
-        row = core.add(core.mul(block, dim), core.const(slots))
+        row = core.add(core.mul(block, dim), core.const(slots, SLOTS))
         core.pimmv_aw(to, core.add(scores, core.slli(first, imm=1)), row, dim, depth=count)
 
 
@@ -270,7 +275,7 @@ def _prefill_scores(
             stride_a=core.const(q.pitch), stride_b=core.const(pitch),
         )  # fmt: skip
         to = core.add(ctx.address(scores), core.slli(first, imm=1))
-        core.twb(to, rows=rows, cols=cols, stride_c=core.const(scores.pitch))
+        core.twb(to, rows=rows, cols=cols, stride_c=core.const(scores.pitch, SLOTS))
 
 
 def _prefill_softmax(
@@ -289,7 +294,7 @@ def _prefill_softmax(
     position = core.add(ctx.scalar(op.position), row)
     ahead = core.sub(position, core.const(group.rank))
     visible = core.addi(core.srai(ahead, imm=group.shift), imm=1)
-    at = ctx.address(scores, row)
+    at = core.add(ctx.address(scores), core.mul(row, core.const(scores.pitch, SLOTS)))
     top = core.add(core.address(maxima.value), statistic)
     total = core.add(core.address(sums.value), statistic)
     _softmax_row(ctx, at, top, total, visible)
@@ -307,7 +312,7 @@ def _prefill_values(
         cols = core.const(min(width, shape.dim - column))
         core.tmmc_kn(
             ctx.address(scores), core.address(values.value, column * 2), rows=rows, cols=cols, depth=every,
-            stride_a=core.const(scores.pitch), stride_b=core.const(shape.dim * 2),
+            stride_a=core.const(scores.pitch, SLOTS), stride_b=core.const(shape.dim * 2),
         )  # fmt: skip
         to = core.address(out.buffer.value, (head * shape.dim + column) * 2)
         core.twb(to, rows=rows, cols=cols, stride_c=core.const(out.pitch))

@@ -31,7 +31,7 @@ def lower_embedding(ctx: LoweringContext, op: EmbeddingOp) -> None:
         local = core.sub(core.lw(place, imm=0), first)
         owned = core.sltu(local, core.const(per_core))
         with core.if_(owned, "ne", core.const(0)):
-            source = core.add(core.const(region.region.base), core.mul(local, core.const(row_bytes)))
+            source = core.add(core.const(region.region.base, table.name), core.mul(local, core.const(row_bytes)))
             core.hrd(core.address(staging.value), source, core.const(features * 2))
             core.nmcast(
                 ctx.address(whole, row),
@@ -48,12 +48,13 @@ def _read_positions(ctx: LoweringContext, op: EmbeddingOp, rows: int, features: 
     """Rows of consecutive positions are consecutive bytes of the region: one transfer."""
     core = ctx.core
     positions = ctx.positions(op.ids)
-    region = ctx.memory.region(ctx.weight(op.table).name)
+    name = ctx.weight(op.table).name
+    region = ctx.memory.region(name)
     row_bytes = region.row_bytes.data
     strip = Strip(ctx.alloc("rows", rows * row_bytes), rows, features, row_bytes)
     first = core.lw(core.address(positions.base.buffer.value), imm=0)
     if positions.first:
         first = core.addi(first, imm=positions.first)
-    source = core.add(core.const(region.region.base), core.mul(first, core.const(row_bytes)))
+    source = core.add(core.const(region.region.base, name), core.mul(first, core.const(row_bytes)))
     core.hrd(core.address(strip.buffer.value), source, core.const((rows - 1) * row_bytes + features * 2))
     return strip

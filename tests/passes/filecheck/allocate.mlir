@@ -5,7 +5,7 @@
 // CHECK: sram.alloc "x" {bytes = 64 : i64, memory = "activation", align = 32 : i64, address = 0 : i64}
 // CHECK: sram.alloc "y" {{.*}}address = 64 : i64
 // CHECK: sram.alloc "t" {{.*}}address = 393216 : i64
-// CHECK: sram.const [4, 8] {register = 31 : i64}
+// CHECK: sram.const [4, 8] of "x" {register = 31 : i64}
 // CHECK: sram.lw {{.*}}register = 1 : i64
 // CHECK: sram.cfg {{.*}}, config = 0
 // CHECK: sram.const 393216
