@@ -38,6 +38,13 @@ FAMILIES = (
         | {"num_key_value_heads": 4, "tie_word_embeddings": False},
     ),
     Family(
+        "llama-quick-gelu",  # an activation that raise does not know stays as primitives
+        "LlamaConfig",
+        _LLAMA
+        | {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+        | {"num_key_value_heads": 2, "tie_word_embeddings": False, "hidden_act": "quick_gelu"},
+    ),
+    Family(
         "opt",
         "OPTConfig",
         {"vocab_size": VOCAB, "hidden_size": 64, "ffn_dim": 128, "num_hidden_layers": 2, "num_attention_heads": 4}

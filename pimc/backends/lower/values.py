@@ -80,4 +80,11 @@ class Positions:
     first: int = 0
 
 
-LoweredValue = Tensor | Weight | Integers | Positions | SSAValue
+@dataclass(frozen=True)
+class Scalar:
+    """A constant of one element."""
+
+    value: float
+
+
+LoweredValue = Tensor | Weight | Integers | Positions | Scalar | SSAValue

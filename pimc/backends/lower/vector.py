@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from xdsl.ir import Operation, SSAValue
 
-from pimc.backends.lower.context import F32_BYTES, LoweringContext
-from pimc.backends.lower.values import Strip, Tensor
+from pimc.backends.lower.context import F32_BYTES, LoweringContext, shape_of
+from pimc.backends.lower.values import Scalar, Strip, Tensor
 from pimc.ir import nn
 
 #: VCU instruction of each element-wise operator of two tensors.
@@ -18,6 +18,25 @@ BINARY: Mapping[type[Operation], str] = {
     nn.DivOp: "vdiv_h",
     nn.MaximumOp: "vmax_h",
     nn.MinimumOp: "vmin_h",
+}
+#: VCU instruction of each element-wise operator of a tensor and a constant on its right.
+WITH_SCALAR: Mapping[type[Operation], str] = {
+    nn.AddOp: "vadds_h",
+    nn.SubOp: "vsubs_h",
+    nn.MulOp: "vmuls_h",
+    nn.DivOp: "vdivs_h",
+    nn.MaximumOp: "vmaxs_h",
+    nn.MinimumOp: "vmins_h",
+}
+#: What x ^ c is, for the constants c that models use: steps, each a unary instruction or "x" for a product with x.
+POWERS: Mapping[float, tuple[str, ...]] = {
+    1.0: (),
+    2.0: ("x",),
+    3.0: ("x", "x"),
+    4.0: ("x", "x", "x"),
+    0.5: ("vsqrt_h",),
+    -0.5: ("vrsqrt_h",),
+    -1.0: ("vrecip_h",),
 }
 #: VCU instruction of each element-wise operator of one tensor.
 UNARY: Mapping[type[Operation], str] = {
@@ -36,8 +55,23 @@ UNARY: Mapping[type[Operation], str] = {
 }
 
 
+def lower_constant(ctx: LoweringContext, op: nn.ConstantOp) -> None:
+    """A constant of one element is an operand of vector instructions."""
+    values = op.value.get_values()
+    if len(values) != 1:
+        raise ctx.unsupported(f"a constant of {len(values)} elements; only single numbers are supported")
+    ctx.set(op.result, Scalar(float(values[0])))
+
+
 def lower_binary(ctx: LoweringContext, op: Operation) -> None:
-    """``dst = a op b``; a vector operand is repeated for every row."""
+    """``dst = a op b``; a vector operand is repeated for every row, a constant is a scalar operand."""
+    left, right = (ctx.values.get(operand) for operand in op.operands)
+    if isinstance(right, Scalar):
+        _with_scalar(ctx, op, ctx.tensor(op.operands[0]), right.value)
+        return
+    if isinstance(left, Scalar):
+        _scalar_left(ctx, op, left.value, ctx.tensor(op.operands[1]))
+        return
     a, b = ctx.tensor(op.operands[0]), ctx.tensor(op.operands[1])
     instruction = BINARY[type(op)]
     shape = a if a.rows >= b.rows else b
@@ -55,6 +89,61 @@ def lower_binary(ctx: LoweringContext, op: Operation) -> None:
     ctx.set(op.results[0], result)
 
 
+def _with_scalar(ctx: LoweringContext, op: Operation, x: Tensor, value: float) -> None:
+    """``dst = x op value``."""
+    scalar = ctx.f32(value)
+    ctx.set(op.results[0], map_rows(ctx, WITH_SCALAR[type(op)], x, ctx.like("vector", x), scalar))
+
+
+def _scalar_left(ctx: LoweringContext, op: Operation, value: float, x: Tensor) -> None:
+    """``dst = value op x``: commutative operators turned round, a difference negated, a quotient by the reciprocal."""
+    if isinstance(op, nn.SubOp):
+        _with_scalar(ctx, op, x, value)
+        result = ctx.tensor(op.results[0])
+        map_rows(ctx, "vneg_h", result, result)
+    elif isinstance(op, nn.DivOp):
+        result = map_rows(ctx, "vrecip_h", x, ctx.like("vector", x))
+        ctx.set(op.results[0], map_rows(ctx, "vmuls_h", result, result, ctx.f32(value)))
+    else:
+        _with_scalar(ctx, op, x, value)
+
+
+def lower_pow(ctx: LoweringContext, op: nn.PowOp) -> None:
+    """A tensor to a constant power, as products, roots and reciprocals."""
+    exponent = ctx.values.get(op.operands[1])
+    steps = POWERS.get(exponent.value) if isinstance(exponent, Scalar) else None
+    if steps is None:
+        known = ", ".join(f"{power:g}" for power in sorted(POWERS))
+        raise ctx.unsupported(f"a power must be one of the constants {known}")
+    x = ctx.tensor(op.operands[0])
+    result = map_rows(ctx, "vmov_h", x, ctx.like("vector", x))
+    for step in steps:
+        if step != "x":
+            map_rows(ctx, step, result, result)
+            continue
+        for factor, to in zip(x.strips, result.strips, strict=True):
+            with ctx.each_row(to.rows) as row:
+                at = ctx.address(to, row)
+                ctx.core.vmul_h(at, at, ctx.address(factor, row), ctx.core.const(to.width))
+    ctx.set(op.results[0], result)
+
+
+def lower_softmax(ctx: LoweringContext, op: nn.SoftmaxOp) -> None:
+    """Softmax over the last dimension of a replicated tensor, row by row."""
+    core, x = ctx.core, ctx.tensor(op.x).whole
+    if op.axis.value.data not in (-1, len(shape_of(op.x)) - 1):
+        raise ctx.unsupported("softmax is over the last dimension only")
+    result = ctx.strip("softmax", x.rows, x.width)
+    top, total = (core.address(ctx.alloc(f"softmax.{name}", F32_BYTES).value) for name in ("max", "sum"))
+    with ctx.each_row(x.rows) as row:
+        to, source, width = ctx.address(result, row), ctx.address(x, row), core.const(x.width)
+        core.vrmax_h(top, source, width)
+        core.vexps_h(to, source, top, width)
+        core.vrsum_h(total, to, width)
+        core.vdivs_h(to, to, total, width)
+    ctx.set(op.results[0], Tensor((result,)))
+
+
 def lower_unary(ctx: LoweringContext, op: Operation) -> None:
     """``dst = f(a)``."""
     apply_unary(ctx, op, UNARY[type(op)])
@@ -66,26 +155,31 @@ def lower_gelu(ctx: LoweringContext, op: nn.GeluOp) -> None:
 
 
 def apply_unary(ctx: LoweringContext, op: Operation, instruction: str) -> None:
-    """One VCU instruction for each strip, or for each row where the strip has gaps."""
+    """One vector instruction on the operand."""
     source = ctx.tensor(op.operands[0])
-    result = ctx.like("vector", source)
+    ctx.set(op.results[0], map_rows(ctx, instruction, source, ctx.like("vector", source)))
+
+
+def map_rows(
+    ctx: LoweringContext, instruction: str, source: Tensor, result: Tensor, scalar: SSAValue | None = None
+) -> Tensor:
+    """``result = f(source)``: an instruction for each strip, or for each row where a strip has gaps.
+
+    ``scalar``: the address of an f32 that the instruction takes as its other operand.
+    """
+    extra = () if scalar is None else (scalar,)
     for x, to in zip(source.strips, result.strips, strict=True):
         if x.contiguous and to.contiguous:
-            ctx.core.emit(instruction, ctx.address(to), ctx.address(x), ctx.core.const(to.elements))
+            ctx.core.emit(instruction, ctx.address(to), ctx.address(x), *extra, ctx.core.const(to.elements))
             continue
         with ctx.each_row(to.rows) as row:
-            ctx.core.emit(instruction, ctx.address(to, row), ctx.address(x, row), ctx.core.const(to.width))
-    ctx.set(op.results[0], result)
+            ctx.core.emit(instruction, ctx.address(to, row), ctx.address(x, row), *extra, ctx.core.const(to.width))
+    return result
 
 
 def copy(ctx: LoweringContext, source: Strip, to: Strip) -> None:
     """Copy a strip."""
-    core = ctx.core
-    if source.contiguous and to.contiguous:
-        core.vmov_h(ctx.address(to), ctx.address(source), core.const(to.elements))
-        return
-    with ctx.each_row(to.rows) as row:
-        core.vmov_h(ctx.address(to, row), ctx.address(source, row), core.const(to.width))
+    map_rows(ctx, "vmov_h", Tensor((source,)), Tensor((to,)))
 
 
 def lower_rms_norm(ctx: LoweringContext, op: nn.RmsNormOp) -> None:
