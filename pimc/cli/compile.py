@@ -59,7 +59,7 @@ def execute(arguments: argparse.Namespace) -> None:
 
 def _compile(arguments: argparse.Namespace, source: Path, planned: Plan) -> None:
     from pimc.driver.compile import compile_model
-    from pimc.driver.report import program_report
+    from pimc.driver.report import program_lines, program_report
     from pimc.runtime import Executable
 
     observers, timer = observers_of(arguments)
@@ -78,6 +78,8 @@ def _compile(arguments: argparse.Namespace, source: Path, planned: Plan) -> None
         return
     size = Path(arguments.output).stat().st_size / 1e6
     console.say(f"wrote {arguments.output}: {size:.1f} MB for {planned.target.name}, in {seconds:.1f} s")
+    for line in program_lines(compiled.program):
+        console.say(f"  {line}")
 
 
 def _explain(arguments: argparse.Namespace, source: Path, planned: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pimc.isa.program import Program
@@ -11,12 +12,14 @@ if TYPE_CHECKING:
 
 
 def program_report(program: Program) -> dict[str, object]:
-    """Instruction counts and bytes of a program: by entry, the longest and all streams of cores and controllers."""
+    """Instruction counts and bytes of a program, by entry: of every core, and of every group of channels (the
+    controllers of a group run one stream).
+    """
     entries: dict[str, object] = {}
     for name, entry in program.entries.items():
         entries[name] = {
-            "cores": _streams(program, list(entry.cores.values())),
-            "controllers": _streams(program, list(entry.groups.values())),
+            "cores": _streams(program, entry.cores),
+            "controllers": _streams(program, entry.groups),
         }
     return {
         "target": program.target_name,
@@ -27,15 +30,39 @@ def program_report(program: Program) -> dict[str, object]:
     }
 
 
-def _streams(program: Program, tensors: list[str]) -> dict[str, int]:
-    lengths = [len(program.code[tensor]) for tensor in tensors]
-    sizes = [program.code[tensor].nbytes for tensor in tensors]
+def _streams(program: Program, tensors: Mapping[int, str]) -> dict[str, object]:
+    """Words of the streams by agent, and their extremes; ``instructions_each`` is in the order of the agents."""
+    code = [program.code[tensors[agent]] for agent in sorted(tensors)]
+    lengths, sizes = [len(words) for words in code], [words.nbytes for words in code]
     return {
-        "streams": len(tensors),
+        "streams": len(code),
+        "min_instructions": min(lengths, default=0),
         "max_instructions": max(lengths, default=0),
+        "min_bytes": min(sizes, default=0),
         "max_bytes": max(sizes, default=0),
         "instructions": sum(lengths),
+        "bytes": sum(sizes),
+        "instructions_each": lengths,
+        "bytes_each": sizes,
     }
+
+
+def program_lines(program: Program) -> Iterator[str]:
+    """The same for a person: a line an entry, and one for the memory."""
+    for name, entry in program.entries.items():
+        core, group = (_extent(program, tensors) for tensors in (entry.cores, entry.groups))
+        yield f"@{name}: {core} a core, {group} a channel group"
+    images = sum(image.nbytes for image in program.images.values())
+    yield f"memory image: {images:,} bytes; {program.rows} rows a bank"
+
+
+def _extent(program: Program, tensors: Mapping[int, str]) -> str:
+    """Words and bytes of one stream, or from the shortest to the longest."""
+    words = sorted({(len(code), code.nbytes) for code in (program.code[tensor] for tensor in tensors.values())})
+    (least, small), (most, large) = words[0] if words else (0, 0), words[-1] if words else (0, 0)
+    if least == most:
+        return f"{most:,} instructions ({large:,} bytes)"
+    return f"{least:,} to {most:,} instructions ({small:,} to {large:,} bytes)"
 
 
 def run_report(result: RunResult, *, clock_ghz: float, wall_s: float) -> dict[str, object]:

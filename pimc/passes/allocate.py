@@ -1,10 +1,10 @@
 """``allocate``: addresses for buffers, configuration and scalar registers for values of the core programs.
 
 In every ``sram.program``: each ``sram.alloc`` gets an ``address`` (buffers that are not in use at once may share
-memory), ``sram.address`` becomes a constant (of two words, whatever the address) and arithmetic on constants is folded, configuration operands become
-``sram.cfg``, and every scalar gets a register (attribute ``register``, of loops ``registers``).  In every
-``hbm.program`` the addresses of buffers become numbers.  What does not fit is a :class:`TargetError` that names
-the buffers.
+memory), ``sram.address`` becomes a constant (of two words, whatever the address) and arithmetic on constants is
+folded, configuration operands become ``sram.cfg``, and every scalar gets a register (attribute ``register``, of loops
+``registers``).  In every ``hbm.program`` the addresses of buffers become numbers.  What does not fit is a
+:class:`TargetError` that names the buffers.
 """
 
 from __future__ import annotations
