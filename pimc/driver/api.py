@@ -39,8 +39,8 @@ def compile(
     """Compile a model for a target.
 
     Args:
-        model: a Hugging Face model folder or a GGUF file (str or Path), or a PyTorch module.
-        example_inputs: for a PyTorch module, one tensor an argument of its ``forward``.
+        model: a Hugging Face model folder or a GGUF file (str or Path), or a causal language model of transformers.
+        example_inputs: not used by language models; for the PyTorch modules that are to follow.
         target: a bundled target's name or a TOML file.
         overrides: single keys of the target to replace, such as ``"hbm.timing.tFAW=20"``.
         max_seq: longest sequence of a language model, prompt included.

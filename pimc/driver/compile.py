@@ -80,11 +80,6 @@ def plan(options: Options, *, stop_after: str | None = None) -> Plan:
 def run_plan(source: object, planned: Plan, observers: Sequence[Observer] = ()) -> tuple[ImportedModel, PassContext]:
     """Import ``source`` and run the planned passes on its module (in place)."""
     options = planned.options
-    if not isinstance(source, str | Path):
-        raise InputError(
-            f"cannot compile a {type(source).__name__} yet",
-            hint="give the path of a Hugging Face model folder or a GGUF file",
-        )
     try:
         model = import_model(
             source,
@@ -116,7 +111,7 @@ def compile_model(
     planned: Plan | None = None,
     observers: Sequence[Observer] = (),
 ) -> Compiled:
-    """Compile a Hugging Face model folder or GGUF file.
+    """Compile a Hugging Face model folder, a GGUF file, or a model of `transformers` in memory.
 
     Args:
         source: the model.

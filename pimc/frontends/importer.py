@@ -36,17 +36,46 @@ if TYPE_CHECKING:
     from pimc.frontends.torch_export import DecoderShape
 
 
-def import_model(source: str | Path, *, max_seq: int, prefill_chunk: int = 16) -> ImportedModel:
-    """Import a Hugging Face folder or a GGUF file.
+def import_model(source: object, *, max_seq: int, prefill_chunk: int = 16) -> ImportedModel:
+    """Import a Hugging Face folder, a GGUF file, or a causal language model of `transformers` in memory.
      ``max_seq`` is the number of tokens the caches hold (rounded up to whole chunks), ``prefill_chunk`` the
     tokens of a prefill call.  InputError says what is wrong with the input: missing, not a model, truncated, of
     an unsupported architecture or with unsupported operators, or with weights that do not fit fp16.
     """
+    if not isinstance(source, str | Path):
+        with quiet_transformers():
+            return import_checkpoint(_in_memory(source), max_seq=max_seq, prefill_chunk=prefill_chunk)
     path = Path(source)
     if not path.exists():
         raise InputError("there is no such file or folder", where=str(path))
     with quiet_transformers():
         return import_checkpoint(_load(path), max_seq=max_seq, prefill_chunk=prefill_chunk)
+
+
+def _in_memory(source: object) -> Checkpoint:
+    """A `transformers` model that is already loaded; a float32 copy is taken if it is in another precision."""
+    if not any(base.__name__ == "PreTrainedModel" for base in type(source).__mro__):
+        raise InputError(
+            f"cannot compile a {type(source).__name__} yet",
+            hint="give a causal language model of transformers, or the path of a model folder or GGUF file",
+        )
+    import copy
+
+    import torch
+    from transformers import PreTrainedModel
+
+    from pimc.frontends.huggingface import MODEL_TYPES
+
+    assert isinstance(source, PreTrainedModel)
+    if source.config.model_type not in MODEL_TYPES:
+        raise InputError(
+            f"model type {source.config.model_type!r} is not supported", hint=f"supported are {', '.join(MODEL_TYPES)}"
+        )
+    eos = source.config.eos_token_id
+    eos_ids = sorted({item for item in (eos if isinstance(eos, list) else [eos]) if isinstance(item, int)})
+    as_float = source if source.dtype == torch.float32 else copy.deepcopy(source).float()
+    name = source.config.name_or_path or type(source).__name__
+    return Checkpoint(as_float.eval(), TokenizerData(eos_ids=eos_ids), name)
 
 
 def _load(path: Path) -> Checkpoint:
