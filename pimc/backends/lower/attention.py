@@ -18,9 +18,6 @@ from pimc.backends.lower.values import Buffer, Strip, Tensor
 from pimc.ir.pim.attributes import HeadRound, HeadsAttr
 from pimc.ir.pim.ops import AttentionOp, KvAppendOp
 
-#: Origin of constants that follow from the cache slots of a core, and so from the longest sequence.
-SLOTS = "slots"
-
 
 @dataclass(frozen=True)
 class HeadGroup:
@@ -36,6 +33,16 @@ class HeadGroup:
     def shift(self) -> int:
         """log2 of the cores."""
         return self.cores.bit_length() - 1
+
+    @property
+    def slots(self) -> str:
+        """Origin of a constant that is a core's number of cache slots (it follows from the longest sequence)."""
+        return f"slots.{self.index}"
+
+    @property
+    def pitch(self) -> str:
+        """Origin of a constant that is the bytes of a row of scores, one a cache slot."""
+        return f"scores.{self.index}.pitch"
 
 
 def groups_of(ctx: LoweringContext, rounds: HeadsAttr) -> list[HeadGroup]:
@@ -164,7 +171,8 @@ def _decode_partial(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q: 
             f"{slots} slots a core do not fit the {ctx.target.pim_unit.rows} rows of the PIM unit; reduce max_seq"
         )
     visible = _visible(ctx, op, group, 0)
-    _load_array(ctx, op, group, visible, shape, slots)
+    behind = core.const(slots, f"slots.{group.index}")  # the array row behind the keys
+    _load_array(ctx, op, group, visible, shape, min(slots, lanes), behind)
     out = ctx.strip("attention.out", 1, shape.width)
     maxima = ctx.alloc("attention.max", shape.share * F32_BYTES)
     sums = ctx.alloc("attention.sum", shape.share * F32_BYTES)
@@ -175,7 +183,7 @@ def _decode_partial(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q: 
         top, total = (core.address(b.value, head * F32_BYTES) for b in (maxima, sums))
         core.pimmv_cw(at, _head_address(ctx, q, group, shape, head), core.const(0), visible, depth=depth)
         _softmax_row(ctx, at, top, total, visible)
-        _weigh_values(ctx, at, core.address(out.buffer.value, head * shape.dim * 2), visible, shape, slots)
+        _weigh_values(ctx, at, core.address(out.buffer.value, head * shape.dim * 2), visible, shape, behind)
     return Partial(group, out, maxima, sums)
 
 
@@ -189,15 +197,23 @@ def _softmax_row(ctx: LoweringContext, at: SSAValue, top: SSAValue, total: SSAVa
 
 
 def _load_array(
-    ctx: LoweringContext, op: AttentionOp, group: HeadGroup, visible: SSAValue, shape: Shape, slots: int
+    ctx: LoweringContext,
+    op: AttentionOp,
+    group: HeadGroup,
+    visible: SSAValue,
+    shape: Shape,
+    room: int,
+    behind: SSAValue,
 ) -> None:
-    """K into array rows 0.., a slot a row; V transposed behind them, ``dim`` rows for each block of ``lanes`` slots."""
+    """K into array rows 0.., a slot a row; V transposed from row ``behind``, ``dim`` rows a block of ``lanes`` slots.
+
+    Both pass through local memory, ``room`` slots at a time.
+    """
     core, lanes = ctx.core, ctx.target.pim_unit.lanes
     layer = ctx.scalar(op.layer)
     pitch = shape.dim * 2
     zero = core.const(0)
     keys, values = (slot_address(ctx, cache, group, layer) for cache in (op.k, op.v))
-    room = min(slots, lanes)
     staged_k, staged_v = ctx.alloc("attention.k", room * pitch), ctx.alloc("attention.v", room * pitch)
     turned = ctx.alloc("attention.vt", shape.dim * lanes * 2)
     with core.loop(zero, visible, lanes) as first:
@@ -214,25 +230,33 @@ def _load_array(
             at_t, at_v, rows=count, cols=dim, stride_a=core.const(pitch), stride_b=core.const(lanes * 2)
         )  # fmt: skip
         block = core.srli(first, imm=lanes.bit_length() - 1)
-        row = core.add(core.mul(block, dim), core.const(slots, SLOTS))
+        row = core.add(core.mul(block, dim), behind)
         core.pimld(row, at_t, dim, depth=count, lane=zero, stride_a=core.const(lanes * 2))
 
 
 def _weigh_values(
-    ctx: LoweringContext, scores: SSAValue, to: SSAValue, visible: SSAValue, shape: Shape, slots: int
+    ctx: LoweringContext, scores: SSAValue, to: SSAValue, visible: SSAValue, shape: Shape, behind: SSAValue
 ) -> None:
     """to[0:dim] = sum over slots of score * value, block by block in the accumulators."""
     core, lanes = ctx.core, ctx.target.pim_unit.lanes
     dim, step = core.const(shape.dim), core.const(lanes)
-    core.pimmv_cw(to, scores, core.const(slots, SLOTS), dim, depth=core.min(visible, step))
+    core.pimmv_cw(to, scores, behind, dim, depth=core.min(visible, step))
     with core.loop(step, visible, lanes) as first:
         count = core.min(core.sub(visible, first), step)
         block = core.srli(first, imm=lanes.bit_length() - 1)
-        row = core.add(core.mul(block, dim), core.const(slots, SLOTS))
+        row = core.add(core.mul(block, dim), behind)
         core.pimmv_aw(to, core.add(scores, core.slli(first, imm=1)), row, dim, depth=count)
 
 
 # -- prefill: several queries on the tensor unit ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of the queries of one head, a row a query: address of the first, and bytes from row to row."""
+
+    at: SSAValue
+    pitch: SSAValue
 
 
 def _prefill_partial(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q: Strip, shape: Shape) -> Partial:
@@ -249,7 +273,8 @@ def _prefill_partial(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q:
     out = ctx.strip("attention.out", shape.rows, shape.width)
     maxima = ctx.alloc("attention.max", shape.share * shape.rows * F32_BYTES)
     sums = ctx.alloc("attention.sum", shape.share * shape.rows * F32_BYTES)
-    scores = ctx.strip("attention.scores", shape.rows, slots)
+    strip = ctx.strip("attention.scores", shape.rows, slots)
+    scores = Scores(ctx.address(strip), core.const(strip.pitch, f"scores.{group.index}.pitch"))
     for head in range(shape.share):
         _prefill_scores(ctx, _head_address(ctx, q, group, shape, head), q, keys, every, scores, shape)
         with ctx.each_row(shape.rows) as row:
@@ -261,7 +286,7 @@ def _prefill_partial(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q:
 
 
 def _prefill_scores(
-    ctx: LoweringContext, head: SSAValue, q: Strip, keys: Buffer, every: SSAValue, scores: Strip, shape: Shape
+    ctx: LoweringContext, head: SSAValue, q: Strip, keys: Buffer, every: SSAValue, scores: Scores, shape: Shape
 ) -> None:
     """scores[m][slot] = q[m] . k[slot], in blocks of the tensor unit's columns."""
     core, width = ctx.core, ctx.target.tcu.columns
@@ -274,8 +299,8 @@ def _prefill_scores(
             head, b, rows=rows, cols=cols, depth=core.const(shape.dim),
             stride_a=core.const(q.pitch), stride_b=core.const(pitch),
         )  # fmt: skip
-        to = core.add(ctx.address(scores), core.slli(first, imm=1))
-        core.twb(to, rows=rows, cols=cols, stride_c=core.const(scores.pitch, SLOTS))
+        to = core.add(scores.at, core.slli(first, imm=1))
+        core.twb(to, rows=rows, cols=cols, stride_c=scores.pitch)
 
 
 def _prefill_softmax(
@@ -284,7 +309,7 @@ def _prefill_softmax(
     group: HeadGroup,
     row: SSAValue,
     every: SSAValue,
-    scores: Strip,
+    scores: Scores,
     maxima: Buffer,
     sums: Buffer,
     statistic: SSAValue,
@@ -294,7 +319,7 @@ def _prefill_softmax(
     position = core.add(ctx.scalar(op.position), row)
     ahead = core.sub(position, core.const(group.rank))
     visible = core.addi(core.srai(ahead, imm=group.shift), imm=1)
-    at = core.add(ctx.address(scores), core.mul(row, core.const(scores.pitch, SLOTS)))
+    at = core.add(scores.at, core.mul(row, scores.pitch))
     top = core.add(core.address(maxima.value), statistic)
     total = core.add(core.address(sums.value), statistic)
     _softmax_row(ctx, at, top, total, visible)
@@ -303,7 +328,7 @@ def _prefill_softmax(
 
 
 def _prefill_values(
-    ctx: LoweringContext, scores: Strip, values: Buffer, every: SSAValue, out: Strip, head: int, shape: Shape
+    ctx: LoweringContext, scores: Scores, values: Buffer, every: SSAValue, out: Strip, head: int, shape: Shape
 ) -> None:
     """out[m][head] = sum over slots of scores[m][slot] * v[slot]."""
     core, width = ctx.core, ctx.target.tcu.columns
@@ -311,8 +336,8 @@ def _prefill_values(
     for column in range(0, shape.dim, width):
         cols = core.const(min(width, shape.dim - column))
         core.tmmc_kn(
-            ctx.address(scores), core.address(values.value, column * 2), rows=rows, cols=cols, depth=every,
-            stride_a=core.const(scores.pitch, SLOTS), stride_b=core.const(shape.dim * 2),
+            scores.at, core.address(values.value, column * 2), rows=rows, cols=cols, depth=every,
+            stride_a=scores.pitch, stride_b=core.const(shape.dim * 2),
         )  # fmt: skip
         to = core.address(out.buffer.value, (head * shape.dim + column) * 2)
         core.twb(to, rows=rows, cols=cols, stride_c=core.const(out.pitch))
