@@ -137,7 +137,9 @@ class _Entry:
         arguments = [DictionaryAttr({"pimc.name": StringAttr(n)}) for n in names[: len(self.inputs)]]
         from xdsl.dialects.builtin import ArrayAttr
 
-        return func.FuncOp(name, type_, Region(self.block), arg_attrs=ArrayAttr(arguments))
+        function = func.FuncOp(name, type_, Region(self.block), arg_attrs=ArrayAttr(arguments))
+        set_location(function, source_location("model"))
+        return function
 
 
 def llama(shape: Shape = LLAMA) -> ModuleOp:

@@ -16,6 +16,8 @@ from pimc.passes.layout import LayoutPass
 from pimc.passes.outline import OutlinePass
 from pimc.passes.partition import PartitionPass
 from pimc.passes.place import PlacePass
+from pimc.passes.schedule import SchedulePass
+from pimc.passes.tile import TilePass
 
 SHAPES = {
     "llama": LLAMA,
@@ -25,7 +27,7 @@ SHAPES = {
     "40-heads": Shape(layers=2, hidden=160, heads=40, kv_heads=40, ffn=64),
     "odd-groups": Shape(layers=1, hidden=24, heads=6, kv_heads=6, ffn=10),
 }
-PASSES = (OutlinePass(), AnnotatePass(), PlacePass(), PartitionPass(), LayoutPass())
+PASSES = (OutlinePass(), AnnotatePass(), PlacePass(), PartitionPass(), LayoutPass(), TilePass(), SchedulePass())
 
 
 def run(module: ModuleOp, shape: Shape, store: WeightStore) -> list[np.ndarray]:
@@ -69,5 +71,25 @@ def test_passes_do_not_need_each_other(skipped: tuple[str, ...]) -> None:
         if step.name not in skipped:
             run_pass(module, step)
             module = parse_module(print_module(module))
+    for have, want in zip(run(module, LLAMA, store), expected, strict=True):
+        np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"overlap": False},
+        {"prefetch": False},
+        {"reorder": False},
+        {"overlap": False, "prefetch": False, "reorder": False},
+    ],
+    ids=" ".join,
+)
+def test_every_option_of_schedule_keeps_the_meaning(options: dict[str, bool]) -> None:
+    module = llama(LLAMA)
+    store = weights(module, LLAMA)
+    expected = run(module, LLAMA, store)
+    for step in (*PASSES[:-1], SchedulePass(**options)):
+        run_pass(module, step)
     for have, want in zip(run(module, LLAMA, store), expected, strict=True):
         np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-4)

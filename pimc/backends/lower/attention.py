@@ -44,6 +44,14 @@ class HeadGroup:
         """Origin of a constant that is the bytes of a row of scores, one a cache slot."""
         return f"scores.{self.index}.pitch"
 
+    def slice(self, shape: Shape) -> int:
+        """Features of a KV head's queries that a core ends with (the last ones of a group may end with fewer)."""
+        return -(-shape.width // self.cores)
+
+    def cuts(self, shape: Shape) -> int:
+        """Rounds of the result's shard: one, or one a head where a head's features do not fill its cores."""
+        return len(set(self.heads)) if shape.width % self.cores else 1
+
 
 def groups_of(ctx: LoweringContext, rounds: HeadsAttr) -> list[HeadGroup]:
     """The rounds as groups; every core must have a head in every round."""
@@ -83,6 +91,10 @@ def lower_kv_append(ctx: LoweringContext, op: KvAppendOp) -> None:
     layer = ctx.scalar(op.layer)
     for group in groups_of(ctx, op.rounds):
         slot_bytes = ctx.memory.cache(op.k.string_value(), group.index).row_bytes.data
+        if slot_bytes % (ctx.geometry.lanes * 2):
+            raise ctx.unsupported(
+                f"heads of {slot_bytes // 2} features; a cache slot must be whole columns of {ctx.geometry.lanes}"
+            )
         with ctx.each_row(keys.rows) as row:
             position = ctx.scalar(op.position)
             if row is not None:
@@ -134,11 +146,23 @@ def lower_attention(ctx: LoweringContext, op: AttentionOp) -> None:
         _send_slices(ctx, partial, statistics, shape) if statistics is not None else None
         for partial, statistics in zip(partials, exchanged, strict=True)
     ]
-    strips = [
-        _sum_slices(ctx, partial, slices, shape) if slices is not None else partial.out
-        for partial, slices in zip(partials, sent, strict=True)
-    ]
+    strips: list[Strip] = []
+    for partial, slices in zip(partials, sent, strict=True):
+        strip = _sum_slices(ctx, partial, slices, shape) if slices is not None else partial.out
+        strips.extend([strip] * partial.group.cuts(shape))
     ctx.set(op.output, Tensor(tuple(strips)))
+
+
+def _outputs(ctx: LoweringContext, group: HeadGroup, shape: Shape) -> Strip:
+    """A strip for the outputs of a KV head's queries, zeros behind them up to whole slices of the group's cores."""
+    core = ctx.core
+    out = ctx.strip("attention.out", shape.rows, group.slice(shape) * group.cores)
+    rest = out.width - shape.width
+    if rest:
+        with ctx.each_row(shape.rows) as row:
+            tail = core.add(ctx.address(out, row), core.const(shape.width * 2))
+            core.vfill_h(tail, tail, ctx.f32(0.0), core.const(rest))
+    return out
 
 
 def _visible(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, last: int) -> SSAValue:
@@ -173,7 +197,7 @@ def _decode_partial(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q: 
     visible = _visible(ctx, op, group, 0)
     behind = core.const(slots, f"slots.{group.index}")  # the array row behind the keys
     _load_array(ctx, op, group, visible, shape, min(slots, lanes), behind)
-    out = ctx.strip("attention.out", 1, shape.width)
+    out = _outputs(ctx, group, shape)
     maxima = ctx.alloc("attention.max", shape.share * F32_BYTES)
     sums = ctx.alloc("attention.sum", shape.share * F32_BYTES)
     depth = core.const(shape.dim)
@@ -270,7 +294,7 @@ def _prefill_partial(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q:
     size = core.mul(every, core.const(pitch))
     for buffer, cache in ((keys, op.k), (values, op.v)):
         core.hrd(core.address(buffer.value), slot_address(ctx, cache, group, layer), size)
-    out = ctx.strip("attention.out", shape.rows, shape.width)
+    out = _outputs(ctx, group, shape)
     maxima = ctx.alloc("attention.max", shape.share * shape.rows * F32_BYTES)
     sums = ctx.alloc("attention.sum", shape.share * shape.rows * F32_BYTES)
     strip = ctx.strip("attention.scores", shape.rows, slots)
@@ -387,11 +411,9 @@ class Slices:
 def _send_slices(ctx: LoweringContext, partial: Partial, statistics: Statistics, shape: Shape) -> Slices:
     """Scale the core's outputs by its share of each softmax, and send every core of the group its features."""
     core, group, out = ctx.core, partial.group, partial.out
-    if shape.width % group.cores:
-        raise ctx.unsupported(f"{shape.width} features of a KV head's queries cannot be shared by {group.cores} cores")
     core.wait(core.const(0), sem=statistics.semaphore, imm=2 * group.cores)
     _scale_outputs(ctx, partial, statistics, shape)
-    width = shape.width // group.cores
+    width = group.slice(shape)
     part = shape.rows * width * 2
     slices = Slices(ctx.alloc("attention.parts", group.cores * part, remote=True), width, ctx.semaphores.take())
     to = core.address(slices.parts.value, [rank * part for rank in group.rank])

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from xdsl.dialects.builtin import TensorType
+from xdsl.dialects.arith import ConstantOp as ArithConstantOp
+from xdsl.dialects.builtin import IntegerAttr, TensorType
 from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.backends.builder import HbmBuilder, SramBuilder
@@ -119,7 +120,10 @@ class LoweringContext:
         return lowered
 
     def scalar(self, value: SSAValue) -> SSAValue:
-        """A register with a scalar: the layer index, or an integer input of one element, loaded here."""
+        """A register with a scalar: the layer index, a constant, or an integer input of one element, loaded here."""
+        owner = value.owner
+        if isinstance(owner, ArithConstantOp) and isinstance(owner.value, IntegerAttr):
+            return self.core.const(owner.value.value.data)
         lowered = self.values.get(value)
         if isinstance(lowered, SSAValue):
             return lowered
