@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+#: Options of the compilation.
+SIZES = ("--max-seq", "32", "--prefill-chunk", "4")
+
 
 @dataclass(frozen=True)
 class Compilation:

@@ -26,11 +26,10 @@ class LmHeadOnCores(Pass):
     domain: str = "tcu"
 
     def run(self, module: ModuleOp, context: PassContext) -> None:
-        """Overwrite what ``place`` chose; ``--explain`` shows the reason."""
-        context.target.domain(self.domain)  # an error that names the domains there are
+        """Overwrite what ``place`` chose; ``--explain lm_head`` shows the domain and the reason."""
+        context.target.domain(self.domain)  # an error if the target has none of this name
         for op in module.walk():
             if isinstance(op, nn.LinearOp) and any(isinstance(use.operation, func.ReturnOp) for use in op.result.uses):
                 reason = f"lm-head-on-cores: the result leaves the entry, so {self.domain} computes it"
                 op.attributes["pim.domain"] = StringAttr(self.domain)
                 op.attributes["pim.reason"] = StringAttr(reason)
-                context.explain(op, reason)

@@ -52,7 +52,7 @@ def execute(arguments: argparse.Namespace) -> None:
         verify_each=arguments.verify_each,
     )
     if arguments.explain:
-        _explain(arguments, source, plan(options, stop_after="place"))
+        _explain(arguments, source, plan(options, until_placed=True))
     else:
         _compile(arguments, source, plan(options))
 

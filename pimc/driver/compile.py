@@ -57,24 +57,29 @@ class Plan:
     passes: tuple[ModulePass, ...]
 
 
-def plan(options: Options, *, stop_after: str | None = None) -> Plan:
+def plan(options: Options, *, until_placed: bool = False) -> Plan:
     """Check the options, before the long work of importing a model starts.
 
     Args:
-        stop_after: leave out the passes that follow this one.
+        until_placed: only the passes that decide where operations run: those before ``partition``.
 
     Raises:
-        UsageError: an unknown pass or option, or ``stop_after`` is not in the pipeline.
+        UsageError: an unknown pass or option, or, ``until_placed``, a pipeline without ``place``.
         TargetError: an unknown target or key.
     """
     target = load_target(options.target, options.overrides)
     passes = parse_pipeline(pipeline.expand(options.pipeline), PassRegistry(options.plugins))
-    if stop_after is not None:
-        names = [step.name for step in passes]
-        if stop_after not in names:
-            raise UsageError(f"the pipeline has no pass '{stop_after}'", hint=f"it has: {', '.join(names)}")
-        passes = passes[: names.index(stop_after) + 1]
-    return Plan(options, target, passes)
+    return Plan(options, target, _until_placed(passes) if until_placed else passes)
+
+
+def _until_placed(passes: tuple[ModulePass, ...]) -> tuple[ModulePass, ...]:
+    """The passes before ``partition``, or, without one, up to ``place``: passes of users may follow it."""
+    names = [step.name for step in passes]
+    if "place" not in names:
+        raise UsageError("the pipeline has no pass 'place'", hint=f"it has: {', '.join(names)}")
+    placed = names.index("place") + 1
+    later = names[placed:]
+    return passes[: placed + later.index("partition")] if "partition" in later else passes[:placed]
 
 
 def run_plan(source: object, planned: Plan, observers: Sequence[Observer] = ()) -> tuple[ImportedModel, PassContext]:

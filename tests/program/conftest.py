@@ -6,12 +6,10 @@ import contextlib
 import io
 
 import pytest
-from compiled import Compilation
+from compiled import SIZES, Compilation
 from hf_models import FAMILIES, build
 
 from pimc.cli.main import main
-
-SIZES = ("--max-seq", "32", "--prefill-chunk", "4")
 
 
 @pytest.fixture(scope="session")
