@@ -30,17 +30,21 @@ class MemorySpace:
 
 
 def allocate_entry(
-    programs: Sequence[ProgramOp], streams: list[hbm.ProgramOp], spaces: Mapping[str, MemorySpace]
+    programs: Sequence[ProgramOp],
+    streams: list[hbm.ProgramOp],
+    spaces: Mapping[str, MemorySpace],
+    *,
+    share: bool = True,
 ) -> dict[ProgramOp, dict[str, int]]:
     """Byte addresses of the buffers of all programs of one entry: program -> buffer name -> address.
 
-    A remote buffer has one address in all programs.  Raises :class:`TargetError` where buffers do not fit a
-    memory.
+    A remote buffer has one address in all programs.  ``share``: buffers that are not in use at once may have the
+    same.  Raises :class:`TargetError` where buffers do not fit a memory.
     """
     lives = _liveness(programs, streams)
     addresses: dict[ProgramOp, dict[str, int]] = {program: {} for program in programs}
     for memory in MEMORIES:
-        areas = {program: _Area(live, memory, spaces[memory]) for program, live in lives.items()}
+        areas = {program: _Area(live, memory, spaces[memory], share) for program, live in lives.items()}
         remote: dict[str, list[tuple[_Area, AllocOp]]] = {}
         for area in areas.values():
             for alloc in area.allocs:
@@ -62,6 +66,7 @@ class _Area:
     live: Liveness
     memory: str
     space: MemorySpace
+    share: bool
     placed: dict[AllocOp, int] = field(default_factory=dict)
 
     @cached_property
@@ -74,7 +79,7 @@ class _Area:
         return [
             (address, address + _size(other))
             for other, address in self.placed.items()
-            if self.live.conflict(alloc, other)
+            if not self.share or self.live.conflict(alloc, other)
         ]
 
     def first_fit(self, alloc: AllocOp, taken: Iterable[tuple[int, int]]) -> int | None:
@@ -94,7 +99,9 @@ class _Area:
         self.placed[alloc] = address
 
     def _full(self, alloc: AllocOp) -> TargetError:
-        rivals = [other for other in self.allocs if other is alloc or self.live.conflict(alloc, other)]
+        rivals = [
+            other for other in self.allocs if other is alloc or not self.share or self.live.conflict(alloc, other)
+        ]
         rivals.sort(key=_by_size)
         listed = ", ".join(f"{a.sym_name.data} ({_size(a)} bytes)" for a in rivals[:_NAMED])
         more = f" and {len(rivals) - _NAMED} smaller ones" if len(rivals) > _NAMED else ""

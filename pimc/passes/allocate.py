@@ -30,11 +30,15 @@ from pimc.passes.base import Pass, PassContext
 
 @dataclass(frozen=True)
 class AllocatePass(Pass):
-    """Give buffers addresses and scalars registers."""
+    """Give buffers addresses and scalars registers.
+
+    ``share``: let buffers that are not in use at once have the same memory; without it each has its own.
+    """
 
     name = "allocate"
     produces = Stage.ALLOCATED
     requires = Stage.LOWERED
+    share: bool = True
 
     @override
     def run(self, module: ModuleOp, context: PassContext) -> None:
@@ -47,7 +51,7 @@ class AllocatePass(Pass):
         addresses: dict[sram.ProgramOp, dict[str, int]] = {}
         for entry in dict.fromkeys(program.entry.data for program in programs):
             members = [program for program in programs if program.entry.data == entry]
-            addresses |= allocate_entry(members, streams, spaces)
+            addresses |= allocate_entry(members, streams, spaces, share=self.share)
         for program in programs:
             _resolve(program, addresses[program])
             fold(program)

@@ -13,65 +13,11 @@ from dataclasses import dataclass
 from xdsl.dialects.builtin import SymbolRefAttr
 from xdsl.ir import SSAValue
 
+from pimc.backends.lower.attention_exchange import send_slices, send_statistics, sum_slices
 from pimc.backends.lower.context import F32_BYTES, LoweringContext
+from pimc.backends.lower.heads import HeadGroup, Partial, Shape, groups_of
 from pimc.backends.lower.values import Buffer, Strip, Tensor
-from pimc.ir.pim.attributes import HeadRound, HeadsAttr
 from pimc.ir.pim.ops import AttentionOp, KvAppendOp
-
-
-@dataclass(frozen=True)
-class HeadGroup:
-    """One round on the cores: ``cores`` share a KV head; figures that differ by core are lists."""
-
-    index: int
-    cores: int
-    heads: tuple[int, ...]  # KV head of each core
-    rank: tuple[int, ...]  # of each core in its group
-    first_core: tuple[int, ...]  # of each core's group
-
-    @property
-    def shift(self) -> int:
-        """log2 of the cores."""
-        return self.cores.bit_length() - 1
-
-    @property
-    def slots(self) -> str:
-        """Origin of a constant that is a core's number of cache slots (it follows from the longest sequence)."""
-        return f"slots.{self.index}"
-
-    @property
-    def pitch(self) -> str:
-        """Origin of a constant that is the bytes of a row of scores, one a cache slot."""
-        return f"scores.{self.index}.pitch"
-
-    def slice(self, shape: Shape) -> int:
-        """Features of a KV head's queries that a core ends with (the last ones of a group may end with fewer)."""
-        return -(-shape.width // self.cores)
-
-    def cuts(self, shape: Shape) -> int:
-        """Rounds of the result's shard: one, or one a head where a head's features do not fill its cores."""
-        return len(set(self.heads)) if shape.width % self.cores else 1
-
-
-def groups_of(ctx: LoweringContext, rounds: HeadsAttr) -> list[HeadGroup]:
-    """The rounds as groups; every core must have a head in every round."""
-    return [_group(ctx, index, round_) for index, round_ in enumerate(rounds.head_rounds)]
-
-
-def _group(ctx: LoweringContext, index: int, round_: HeadRound) -> HeadGroup:
-    n = round_.cores_per_head
-    if n & (n - 1) or round_.heads * n != ctx.cores:
-        raise ctx.unsupported(
-            f"round {index} gives {round_.heads} heads {n} cores each; {ctx.cores} cores must all work"
-        )
-    numbers = range(ctx.cores)
-    return HeadGroup(
-        index,
-        n,
-        tuple(round_.first + c // n for c in numbers),
-        tuple(c % n for c in numbers),
-        tuple(c - c % n for c in numbers),
-    )
 
 
 def slot_address(ctx: LoweringContext, cache: SymbolRefAttr, group: HeadGroup, layer: SSAValue) -> SSAValue:
@@ -108,30 +54,6 @@ def lower_kv_append(ctx: LoweringContext, op: KvAppendOp) -> None:
                     core.hwr(core.add(ctx.address(source, row), head), to, core.const(slot_bytes))
 
 
-@dataclass(frozen=True)
-class Partial:
-    """A core's share of a round before the exchange: ``out`` [rows, G * D], and f32 maxima and sums [G, rows]."""
-
-    group: HeadGroup
-    out: Strip
-    maxima: Buffer
-    sums: Buffer
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Figures of an attention: queries a KV head (``share``), head dimension, new tokens (``rows``)."""
-
-    share: int
-    dim: int
-    rows: int
-
-    @property
-    def width(self) -> int:
-        """Features of a KV head's queries."""
-        return self.share * self.dim
-
-
 def lower_attention(ctx: LoweringContext, op: AttentionOp) -> None:
     """Partial attention of every round, then the exchange."""
     q = ctx.tensor(op.q).whole
@@ -141,14 +63,14 @@ def lower_attention(ctx: LoweringContext, op: AttentionOp) -> None:
     core.vmuls_h(ctx.address(scaled), ctx.address(q), ctx.f32(op.scale.value.data), core.const(q.elements))
     run = _decode_partial if q.rows == 1 else _prefill_partial
     partials = [run(ctx, op, group, scaled, shape) for group in groups_of(ctx, op.rounds)]
-    exchanged = [_send_statistics(ctx, partial, shape) if partial.group.cores > 1 else None for partial in partials]
+    exchanged = [send_statistics(ctx, partial, shape) if partial.group.cores > 1 else None for partial in partials]
     sent = [
-        _send_slices(ctx, partial, statistics, shape) if statistics is not None else None
+        send_slices(ctx, partial, statistics, shape) if statistics is not None else None
         for partial, statistics in zip(partials, exchanged, strict=True)
     ]
     strips: list[Strip] = []
     for partial, slices in zip(partials, sent, strict=True):
-        strip = _sum_slices(ctx, partial, slices, shape) if slices is not None else partial.out
+        strip = sum_slices(ctx, partial, slices, shape) if slices is not None else partial.out
         strips.extend([strip] * partial.group.cuts(shape))
     ctx.set(op.output, Tensor(tuple(strips)))
 
@@ -365,135 +287,3 @@ def _prefill_values(
         )  # fmt: skip
         to = core.address(out.buffer.value, (head * shape.dim + column) * 2)
         core.twb(to, rows=rows, cols=cols, stride_c=core.const(out.pitch))
-
-
-# -- exchange in a group ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Maxima and sums of all cores of the group, ``[cores, G * rows]`` f32 each, and the semaphore of their arrival."""
-
-    maxima: Buffer
-    sums: Buffer
-    semaphore: int
-
-
-def _send_statistics(ctx: LoweringContext, partial: Partial, shape: Shape) -> Statistics:
-    """Multicast the core's maxima and sums to its group, as one row of everybody's table."""
-    core, group = ctx.core, partial.group
-    row = shape.share * shape.rows * F32_BYTES
-    maxima = ctx.alloc("attention.maxima", group.cores * row, remote=True)
-    sums = ctx.alloc("attention.sums", group.cores * row, remote=True)
-    statistics = Statistics(maxima, sums, ctx.semaphores.take())
-    own = [rank * row for rank in group.rank]
-    for table, source in ((maxima, partial.maxima), (sums, partial.sums)):
-        core.nmcast(
-            core.address(table.value, own),
-            core.address(source.value),
-            core.const(row),
-            sem=statistics.semaphore,
-            group_base=core.const(group.first_core),
-            group_size=core.const(group.cores),
-        )
-    return statistics
-
-
-@dataclass(frozen=True)
-class Slices:
-    """Everybody's part of this core's features, ``[cores, rows, width]`` fp16, and the semaphore of their arrival."""
-
-    parts: Buffer
-    width: int
-    semaphore: int
-
-
-def _send_slices(ctx: LoweringContext, partial: Partial, statistics: Statistics, shape: Shape) -> Slices:
-    """Scale the core's outputs by its share of each softmax, and send every core of the group its features."""
-    core, group, out = ctx.core, partial.group, partial.out
-    core.wait(core.const(0), sem=statistics.semaphore, imm=2 * group.cores)
-    _scale_outputs(ctx, partial, statistics, shape)
-    width = group.slice(shape)
-    part = shape.rows * width * 2
-    slices = Slices(ctx.alloc("attention.parts", group.cores * part, remote=True), width, ctx.semaphores.take())
-    to = core.address(slices.parts.value, [rank * part for rank in group.rank])
-    with core.loop(core.const(0), core.const(group.cores)) as rank:
-        source = core.add(ctx.address(out), core.mul(rank, core.const(width * 2)))
-        receiver = core.add(core.const(group.first_core), rank)
-        if shape.rows == 1:
-            core.nsend(to, source, core.const(part), receiver, sem=slices.semaphore)
-        else:
-            core.nsend2(
-                to, source, core.const(width * 2), receiver, sem=slices.semaphore, message_rows=core.const(shape.rows),
-                message_src_stride=core.const(out.pitch), message_dst_stride=core.const(width * 2),
-            )  # fmt: skip
-    return slices
-
-
-def _scale_outputs(ctx: LoweringContext, partial: Partial, statistics: Statistics, shape: Shape) -> None:
-    """out *= sum_own * exp(max_own - max) / sum over cores of the same: the core's weight in each softmax."""
-    core, group = ctx.core, partial.group
-    factor = _softmax_shares(ctx, group, statistics, shape)
-    for head in range(shape.share):
-        with ctx.each_row(shape.rows) as row:
-            at = core.address(factor.value, head * shape.rows * F32_BYTES)
-            if row is not None:
-                at = core.add(at, core.slli(row, imm=2))
-            features = core.add(ctx.address(partial.out, row), core.const(head * shape.dim * 2))
-            core.vmuls_h(features, features, at, core.const(shape.dim))
-
-
-def _softmax_shares(ctx: LoweringContext, group: HeadGroup, statistics: Statistics, shape: Shape) -> Buffer:
-    """f32 [G * rows]: this core's share of the sum of every softmax, all of them side by side.
-
-    Maximum and sum over the cores are trees over halves of the ``[cores, G * rows]`` tables, so that the chain of
-    dependent instructions grows with the logarithm of the cores; the maxima are spread back by doubling.
-    """
-    core, count = ctx.core, shape.share * shape.rows
-    size = group.cores * count * F32_BYTES
-    common, weights = ctx.alloc("attention.common", size), ctx.alloc("attention.weights", size)
-    factor = ctx.alloc("attention.factor", count * F32_BYTES)
-    every = core.const(group.cores * count)
-    _tree(ctx, "vmax_f", statistics.maxima, common, group.cores, count)
-    width = count
-    while width < group.cores * count:
-        core.vmov_f(core.address(common.value, width * F32_BYTES), core.address(common.value), core.const(width))
-        width *= 2
-    at = core.address(weights.value)
-    core.vsub_f(at, core.address(statistics.maxima.value), core.address(common.value), every)
-    core.vexp_f(at, at, every)
-    core.vmul_f(at, at, core.address(statistics.sums.value), every)
-    _tree(ctx, "vadd_f", weights, common, group.cores, count)
-    own = core.address(weights.value, [rank * count * F32_BYTES for rank in group.rank])
-    core.vdiv_f(core.address(factor.value), own, core.address(common.value), core.const(count))
-    return factor
-
-
-def _tree(ctx: LoweringContext, instruction: str, source: Buffer, to: Buffer, rows: int, count: int) -> None:
-    """to[0:count] = the ``rows`` rows of ``count`` f32 of ``source`` combined.
-
-    ``rows`` is a power of two above 1; the first ``rows / 2`` rows of ``to`` are overwritten.
-    """
-    core = ctx.core
-    half = rows // 2
-    while half:
-        low, high = core.address(source.value), core.address(source.value, half * count * F32_BYTES)
-        ctx.core.emit(instruction, core.address(to.value), low, high, core.const(half * count))
-        source, half = to, half // 2
-
-
-def _sum_slices(ctx: LoweringContext, partial: Partial, slices: Slices, shape: Shape) -> Strip:
-    """Wait for the group's parts of this core's features and add them in f32."""
-    core, cores = ctx.core, partial.group.cores
-    core.wait(core.const(0), sem=slices.semaphore, imm=cores)
-    result = ctx.strip("attention.slice", shape.rows, slices.width)
-    elements = shape.rows * slices.width
-    core.vwsum(
-        ctx.address(result),
-        core.address(slices.parts.value),
-        ctx.f32_vector(1.0, cores),
-        core.const(elements),
-        rows=core.const(cores),
-        stride_a=core.const(elements * 2),
-    )
-    return result

@@ -1,0 +1,88 @@
+"""What both halves of attention share: the groups of cores that work on a KV head, and a core's partial result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pimc.backends.lower.context import LoweringContext
+from pimc.backends.lower.values import Buffer, Strip
+from pimc.ir.pim.attributes import HeadRound, HeadsAttr
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Figures of an attention: queries a KV head (``share``), head dimension, new tokens (``rows``)."""
+
+    share: int
+    dim: int
+    rows: int
+
+    @property
+    def width(self) -> int:
+        """Features of a KV head's queries."""
+        return self.share * self.dim
+
+
+@dataclass(frozen=True)
+class HeadGroup:
+    """One round on the cores: ``cores`` share a KV head; figures that differ by core are lists."""
+
+    index: int
+    cores: int
+    heads: tuple[int, ...]  # KV head of each core
+    rank: tuple[int, ...]  # of each core in its group
+    first_core: tuple[int, ...]  # of each core's group
+
+    @property
+    def shift(self) -> int:
+        """log2 of the cores."""
+        return self.cores.bit_length() - 1
+
+    @property
+    def slots(self) -> str:
+        """Origin of a constant that is a core's number of cache slots (it follows from the longest sequence)."""
+        return f"slots.{self.index}"
+
+    @property
+    def pitch(self) -> str:
+        """Origin of a constant that is the bytes of a row of scores, one a cache slot."""
+        return f"scores.{self.index}.pitch"
+
+    def slice(self, shape: Shape) -> int:
+        """Features of a KV head's queries that a core ends with (the last ones of a group may end with fewer)."""
+        return -(-shape.width // self.cores)
+
+    def cuts(self, shape: Shape) -> int:
+        """Rounds of the result's shard: one, or one a head where a head's features do not fill its cores."""
+        return len(set(self.heads)) if shape.width % self.cores else 1
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A core's share of a round before the exchange: ``out`` [rows, G * D], and f32 maxima and sums [G, rows]."""
+
+    group: HeadGroup
+    out: Strip
+    maxima: Buffer
+    sums: Buffer
+
+
+def groups_of(ctx: LoweringContext, rounds: HeadsAttr) -> list[HeadGroup]:
+    """The rounds as groups; every core must have a head in every round."""
+    return [_group(ctx, index, round_) for index, round_ in enumerate(rounds.head_rounds)]
+
+
+def _group(ctx: LoweringContext, index: int, round_: HeadRound) -> HeadGroup:
+    n = round_.cores_per_head
+    if n & (n - 1) or round_.heads * n != ctx.cores:
+        raise ctx.unsupported(
+            f"round {index} gives {round_.heads} heads {n} cores each; {ctx.cores} cores must all work"
+        )
+    numbers = range(ctx.cores)
+    return HeadGroup(
+        index,
+        n,
+        tuple(round_.first + c // n for c in numbers),
+        tuple(c % n for c in numbers),
+        tuple(c - c % n for c in numbers),
+    )
