@@ -23,6 +23,8 @@ from pimc.targets.target import Target
 
 #: Module attribute of programs without a memory map: rows of every bank that they use.
 ROWS = "pim.rows"
+#: Module attribute of the link pass: whether equal streams are stored once (they are where it is absent).
+SHARE = "pimc.share_streams"
 
 
 @dataclass
@@ -63,7 +65,8 @@ def link_program(module: ModuleOp, weights: WeightStore | None, target: Target) 
         images=images,
         locations=locations,
     )
-    return share_streams(program)
+    share = module.attributes.get(SHARE)
+    return program if isinstance(share, IntegerAttr) and not share.value.data else share_streams(program)
 
 
 def _rows(module: ModuleOp) -> int:

@@ -8,8 +8,9 @@ TargetError.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 from typing_extensions import override
 from xdsl.dialects.builtin import DictionaryAttr, ModuleOp, StringAttr
 from xdsl.ir import Attribute, Operation
@@ -18,7 +19,7 @@ from pimc.backends.assemble import check_size
 from pimc.backends.encode import encode_program, encode_stream
 from pimc.diagnostics import InputError
 from pimc.ir import hbm, sram
-from pimc.ir.code_ops import HbmCodeOp, SramCodeOp
+from pimc.ir.code_ops import Code, HbmCodeOp, SramCodeOp
 from pimc.ir.instruction_ops import numbers, numbers_attribute
 from pimc.ir.locations import where, with_location
 from pimc.ir.sram_structure import AllocOp, PortOp
@@ -32,9 +33,13 @@ from pimc.targets import Target
 
 @dataclass(frozen=True)
 class EmitPass(Pass):
-    """Encode programs and streams."""
+    """Encode programs and streams.
+
+    ``locations``: keep the source location of every word, for errors and disassembly (about as long as the code).
+    """
 
     name = "emit"
+    locations: bool = True
 
     @override
     def run(self, module: ModuleOp, context: PassContext) -> None:
@@ -42,24 +47,29 @@ class EmitPass(Pass):
         for op in list(block.ops):
             code: Operation
             if isinstance(op, sram.ProgramOp):
-                code = _program(op, context.target)
+                code = _program(op, context.target, keep=self.locations)
             elif isinstance(op, hbm.ProgramOp):
-                code = _stream(op, context.target)
+                code = _stream(op, context.target, keep=self.locations)
             else:
                 continue
             block.insert_op_before(with_location(code, op), op)
             block.erase_op(op)
 
 
-def _program(op: sram.ProgramOp, target: Target) -> SramCodeOp:
-    code = encode_program(op)
+def without_locations(code: Code) -> Code:
+    """The same words, of unknown origin."""
+    return replace(code, table=(), index=np.full_like(code.index, -1))
+
+
+def _program(op: sram.ProgramOp, target: Target, *, keep: bool) -> SramCodeOp:
+    code = encode_program(op) if keep else without_locations(encode_program(op))
     capacity = target.memory("instruction").bytes // word_dtype(SRAM_ISA).itemsize
     check_size(code, capacity, "core program", target.name)
     return SramCodeOp.make(code, _ports(op))
 
 
-def _stream(op: hbm.ProgramOp, target: Target) -> HbmCodeOp:
-    code = encode_stream(op)
+def _stream(op: hbm.ProgramOp, target: Target, *, keep: bool) -> HbmCodeOp:
+    code = encode_stream(op) if keep else without_locations(encode_stream(op))
     capacity = target.memory("stream").bytes // word_dtype(HBM_ISA).itemsize
     check_size(code, capacity, "controller stream", target.name)
     return HbmCodeOp.make(code)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from typing_extensions import override
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import BoolAttr, ModuleOp
 
-from pimc.backends.link import code_summary, link_program
+from pimc.backends.link import SHARE, code_summary, link_program
 from pimc.passes.base import Pass, PassContext
 
 #: Module attribute with the size of every stream.
@@ -20,11 +20,16 @@ ATTRIBUTE = "pimc.program"
 
 @dataclass(frozen=True)
 class LinkPass(Pass):
-    """Check the streams, ports and entries; see :mod:`pimc.backends.link`."""
+    """Check the streams, ports and entries; see :mod:`pimc.backends.link`.
+
+    ``share``: streams of an entry that are equal are stored once.
+    """
 
     name = "link"
+    share: bool = True
 
     @override
     def run(self, module: ModuleOp, context: PassContext) -> None:
+        module.attributes[SHARE] = BoolAttr.from_bool(self.share)
         link_program(module, None, context.target)
         module.attributes[ATTRIBUTE] = code_summary(module)

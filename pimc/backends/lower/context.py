@@ -25,13 +25,8 @@ from pimc.targets.target import Target
 
 #: Controller register that holds the row of the current layer's weights (set by the cores, ``hset``).
 LAYER_ROW = 1
-#: Controller register free for the loops of one command sequence.
-SCRATCH_ROW = 2
-SCRATCH_ADDRESS = 3
 #: Semaphore of the controllers by which a core starts the next GEMV.
 GO = 0
-#: A region register may hold any 32-bit value; it always takes two instructions, so that programs do not change length
-#: with the size of the caches.
 F32_BYTES = 4
 
 
@@ -49,6 +44,17 @@ class Semaphores:
         return taken
 
 
+@dataclass(frozen=True)
+class LoweringOptions:
+    """Choices of the lowering.
+
+    ``result_blocks``: a GEMV with at most so many blocks of result registers has a semaphore for each block, so that
+    the core takes one block's results while the banks compute the next; one with more has a semaphore for all.
+    """
+
+    result_blocks: int = 8
+
+
 @dataclass
 class LoweringContext:
     """State of the lowering of one entry: one SPMD program of all cores and one stream of all groups."""
@@ -61,6 +67,7 @@ class LoweringContext:
     stream: HbmBuilder
     prologue: Block
     semaphores: Semaphores
+    options: LoweringOptions = field(default_factory=LoweringOptions)
     values: dict[SSAValue, LoweredValue] = field(default_factory=dict)
     pending: dict[SSAValue, Callable[[], None]] = field(default_factory=dict)
     layer: SSAValue | None = None

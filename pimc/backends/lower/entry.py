@@ -12,7 +12,15 @@ from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.backends.builder import HbmBuilder, SramBuilder
 from pimc.backends.lower.attention import lower_attention, lower_kv_append
-from pimc.backends.lower.context import LAYER_ROW, LoweringContext, Semaphores, rows_of, shape_of, widths_of
+from pimc.backends.lower.context import (
+    LAYER_ROW,
+    LoweringContext,
+    LoweringOptions,
+    Semaphores,
+    rows_of,
+    shape_of,
+    widths_of,
+)
 from pimc.backends.lower.embedding import lower_embedding
 from pimc.backends.lower.exchange import lower_all_gather, round_counts
 from pimc.backends.lower.matrix import collect_gemv, issue_gemv, lower_gemm, lower_gemv
@@ -57,7 +65,7 @@ from pimc.targets.target import Target
 Lowering = Callable[[LoweringContext, Operation], None]
 
 
-def lower_module(module: ModuleOp, target: Target) -> None:
+def lower_module(module: ModuleOp, target: Target, options: LoweringOptions | None = None) -> None:
     """Replace the entry functions of a scheduled module by ``sram.program`` and ``hbm.program`` operations.
 
     Raises InputError, naming every operation that has no lowering.
@@ -69,7 +77,7 @@ def lower_module(module: ModuleOp, target: Target) -> None:
     programs: list[Operation] = []
     for name, function in functions.items():
         if name not in called and function.body.blocks:
-            programs.extend(lower_entry(function, functions, memory, target))
+            programs.extend(lower_entry(function, functions, memory, target, options or LoweringOptions()))
     for op in list(module.body.block.ops):  # functions, and the caches that the memory map now stands for
         op.detach()
         op.erase(safe_erase=False)
@@ -92,7 +100,11 @@ def _refuse_unknown(functions: Iterable[func.FuncOp]) -> None:
 
 
 def lower_entry(
-    function: func.FuncOp, functions: Mapping[str, func.FuncOp], memory: Regions, target: Target
+    function: func.FuncOp,
+    functions: Mapping[str, func.FuncOp],
+    memory: Regions,
+    target: Target,
+    options: LoweringOptions,
 ) -> list[Operation]:
     """The programs of one entry: one text for all cores and one stream for all groups."""
     entry = function.sym_name.data
@@ -102,7 +114,7 @@ def lower_entry(
     core = SramBuilder.of(program)
     ctx = LoweringContext(
         entry, target, memory, memory.geometry, core, HbmBuilder.of(stream), program.body.block,
-        Semaphores(target.cores.semaphores),
+        Semaphores(target.cores.semaphores), options,
     )  # fmt: skip
     ctx.at(function)
     _inputs(ctx, function)

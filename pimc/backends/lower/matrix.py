@@ -15,8 +15,6 @@ from pimc.ir.pim.attributes import shard_of
 from pimc.ir.pim.ops import GemmOp, GemvOp, MatrixOp
 from pimc.ir.pim.tiling import GemmTiling
 
-#: With at most so many blocks of result registers, each block has a semaphore and its results are fetched at once.
-BLOCKS_WITH_SEMAPHORE = 8
 #: Zero, for h registers that are not set: every register of a controller starts at zero.
 NO_BASE = 0
 
@@ -96,7 +94,7 @@ def issue_gemv(ctx: LoweringContext, op: GemvOp) -> GemvRun:
     size = layout.slots * ctx.channels * ctx.geometry.banks * 4
     results = ctx.alloc("gemv.partial", size)
     blocks = len(layout.blocks)
-    count = blocks if blocks <= BLOCKS_WITH_SEMAPHORE else 1
+    count = blocks if blocks <= ctx.options.result_blocks else 1
     run = GemvRun(
         layout, results, ctx.strip("gemv", 1, op.local_offsets[-1]), source, bias,
         [ctx.semaphores.take() for _ in range(count)],
