@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import cast
 
 from xdsl.dialects import func, scf
 from xdsl.dialects.arith import ConstantOp as ArithConstantOp
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, ModuleOp, StringAttr
 from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.backends.builder import HbmBuilder, SramBuilder
@@ -234,7 +235,9 @@ def _constant(ctx: LoweringContext, value: SSAValue) -> int:
     if not isinstance(owner, ArithConstantOp):
         raise ctx.unsupported("loop bounds must be constants")
     number = owner.value
-    return int(number.value.data)  # type: ignore[union-attr]
+    if not isinstance(number, IntegerAttr):
+        raise ctx.unsupported("loop bounds must be integers")
+    return number.value.data
 
 
 # -- small operations -------------------------------------------------------------------------------------------------
@@ -270,7 +273,7 @@ def _async(ctx: LoweringContext, op: AsyncOp) -> None:
         ctx.at(inner)
         if isinstance(inner, GemvOp):
             run = issue_gemv(ctx, inner)
-            collects.append(lambda run=run: collect_gemv(ctx, run))  # type: ignore[misc]
+            collects.append(partial(collect_gemv, ctx, run))
         elif isinstance(inner, YieldOp):
             for result, value in zip(op.values, inner.arguments, strict=True):
                 ctx.set(result, ctx.values[value])
