@@ -7,7 +7,7 @@ Loops are structured: ``hbm.loop`` with a region stands for ``loop`` and ``endl`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from xdsl.dialects.builtin import StringAttr
@@ -15,7 +15,7 @@ from xdsl.ir import Attribute, Block, Dialect, Operation, Region
 from xdsl.irdl import IRDLOperation, irdl_op_definition, prop_def, region_def, traits_def
 from xdsl.parser import Parser
 from xdsl.printer import Printer
-from xdsl.traits import IsolatedFromAbove, NoTerminator
+from xdsl.traits import NoTerminator
 from xdsl.utils.exceptions import VerifyException
 
 from pimc.ir.code_ops import HbmCodeOp
@@ -27,11 +27,11 @@ from pimc.ir.instruction_ops import (
     number_attribute,
     number_error,
     numbers,
-    numbers_attribute,
     parse_number,
     print_extra_attributes,
     print_number,
 )
+from pimc.ir.program_op import AgentProgramOp, parse_block
 from pimc.isa.hbm import HBM_ISA
 from pimc.isa.spec import Instruction
 
@@ -174,77 +174,37 @@ class LoopOp(IRDLOperation):
         parser.parse_punctuation("=")
         imm = parse_number(parser)
         attributes = parser.parse_optional_attr_dict_with_keyword()
-        op = cls(imm, body=_parse_body(parser))
+        op = cls(imm, body=parse_block(parser))
         op.properties["rs"] = rs
         if attributes is not None:
             op.attributes |= attributes.data
         return op
 
 
-def _parse_body(parser: Parser) -> Region:
-    region = parser.parse_region()
-    if not region.blocks:
-        region.add_block(Block())
-    return region
-
-
 @irdl_op_definition
-class ProgramOp(IRDLOperation):
-    """The stream of an entry for the controllers of some groups (tiles); a missing final ``hbm.halt`` is
-    added.
-    """
+class ProgramOp(AgentProgramOp):
+    """The stream of an entry for the controllers of some groups (tiles); a missing final ``hbm.halt`` is added."""
 
     name = "hbm.program"
+    AGENTS: ClassVar[str] = "groups"
 
-    entry = prop_def(StringAttr)
     groups = prop_def(Attribute)
-    body = region_def("single_block")
-
-    traits = traits_def(NoTerminator(), IsolatedFromAbove())
-
-    def __init__(self, entry: str, groups: Iterable[int], body: Region | None = None) -> None:
-        region = Region(Block()) if body is None else body
-        super().__init__(properties={"entry": StringAttr(entry), "groups": numbers_attribute(groups)}, regions=[region])
 
     @property
     def group_numbers(self) -> tuple[int, ...]:
         """The groups that run the stream."""
-        return numbers(self.groups)
+        return self.agents
 
     def verify_(self) -> None:
         """Groups are distinct, and numbers given one a group are as many as the groups."""
+        self.check_agents()
         groups = self.group_numbers
-        if not groups or len(set(groups)) != len(groups) or min(groups) < 0:
-            raise VerifyException(f"{self.name}: groups must be distinct and not empty")
         for op in self.body.walk():
             for name, value in op.properties.items():
                 if isinstance(value, LocalAddressAttr | StringAttr):
                     continue
                 if len(numbers(value)) not in (1, len(groups)):
                     raise VerifyException(f"{op.name}: {name} must have one value or one a group")
-
-    def print(self, printer: Printer) -> None:
-        """Print ``entry groups [..] { ... }``."""
-        printer.print_string(" ")
-        printer.print_string_literal(self.entry.data)
-        printer.print_string(" groups = ")
-        print_number(printer, self.groups)
-        printer.print_op_attributes(self.attributes, print_keyword=True)
-        printer.print_string(" ")
-        printer.print_region(self.body, print_empty_block=False)
-
-    @classmethod
-    def parse(cls, parser: Parser) -> ProgramOp:
-        """Parse what :meth:`print` prints."""
-        entry = parser.parse_str_literal()
-        parser.parse_keyword("groups")
-        parser.parse_punctuation("=")
-        groups = numbers(parse_number(parser))
-        attributes = parser.parse_optional_attr_dict_with_keyword()
-        op = cls(entry, groups, _parse_body(parser))
-        if attributes is not None:
-            op.attributes |= attributes.data
-        return op
 
 
 OPERATIONS: Sequence[type[Operation]] = (*COMMAND_OPS.values(), LoopOp, ProgramOp, HbmCodeOp)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import ClassVar
 
 from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr, StringAttr, i64
 from xdsl.ir import (
@@ -25,16 +26,14 @@ from xdsl.irdl import (
 )
 from xdsl.parser import Parser
 from xdsl.printer import Printer
-from xdsl.traits import IsolatedFromAbove, IsTerminator, NoTerminator
+from xdsl.traits import IsTerminator, NoTerminator
 from xdsl.utils.exceptions import VerifyException
 
 from pimc.ir.instruction_ops import (
     numbers,
-    numbers_attribute,
-    parse_number,
     print_extra_attributes,
-    print_number,
 )
+from pimc.ir.program_op import AgentProgramOp, parse_block
 from pimc.ir.sram_structure import AddressOp, AllocOp, ConstOp, PortOp, RegisterType
 
 #: The comparisons of ``sram.if``: the branch instructions, signed 32-bit.
@@ -231,8 +230,8 @@ class IfOp(IRDLOperation):
             parser.raise_error(f"expected one of {', '.join(PREDICATES)}")
         right = _parse_register(parser)
         attributes = parser.parse_optional_attr_dict_with_keyword()
-        then_region = _parse_block(parser)
-        else_region = _parse_block(parser) if parser.parse_optional_keyword("else") else Region(Block())
+        then_region = parse_block(parser)
+        else_region = parse_block(parser) if parser.parse_optional_keyword("else") else Region(Block())
         op = cls(left, predicate, right, [then_region, else_region])
         if attributes is not None:
             op.attributes |= attributes.data
@@ -243,41 +242,24 @@ def _parse_register(parser: Parser) -> SSAValue:
     return parser.resolve_operand(parser.parse_unresolved_operand(), RegisterType())
 
 
-def _parse_block(parser: Parser) -> Region:
-    region = parser.parse_region()
-    if not region.blocks:
-        region.add_block(Block())
-    return region
-
-
 @irdl_op_definition
-class ProgramOp(IRDLOperation):
-    """The program of an entry for some cores, one text for all of them; a missing final ``sram.halt`` is
-    added.
-    """
+class ProgramOp(AgentProgramOp):
+    """The program of an entry for some cores, one text for all of them; a missing final ``sram.halt`` is added."""
 
     name = "sram.program"
+    AGENTS: ClassVar[str] = "cores"
 
-    entry = prop_def(StringAttr)
     cores = prop_def(DenseArrayBase)
-    body = region_def("single_block")
-
-    traits = traits_def(NoTerminator(), IsolatedFromAbove())
-
-    def __init__(self, entry: str, cores: Iterable[int], body: Region | None = None) -> None:
-        region = Region(Block()) if body is None else body
-        super().__init__(properties={"entry": StringAttr(entry), "cores": numbers_attribute(cores)}, regions=[region])
 
     @property
     def core_numbers(self) -> tuple[int, ...]:
         """The cores that run the program."""
-        return numbers(self.cores)
+        return self.agents
 
     def verify_(self) -> None:
         """Cores are distinct; values given one a core are as many as the cores; buffer names are unique."""
+        self.check_agents()
         cores = self.core_numbers
-        if not cores or len(set(cores)) != len(cores) or min(cores) < 0:
-            raise VerifyException("sram.program: cores must be distinct and not empty")
         names: set[str] = set()
         for op in self.body.walk():
             if isinstance(op, AllocOp):
@@ -293,29 +275,6 @@ class ProgramOp(IRDLOperation):
                 per_core = (op.start, op.offset, op.count)
             if any(len(numbers(values)) not in (1, len(cores)) for values in per_core):
                 raise VerifyException(f"{op.name}: values must be one for all cores or one a core")
-
-    def print(self, printer: Printer) -> None:
-        """Print ``"entry" cores = [..] { ... }``."""
-        printer.print_string(" ")
-        printer.print_string_literal(self.entry.data)
-        printer.print_string(" cores = ")
-        print_number(printer, self.cores)
-        printer.print_op_attributes(self.attributes, print_keyword=True)
-        printer.print_string(" ")
-        printer.print_region(self.body, print_empty_block=False)
-
-    @classmethod
-    def parse(cls, parser: Parser) -> ProgramOp:
-        """Parse what :meth:`print` prints."""
-        entry = parser.parse_str_literal()
-        parser.parse_keyword("cores")
-        parser.parse_punctuation("=")
-        cores = numbers(parse_number(parser))
-        attributes = parser.parse_optional_attr_dict_with_keyword()
-        op = cls(entry, cores, _parse_block(parser))
-        if attributes is not None:
-            op.attributes |= attributes.data
-        return op
 
 
 CONTROL_OPS: Sequence[type[Operation]] = (YieldOp, ForOp, IfOp, ProgramOp)
