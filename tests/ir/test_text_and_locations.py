@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -70,11 +69,10 @@ def test_unknown_locations_stay_unknown() -> None:
     check_locations(parse_module(MODULE))
 
 
-@pytest.mark.skipif(shutil.which("iree-opt") is None, reason="iree-base-compiler is not installed")
-def test_mlir_tools_read_our_dumps(tmp_path: Path) -> None:
+def test_mlir_tools_read_our_dumps(tmp_path: Path, iree_opt: str) -> None:
     path = tmp_path / "m.mlir"
     path.write_text(print_module(parse_module(MODULE)))
-    command = ["iree-opt", "--allow-unregistered-dialect", "--mlir-print-op-generic", "--mlir-print-debuginfo"]
+    command = [iree_opt, "--allow-unregistered-dialect", "--mlir-print-op-generic", "--mlir-print-debuginfo"]
     done = subprocess.run(
         [*command, "--mlir-print-local-scope", str(path)], capture_output=True, text=True, check=False
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable
 
@@ -38,13 +37,10 @@ def test_every_dump_parses_to_the_same_ir(compilation: Compilation) -> None:
         assert print_module(parse_module(text)) == text, path.name
 
 
-def test_iree_opt_accepts_the_dumps(compilation: Compilation) -> None:
-    tool = shutil.which("iree-opt")
-    if tool is None:
-        pytest.fail("iree-opt is part of the test environment")
+def test_iree_opt_accepts_the_dumps(compilation: Compilation, iree_opt: str) -> None:
     for name, path in zip(compilation.names, compilation.dumps, strict=True):
         done = subprocess.run(
-            [tool, "--allow-unregistered-dialect", str(path), "-o", "-"], capture_output=True, text=True, check=False
+            [iree_opt, "--allow-unregistered-dialect", str(path), "-o", "-"], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{path.name}: {done.stderr[:500]}"
         dialects = [dialect for dialect in ("nn.", "pim.") if f'"{dialect}' in done.stdout]
