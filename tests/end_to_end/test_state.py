@@ -11,7 +11,7 @@ from hf_models import torch_logits
 from pimc.diagnostics import InputError, UninitialisedReadError
 
 FAMILY = "llama-gqa-9-3"
-#: Logits by prefill and by decode: each is within 0.02 of PyTorch (test_tiny.py), both round alike but for orders of sums.
+#: Logits by prefill and by decode: each is within 0.02 of PyTorch (test_tiny.py); they differ in the order of sums.
 BOUND = 0.02
 TOKENS = [5, 9, 100, 33, 7, 60, 150, 12, 77, 3, 181]
 
