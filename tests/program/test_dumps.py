@@ -40,7 +40,10 @@ def test_every_dump_parses_to_the_same_ir(compilation: Compilation) -> None:
 def test_iree_opt_accepts_the_dumps(compilation: Compilation, iree_opt: str) -> None:
     for name, path in zip(compilation.names, compilation.dumps, strict=True):
         done = subprocess.run(
-            [iree_opt, "--allow-unregistered-dialect", str(path), "-o", "-"], capture_output=True, text=True, check=False
+            [iree_opt, "--allow-unregistered-dialect", str(path), "-o", "-"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, f"{path.name}: {done.stderr[:500]}"
         dialects = [dialect for dialect in ("nn.", "pim.") if f'"{dialect}' in done.stdout]
