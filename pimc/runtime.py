@@ -6,8 +6,8 @@ Everything here works on the binary and the simulator; no compiler, no model lib
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from pimc.diagnostics import InputError, UsageError
 from pimc.isa.container import write_program
 from pimc.isa.program import LoadedProgram
 from pimc.isa.validate import check_against_target
+from pimc.ports import from_port, signature_of, to_port
 from pimc.runtime_sim import Machine, RunResult
 from pimc.targets import Target
 from pimc.text import ModelInfo, Stream, TextCodec
@@ -100,6 +101,9 @@ class Executable:
     ) -> RunResult:
         """Execute one entry point on arrays, by name in one mapping or in the order of the entry's inputs.
 
+        Arrays are those of the model (f32, i64, bool ...): they are converted to what the hardware holds, and outputs
+        come back in the model's types.  A binary without metadata takes and gives f16 and i32.
+
         Args:
             arrays: one mapping from input name to array, or one array an input.
             entry: the entry point; may be left out if the program has one, or one called "main".
@@ -109,11 +113,24 @@ class Executable:
             outputs by name, cycles, time and statistics.
 
         Raises:
-            InputError: an unknown entry, a missing or surplus input, a wrong shape.
+            InputError: an unknown entry, a missing or surplus input, a wrong shape or kind, a value beyond fp16 or i32.
             SimError: the program did what the hardware does not allow.
         """
         name = self._entry(entry)
-        return self._machine(timing_only).run(name, self._named(name, arrays))
+        ports = self.program.entries[name]
+        signature = signature_of(self.program.model, name, ports)
+        given = self._named(name, [port.name for port in signature.inputs], arrays)
+        inputs = {
+            port.name: to_port(given[model.name], model, port)
+            for model, port in zip(signature.inputs, ports.inputs, strict=True)
+        }
+        result = self._machine(timing_only).run(name, inputs)
+        outputs = {
+            model.name: from_port(result.outputs[port.name], model)
+            for model, port in zip(signature.outputs, ports.outputs, strict=True)
+            if port.name in result.outputs
+        }
+        return replace(result, outputs=outputs)
 
     def generate(
         self,
@@ -184,8 +201,9 @@ class Executable:
             raise InputError(f"the program has no entry point '{name}'", hint=f"it has: {known}")
         return name
 
-    def _named(self, entry: str, arrays: tuple[Array | Mapping[str, Array], ...]) -> dict[str, Array]:
-        ports = [port.name for port in self.program.entries[entry].inputs]
+    def _named(
+        self, entry: str, ports: Sequence[str], arrays: tuple[Array | Mapping[str, Array], ...]
+    ) -> dict[str, Array]:
         if len(arrays) == 1 and isinstance(arrays[0], Mapping):
             given = dict(arrays[0])
         else:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 
 from pimc.backends.link import link_program
@@ -13,12 +14,14 @@ from pimc.diagnostics import InputError, UsageError
 from pimc.driver import pipeline
 from pimc.driver.target import OVERRIDES_KEY
 from pimc.frontends import ImportedModel, import_model
-from pimc.isa.program import Json, LoadedProgram, Program
+from pimc.ir.signature import LANGUAGE_ENTRIES, signature
+from pimc.isa.program import Json, LoadedProgram
 from pimc.isa.validate import validate_program
 from pimc.passes.base import PassContext
 from pimc.passes.observers import Observer
 from pimc.passes.pipeline import PassManager, parse_pipeline
 from pimc.passes.registry import PassRegistry
+from pimc.ports import PORTS_KEY
 from pimc.targets import Target, load_target
 from pimc.text import ModelInfo
 
@@ -84,9 +87,14 @@ def _until_placed(passes: tuple[ModulePass, ...]) -> tuple[ModulePass, ...]:
 
 def run_plan(source: object, planned: Plan, observers: Sequence[Observer] = ()) -> tuple[ImportedModel, PassContext]:
     """Import ``source`` and run the planned passes on its module (in place)."""
-    options = planned.options
+    model = load_source(source, planned.options)
+    return model, run_passes(model, planned, observers)
+
+
+def load_source(source: object, options: Options) -> ImportedModel:
+    """Import ``source``; InputError where the library that reads it is not installed."""
     try:
-        model = import_model(
+        return import_model(
             source,
             max_seq=options.max_seq or DEFAULT_MAX_SEQ,
             prefill_chunk=options.prefill_chunk or DEFAULT_PREFILL_CHUNK,
@@ -98,14 +106,18 @@ def run_plan(source: object, planned: Plan, observers: Sequence[Observer] = ()) 
             f"reading models needs {error.name}, which is not installed",
             hint="pip install torch==2.13.0, then pip install 'pimc[import]'",
         ) from error
+
+
+def run_passes(model: ImportedModel, planned: Plan, observers: Sequence[Observer] = ()) -> PassContext:
+    """Run the planned passes on the module of ``model`` (in place)."""
     context = PassContext(
         machine=planned.target,
         weights=model.weights,
-        target_name=str(options.target),
-        overrides=options.overrides,
+        target_name=str(planned.options.target),
+        overrides=planned.options.overrides,
     )
-    manager = PassManager(planned.passes, verify_each=options.verify_each)
-    return model, manager.run(model.module, context, observers)
+    manager = PassManager(planned.passes, verify_each=planned.options.verify_each)
+    return manager.run(model.module, context, observers)
 
 
 def compile_model(
@@ -128,20 +140,48 @@ def compile_model(
         PimcError: of the import, a pass, or the link; see their documentation.
     """
     planned = planned or plan(options or Options())
-    model, _ = run_plan(source, planned, observers)
+    return compile_imported(load_source(source, planned.options), planned=planned, observers=observers)
+
+
+def compile_imported(
+    model: ImportedModel,
+    *,
+    options: Options | None = None,
+    planned: Plan | None = None,
+    observers: Sequence[Observer] = (),
+) -> Compiled:
+    """Compile an imported model; its module is rewritten in place.
+
+    Args:
+        model: what a frontend made: a language model, or a module whose entries are functions of tensors.
+        options: see :class:`Options`; or ``planned``, if they have been checked already.
+        observers: see the IR after the import and after each pass.
+
+    Raises:
+        PimcError: of a pass, or the link; see their documentation.
+    """
+    planned = planned or plan(options or Options())
+    metadata = _metadata(model, planned.options)
+    run_passes(model, planned, observers)
     linked = link_program(model.module, model.weights, planned.target)
-    return Compiled(validate_program(_with_model(linked, model, planned.options)), planned.target)
+    program = replace(linked, model=metadata, tokenizer=model.tokenizer_json)
+    return Compiled(validate_program(program), planned.target)
 
 
-def _with_model(program: Program, model: ImportedModel, options: Options) -> Program:
-    """Add what text generation needs, and how the target was changed."""
-    info = ModelInfo(
-        name=model.name,
-        max_seq=options.max_seq or DEFAULT_MAX_SEQ,
-        prefill_chunk=options.prefill_chunk or DEFAULT_PREFILL_CHUNK,
-        eos_ids=tuple(model.eos_ids),
-        chat_template=model.chat_template,
-        special=model.special,
-    )
-    metadata: dict[str, Json] = {**info.to_json(), OVERRIDES_KEY: list(options.overrides)}
-    return replace(program, model=metadata, tokenizer=model.tokenizer_json)
+def _metadata(model: ImportedModel, options: Options) -> dict[str, Json]:
+    """What travels in the binary beside the code: what text generation needs, or the names and types of the model's
+    inputs and outputs; and how the target was changed.
+    """
+    functions = {op.sym_name.data: op for op in model.module.ops if isinstance(op, FuncOp)}
+    metadata: dict[str, Json] = {"name": model.name, OVERRIDES_KEY: list(options.overrides)}
+    if functions.keys() >= LANGUAGE_ENTRIES:
+        info = ModelInfo(
+            name=model.name,
+            max_seq=options.max_seq or DEFAULT_MAX_SEQ,
+            prefill_chunk=options.prefill_chunk or DEFAULT_PREFILL_CHUNK,
+            eos_ids=tuple(model.eos_ids),
+            chat_template=model.chat_template,
+            special=model.special,
+        )
+        return metadata | info.to_json()
+    return metadata | {PORTS_KEY: {name: signature(function).to_json() for name, function in functions.items()}}

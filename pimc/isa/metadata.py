@@ -121,7 +121,7 @@ def _port(value: Json, where: str) -> Port:
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         _refuse(f"{where}.dtype", f"must be one of {', '.join(DTYPE_BYTES)}")
     shape = tuple(
-        json_int(size, f"{where}.shape", 1, MAX_ELEMENTS) for size in _list(fields["shape"], f"{where}.shape", MAX_RANK)
+        json_int(size, f"{where}.shape", 0, MAX_ELEMENTS) for size in _list(fields["shape"], f"{where}.shape", MAX_RANK)
     )
     pieces = []
     for i, piece in enumerate(_list(fields["pieces"], f"{where}.pieces", 1 << 20)):

@@ -10,6 +10,7 @@ point stay cut: the host reads pieces.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 from typing_extensions import override
 from xdsl.dialects import func
@@ -171,11 +172,11 @@ class _FunctionPartition:
             op.operands[index] = self.whole(operand)
 
     def elementwise(self, op: nn.NnOp) -> None:
-        """Keep the cut if all operands that span the last dimension share it."""
-        tensors = [value for value in op.operands if isinstance(value.type, TensorType)]
-        last = nn.tensor_of(op.results[0]).get_shape()[-1:]
-        spanning = [value for value in tensors if nn.tensor_of(value).get_shape()[-1:] == last]
-        if len({pim.shard_of(value.type) for value in spanning}) > 1 or len(last) == 0:
+        """Keep the cut if all operands share it and the result's shape; constant numbers have none."""
+        tensors = [v for v in op.operands if isinstance(v.type, TensorType) and not _is_number(v)]
+        shape = nn.tensor_of(op.results[0]).get_shape()
+        same = all(nn.tensor_of(value).get_shape() == shape for value in tensors)
+        if not same or len({pim.shard_of(value.type) for value in tensors}) > 1:
             self.make_whole(op)
         for result, type_ in zip(op.results, op.infer_types(), strict=True):
             if result.type != type_:
@@ -296,6 +297,11 @@ def _is_behind(op: Operation, other: Operation, block: Block) -> bool:
     if op.parent_block() is not block:
         return False
     return block.get_operation_index(op) > block.get_operation_index(other)
+
+
+def _is_number(value: SSAValue) -> bool:
+    """Whether ``value`` is a constant of one element: an operand of an instruction, on every core."""
+    return isinstance(value.owner, nn.ConstantOp) and prod(nn.tensor_of(value).get_shape()) == 1
 
 
 def _is_position(value: SSAValue) -> bool:

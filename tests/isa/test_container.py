@@ -181,7 +181,7 @@ PORT: Callable[[dict[str, Any]], dict[str, Any]] = lambda v: v["entries"]["decod
         (_pimx(lambda v: v["entries"]["decode"]["cores"].update({"9": "code/decode/core/9"})), "has no tensor"),
         (_pimx(lambda v: v["entries"].pop("prefill")), "is not the stream of a core or group"),
         (_pimx(lambda v: PORT(v).update(dtype="f64")), "dtype: must be one of"),
-        (_pimx(lambda v: PORT(v).update(shape=[0])), r"must be an integer in \[1"),
+        (_pimx(lambda v: PORT(v).update(shape=[-1])), r"must be an integer in \[0"),
         (_pimx(lambda v: PORT(v).update(shape=[1] * 9)), "at most 8"),
         (_pimx(lambda v: PORT(v).update(name="")), "must be a string that matches"),
         (_pimx(lambda v: PORT(v)["pieces"][0].update(count=3)), "a piece ends behind its 2 elements"),

@@ -6,9 +6,10 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 
 from xdsl.dialects.arith import ConstantOp as ArithConstantOp
-from xdsl.dialects.builtin import IntegerAttr, TensorType
+from xdsl.dialects.builtin import IntegerAttr, IntegerType, TensorType, i1
 from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.backends.builder import HbmBuilder, SramBuilder
@@ -257,14 +258,16 @@ def widths_of(value: SSAValue) -> tuple[int, ...]:
     """Local widths of a value on every core: all features if replicated, else ``per_core`` of each round."""
     shard = shard_of(value.type)
     if shard is None:
-        return (shape_of(value)[-1],)
+        return (shape_of(value)[-1] if shape_of(value) else 1,)
     return tuple(round_.per_core for round_ in shard.shard_rounds)
 
 
 def rows_of(value: SSAValue) -> int:
-    """Tokens of a ``[1, M, F]`` value."""
-    shape = shape_of(value)
-    rows = 1
-    for size in shape[:-1]:
-        rows *= size
-    return rows
+    """Rows of a ``[..., F]`` value: the product of the leading dimensions."""
+    return prod(shape_of(value)[:-1])
+
+
+def element_bytes(value: SSAValue) -> int:
+    """Bytes of an element on the hardware: fp16 (booleans too: 0 and 1), or 32-bit integers."""
+    element = value.type.element_type if isinstance(value.type, TensorType) else None
+    return 4 if isinstance(element, IntegerType) and element != i1 else 2

@@ -8,7 +8,7 @@ from typing import cast
 
 from xdsl.dialects import func, scf
 from xdsl.dialects.arith import ConstantOp as ArithConstantOp
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, ModuleOp, StringAttr
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.backends.builder import HbmBuilder, SramBuilder
@@ -23,10 +23,11 @@ from pimc.backends.lower.context import (
     widths_of,
 )
 from pimc.backends.lower.embedding import lower_embedding
-from pimc.backends.lower.exchange import lower_all_gather, round_counts
+from pimc.backends.lower.exchange import lower_all_gather
 from pimc.backends.lower.matrix import collect_gemv, issue_gemv, lower_gemm, lower_gemv
+from pimc.backends.lower.ports import lower_inputs, lower_outputs
 from pimc.backends.lower.regions import Regions
-from pimc.backends.lower.values import Integers, Positions, Strip, Tensor, Weight
+from pimc.backends.lower.values import Positions, Strip, Tensor, Weight
 from pimc.backends.lower.vector import (
     BINARY,
     UNARY,
@@ -118,59 +119,12 @@ def lower_entry(
         Semaphores(target.cores.semaphores), options,
     )  # fmt: skip
     ctx.at(function)
-    _inputs(ctx, function)
+    lower_inputs(ctx, function)
     _block(ctx, function.body.block, functions)
     returned = function.body.block.last_op
     assert isinstance(returned, func.ReturnOp)
-    _outputs(ctx, function, returned)
+    lower_outputs(ctx, function, returned)
     return [program, stream]
-
-
-def _port_names(attributes: ArrayAttr[DictionaryAttr] | None, count: int, fallback: str) -> list[str]:
-    names = [f"{fallback}{index}" for index in range(count)] if count != 1 or fallback != "logits" else [fallback]
-    for index, attribute in enumerate(attributes or ()):
-        name = attribute.data.get("pimc.name")
-        if isinstance(name, StringAttr):
-            names[index] = name.data
-    return names
-
-
-def _inputs(ctx: LoweringContext, function: func.FuncOp) -> None:
-    arguments = function.body.block.args
-    names = _port_names(function.arg_attrs, len(arguments), "input")
-    for name, argument in zip(names, arguments, strict=True):
-        shape = shape_of(argument)
-        count = 1
-        for size in shape:
-            count *= size
-        buffer = ctx.alloc(f"input.{name}", count * 4)
-        ctx.core.port(buffer.value, name, "input", "i32", shape)
-        ctx.set(argument, Integers(buffer, count))
-
-
-def _outputs(ctx: LoweringContext, function: func.FuncOp, returned: func.ReturnOp) -> None:
-    ctx.at(returned)
-    names = _port_names(function.res_attrs, len(returned.arguments), "logits")
-    for name, value in zip(names, returned.arguments, strict=True):
-        tensor, shape = ctx.tensor(value), shape_of(value)
-        shard = shard_of(value.type)
-        if rows_of(value) != 1:
-            raise ctx.unsupported("an output must have one row")
-        for index, strip in enumerate(tensor.strips):
-            if shard is None:
-                starts, counts = [0] * ctx.cores, [shape[-1]] + [0] * (ctx.cores - 1)
-            else:
-                starts, counts = round_counts(shard.shard_rounds, index, shape[-1], ctx.cores)
-            ctx.core.port(
-                strip.buffer.value,
-                name,
-                "output",
-                "f16",
-                shape,
-                start=strip.offset,
-                offset=starts,
-                count=counts,
-            )
 
 
 def _block(ctx: LoweringContext, block: Block, functions: Mapping[str, func.FuncOp]) -> None:

@@ -1,0 +1,75 @@
+"""Inputs and outputs of an entry: buffers that the host writes before a run and reads behind it."""
+
+from __future__ import annotations
+
+from math import prod
+
+from xdsl.dialects import func
+from xdsl.ir import SSAValue
+
+from pimc.backends.lower.context import LoweringContext, element_bytes, rows_of, shape_of, widths_of
+from pimc.backends.lower.exchange import round_counts
+from pimc.backends.lower.values import Integers, Strip, Tensor
+from pimc.ir.pim.attributes import shard_of
+from pimc.ir.signature import input_names, output_names
+from pimc.ports import identifiers
+
+
+def lower_inputs(ctx: LoweringContext, function: func.FuncOp) -> None:
+    """A buffer on every core for each argument; the host writes them, so none shares memory with another."""
+    names = identifiers(input_names(function))
+    buffers = []
+    for name, argument in zip(names, function.body.block.args, strict=True):
+        shape, size = shape_of(argument), element_bytes(argument)
+        buffer = ctx.alloc(f"input.{name}", prod(shape) * size)
+        buffers.append(buffer)
+        ctx.core.port(buffer.value, name, "input", "i32" if size == 4 else "f16", shape)
+        if size == 4:
+            ctx.set(argument, Integers(buffer, prod(shape)))
+        else:
+            (width,) = widths_of(argument)
+            ctx.set(argument, Tensor((Strip(buffer, rows_of(argument), width, width * 2),)))
+    for buffer in buffers:
+        ctx.core.keep(buffer.value)
+
+
+def lower_outputs(ctx: LoweringContext, function: func.FuncOp, returned: func.ReturnOp) -> None:
+    """Where the host finds each result: the pieces of a cut one on their cores, a whole one on the first core."""
+    ctx.at(returned)
+    for name, value in zip(identifiers(output_names(function)), returned.arguments, strict=True):
+        if shard_of(value.type) is None:
+            _whole_output(ctx, name, value)
+        else:
+            _cut_output(ctx, name, value)
+
+
+def _whole_output(ctx: LoweringContext, name: str, value: SSAValue) -> None:
+    shape = shape_of(value)
+    first_core = [prod(shape)] + [0] * (ctx.cores - 1)
+    lowered = ctx.values.get(value)
+    if isinstance(lowered, Integers):
+        ctx.core.port(lowered.buffer.value, name, "output", "i32", shape, count=first_core)
+        return
+    strip = ctx.tensor(value).whole
+    if not strip.contiguous:
+        raise ctx.unsupported("an output must be contiguous")
+    ctx.core.port(strip.buffer.value, name, "output", "f16", shape, start=strip.offset, count=first_core)
+
+
+def _cut_output(ctx: LoweringContext, name: str, value: SSAValue) -> None:
+    """Each core has its features of every row."""
+    shape, shard = shape_of(value), shard_of(value.type)
+    assert shard is not None  # the caller's
+    for index, strip in enumerate(ctx.tensor(value).strips):
+        starts, counts = round_counts(shard.shard_rounds, index, shape[-1], ctx.cores)
+        for row in range(strip.rows):
+            ctx.core.port(
+                strip.buffer.value,
+                name,
+                "output",
+                "f16",
+                shape,
+                start=strip.offset + row * strip.pitch,
+                offset=[row * shape[-1] + start for start in starts],
+                count=counts,
+            )
