@@ -26,7 +26,7 @@ from xdsl.rewriter import InsertPoint
 
 from pimc.ir import nn
 from pimc.ir.locations import set_location, source_location
-from pimc.ir.weights import InMemoryWeights
+from pimc.ir.weights import InMemoryWeights, WeightStore
 from pimc.passes.base import Pass, PassContext
 from pimc.passes.pipeline import PassManager
 from pimc.targets import load_target
@@ -171,7 +171,9 @@ def weights(module: ModuleOp, shape: Shape = LLAMA, seed: int = 0) -> InMemoryWe
     return InMemoryWeights(arrays)
 
 
-def run_pass(module: ModuleOp, *passes: Pass, overrides: Sequence[str] = ()) -> None:
+def run_pass(
+    module: ModuleOp, *passes: Pass, overrides: Sequence[str] = (), store: WeightStore | None = None
+) -> None:
     """Run passes in place on the HPIM target, checked after each."""
-    context = PassContext(machine=load_target("hpim", overrides))
+    context = PassContext(machine=load_target("hpim", overrides), weights=store)
     PassManager(passes).run(module, context)

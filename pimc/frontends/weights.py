@@ -21,13 +21,28 @@ _FLOAT16_MAX: Final = 65504.0
 
 
 class ModelWeights:
-    """Named arrays (a :class:`pimc.ir.weights.WeightStore`); a name with view suffixes gives a view."""
+    """Named arrays (a :class:`pimc.ir.weights.WeightStore`); a name with view suffixes gives a view.
+
+    A weight may be *absent*: of a model on PyTorch's meta device only shapes are known.
+    """
 
     def __init__(self, arrays: Mapping[str, WeightArray]) -> None:
         self._arrays = dict(arrays)
+        self._absent: set[str] = set()
+        self._aliases: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> WeightArray:
+        if not self.has_values(name):
+            raise InputError(
+                f"weight {name!r} has a shape and no values: the model is on the meta device",
+                hint="load the model's weights to compile it; without them it can be imported and inspected",
+            )
+        return self._view(name)
+
+    def _view(self, name: str) -> WeightArray:
         base, views = split_views(name)
+        if base in self._aliases:
+            return self._view(self._aliases[base])
         if base not in self._arrays:
             raise unknown_weight(base, self._arrays)
         value = self._arrays[base]
@@ -36,25 +51,48 @@ class ModelWeights:
         return value
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and split_views(name)[0] in self._arrays
+        if not isinstance(name, str):
+            return False
+        base = split_views(name)[0]
+        return base in self._arrays or base in self._aliases
 
     def names(self) -> Iterator[str]:
         """Names of the weights, without views, sorted."""
         return iter(sorted(self._arrays))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a weight or a view."""
-        return self[name].shape
+        """Shape of a weight or a view, absent or not."""
+        return self._view(name).shape
+
+    def has_values(self, name: str) -> bool:
+        """Whether the values of a weight are known, not only its shape."""
+        base = split_views(name)[0]
+        return self.has_values(self._aliases[base]) if base in self._aliases else base not in self._absent
+
+    def alias(self, name: str, target: str) -> None:
+        """Let ``name`` be another name of ``target`` (a weight or a view of one); saying so twice is no error."""
+        if name in self._arrays or self._aliases.get(name, target) != target:
+            raise InputError(f"the model already has a weight {name!r}")
+        self._aliases[name] = target
 
     def digest(self, name: str) -> str:
         """SHA-256 of element type, shape and values (hexadecimal)."""
         return array_digest(self[name])
 
-    def add(self, name: str, value: WeightArray) -> None:
-        """Add a weight made by a frontend (a table of positions); the name must be new."""
+    def add(self, name: str, value: WeightArray, *, absent: bool = False) -> None:
+        """Add a weight made by a frontend (a table of positions); the name must be new.  Of an ``absent`` one only
+        the shape counts (:func:`absent_array`).
+        """
         if name in self._arrays:
             raise InputError(f"the model already has a weight {name!r}")
         self._arrays[name] = value
+        if absent:
+            self._absent.add(name)
+
+
+def absent_array(shape: tuple[int, ...]) -> WeightArray:
+    """A stand-in for a weight without values: the shape, and no memory."""
+    return np.broadcast_to(np.float32(np.nan), shape)
 
 
 def split_views(name: str) -> tuple[str, tuple[str, ...]]:
@@ -83,9 +121,10 @@ def check_fp16(name: str, value: WeightArray) -> None:
 
 
 def check_all_fp16(weights: ModelWeights, names: Iterable[str]) -> None:
-    """:func:`check_fp16` of every weight in ``names``."""
+    """:func:`check_fp16` of every weight in ``names`` that has values."""
     for name in names:
-        check_fp16(name, weights[name])
+        if weights.has_values(name):
+            check_fp16(name, weights[name])
 
 
 def _apply(value: WeightArray, view: str, name: str) -> WeightArray:

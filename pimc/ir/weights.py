@@ -81,6 +81,14 @@ class WeightStore(Protocol):
         """SHA-256 (hex) of element type, shape and values of a weight."""
 
 
+@runtime_checkable
+class AliasingStore(WeightStore, Protocol):
+    """A store in which a weight may get further names."""
+
+    def alias(self, name: str, target: str) -> None:
+        """Let ``name`` be another name of ``target``; InputError if it is the name of something else."""
+
+
 def array_digest(array: npt.NDArray[np.generic]) -> str:
     """SHA-256 (hex) of element type, shape and little-endian values."""
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
@@ -102,6 +110,11 @@ class InMemoryWeights:
 
     def __init__(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
         self._arrays = {name: _as_weight(name, value) for name, value in arrays.items()}
+
+    def alias(self, name: str, target: str) -> None:
+        """Let ``name`` be another name of ``target``."""
+        if self._arrays.setdefault(name, self[target]) is not self[target]:
+            raise InputError(f"there already is a weight {name!r}")
 
     def __getitem__(self, name: str) -> WeightArray:
         try:

@@ -1,4 +1,4 @@
-"""Families of weight names: names that differ in one number, the layer's."""
+"""Families of weight names: names that differ in one number, the layer's; or names made into a family by aliases."""
 
 from __future__ import annotations
 
@@ -29,3 +29,13 @@ def family_of(names: Sequence[str]) -> Family | None:
         return None
     pattern = "".join([*parts[0][:at], "*", *parts[0][at + 1 :]])
     return Family(pattern, tuple(int(number) for number in numbers))
+
+
+def aliased(names: Sequence[str], first: int) -> tuple[Family, dict[str, str]]:
+    """A family for weights whose names say nothing of layers, and the alias of each: name -> weight.
+
+    The pattern follows from the first weight's name, so that entry points that share weights share the family.
+    """
+    family = Family(f"{names[0].replace('*', '')}@*", tuple(range(first, first + len(names))))
+    members = (family.pattern.replace("*", str(index)) for index in family.indices)
+    return family, dict(zip(members, names, strict=True))

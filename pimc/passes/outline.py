@@ -2,8 +2,9 @@
 
 In every function, the largest run of consecutive isomorphic operations (:mod:`pimc.passes.repeats`) becomes
 ``@<function>_layer(%layer, carried ..., shared ...)`` and ``scf.for %layer``; then the next largest.  The
-weights of a layer become families with ``*`` for the layer number, and index constants that count with it
-become the index.  What was done, or why nothing was, stands in the function's attribute ``pim.outline``.
+weights of a layer become families with ``*`` for the layer number (weights whose names do not count with the
+layers get names that do), and index constants that count with it become the index.  What was done, or why
+nothing was, stands in the function's attribute ``pim.outline``.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from pimc.ir import nn
 from pimc.ir.locations import location_text, set_location, source_location
 from pimc.ir.stages import Stage
+from pimc.ir.weights import AliasingStore
 from pimc.passes.base import Pass, PassContext
-from pimc.passes.families import family_of
+from pimc.passes.families import Family, aliased, family_of
 from pimc.passes.repeats import (
     LoopForm,
     NotALoop,
@@ -57,10 +59,14 @@ class OutlinePass(Pass):
 
     @override
     def run(self, module: ModuleOp, context: PassContext) -> None:
+        store = context.weights if isinstance(context.weights, AliasingStore) else None
         for function in [f for f in module.ops if isinstance(f, func.FuncOp) and f.body.blocks]:
             notes: list[str] = []
             number = 0
-            while (plan := _find_plan(function, self.min_ops, notes)) is not None:
+            while (plan := _find_plan(function, self.min_ops, notes, can_alias=store is not None)) is not None:
+                for alias, weight in plan.aliases.items():
+                    assert store is not None  # no aliases are planned without one
+                    store.alias(alias, weight)
                 suffix = f"_{number}" if number else ""
                 name = f"{function.sym_name.data}_layer{suffix}"
                 Rewriter.insert_op(_outline(function, plan, name), InsertPoint.before(function))
@@ -82,9 +88,10 @@ class _Plan:
     first: int
     families: dict[Operation, str]  # leaf of the first copy -> name pattern
     offsets: dict[Operation, int]  # index constant of the first copy -> value less the layer number
+    aliases: dict[str, str]  # new name -> weight
 
 
-def _find_plan(function: func.FuncOp, min_ops: int, notes: list[str]) -> _Plan | None:
+def _find_plan(function: func.FuncOp, min_ops: int, notes: list[str], *, can_alias: bool) -> _Plan | None:
     """The best loop in ``function``; reasons against others go to ``notes``."""
     ops = [op for op in function.body.blocks[0].ops if not is_leaf(op)][:-1]
     labels = [label(op) for op in ops]
@@ -97,7 +104,7 @@ def _find_plan(function: func.FuncOp, min_ops: int, notes: list[str]) -> _Plan |
         ):
             break
         try:
-            plan = _plan(ops, repeat)
+            plan = _plan(ops, repeat, can_alias)
         except NotALoop as reason:
             reasons.append(f"{repeat.count} x {repeat.period} operations kept inline: {reason}")
             continue
@@ -122,38 +129,52 @@ def _near_miss(ops: Sequence[Operation], labels: list[object], min_ops: int) -> 
     return []
 
 
-def _plan(ops: list[Operation], repeat: Repeat) -> _Plan:
+def _plan(ops: list[Operation], repeat: Repeat, can_alias: bool) -> _Plan:
     """Check everything about a repeat; NotALoop says what is in the way."""
     form = loop_form(ops, repeat)
     if not form.carried:
         raise NotALoop("nothing is handed from copy to copy")
     slots = _leaf_slots(ops, repeat)
-    names: dict[Operation, str] = {}
-    numbers: set[tuple[int, ...]] = set()
-    for leaves in slots:
-        if isinstance(leaves[0], nn.ParamOp):
-            texts = [leaf.weight_name.data for leaf in leaves if isinstance(leaf, nn.ParamOp)]
-            if len(set(texts)) == 1:
-                continue
-            family = family_of(texts)
-            if family is None:
-                raise NotALoop(f"weights {texts[0]!r} and {texts[1]!r} do not form a family")
-            names[leaves[0]] = family.pattern
-            numbers.add(family.indices)
-    constants = {leaves[0]: [index_constant(leaf) for leaf in leaves] for leaves in slots}
-    counted = {leaf: [v for v in values if v is not None] for leaf, values in constants.items()}
-    varying = {leaf: values for leaf, values in counted.items() if len(set(values)) > 1}
+    counts = {leaves[0]: [value for leaf in leaves if (value := index_constant(leaf)) is not None] for leaves in slots}
+    varying = {leaf: values for leaf, values in counts.items() if len(set(values)) > 1}
+    names = _weight_names(slots)
+    families = {leaf: family_of(texts) for leaf, texts in names.items()}
+    numbers = {family.indices for family in families.values() if family is not None and _consecutive(family.indices)}
     if not numbers:
         numbers = {tuple(values) for values in list(varying.values())[:1]}
-    indices = next(iter(numbers), tuple(range(repeat.count)))
-    if len(numbers) > 1 or any(b != a + 1 for a, b in pairwise(indices)):
-        raise NotALoop("the weights of a copy belong to different layers, or layers are not in order")
+    first = min(numbers, default=(0,))[0]
+    indices = tuple(range(first, first + repeat.count))
+    aliases: dict[str, str] = {}
+    for leaf, family in families.items():
+        if family is not None and family.indices == indices:
+            continue
+        if not can_alias:
+            raise NotALoop(_no_family(names[leaf], family))
+        families[leaf], more = aliased(names[leaf], first)
+        aliases |= more
     for values in varying.values():
-        if any(value - values[0] != index - indices[0] for value, index in zip(values, indices, strict=True)):
+        if any(value - values[0] != index - first for value, index in zip(values, indices, strict=True)):
             raise NotALoop("an index constant does not count with the layers")
-    offsets = {leaf: values[0] - indices[0] for leaf, values in varying.items()}
+    offsets = {leaf: values[0] - first for leaf, values in varying.items()}
     _check_dominance(ops, form)
-    return _Plan(ops, form, indices[0], names, offsets)
+    patterns = {leaf: family.pattern for leaf, family in families.items() if family is not None}
+    return _Plan(ops, form, first, patterns, offsets, aliases)
+
+
+def _weight_names(slots: list[list[Operation]]) -> dict[Operation, list[str]]:
+    """For every weight of the first copy that is another in other copies: its name in each copy."""
+    names = {leaves[0]: [leaf.weight_name.data for leaf in leaves if isinstance(leaf, nn.ParamOp)] for leaves in slots}
+    return {leaf: texts for leaf, texts in names.items() if len(set(texts)) > 1}
+
+
+def _consecutive(indices: Sequence[int]) -> bool:
+    return all(b == a + 1 for a, b in pairwise(indices))
+
+
+def _no_family(texts: list[str], family: Family | None) -> str:
+    if family is None:
+        return f"weights {texts[0]!r} and {texts[1]!r} do not form a family"
+    return "the weights of a copy belong to different layers, or layers are not in order"
 
 
 def _leaf_slots(ops: list[Operation], repeat: Repeat) -> list[list[Operation]]:

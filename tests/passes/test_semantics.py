@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tiny_models import LLAMA, Shape, llama, run_pass, weights
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects import func
+from xdsl.dialects.builtin import ModuleOp, StringAttr
 
+from pimc.ir import nn
 from pimc.ir.context import parse_module, print_module, verify_module
 from pimc.ir.interpreter import Interpreter
 from pimc.ir.locations import check_locations
-from pimc.ir.weights import WeightStore
+from pimc.ir.weights import InMemoryWeights, WeightStore
 from pimc.passes.annotate import AnnotatePass
 from pimc.passes.layout import LayoutPass
 from pimc.passes.outline import OutlinePass
@@ -93,3 +95,24 @@ def test_every_option_of_schedule_keeps_the_meaning(options: dict[str, bool]) ->
         run_pass(module, step)
     for have, want in zip(run(module, LLAMA, store), expected, strict=True):
         np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_of_weights_with_any_names() -> None:
+    """Names that say nothing of layers (an ONNX exporter's ``val_68``) get aliases, and the layers a loop."""
+    shape = SHAPES["llama"]
+    module = llama(shape)
+    named = weights(module, shape)
+    expected = run(module, shape, named)
+    order = {name: number for number, name in enumerate(sorted(named.names(), reverse=True))}
+    for op in module.walk():
+        if isinstance(op, nn.ParamOp):
+            op.properties["name"] = StringAttr(f"val_{order[op.weight_name.data] * 7}")
+    store = InMemoryWeights({f"val_{number * 7}": named[name] for name, number in order.items()})
+    run_pass(module, OutlinePass(), store=store)
+    verify_module(module)
+    functions = [op.sym_name.data for op in module.ops if isinstance(op, func.FuncOp)]
+    assert functions == ["prefill_layer", "prefill", "decode_layer", "decode"]
+    entries = [op for op in module.walk() if isinstance(op, nn.ParamOp) and "*" in op.weight_name.data]
+    assert len({op.weight_name.data for op in entries}) * 2 == len(entries), "both entries name the families alike"
+    for have, want in zip(run(module, shape, store), expected, strict=True):
+        np.testing.assert_array_equal(have, want)
