@@ -110,9 +110,7 @@ class UnsupportedItem:
 class UnsupportedModelError(InputError):
     """Everything in a model that is not supported, one line an item; ``items`` has the parts."""
 
-    def __init__(
-        self, items: Sequence[UnsupportedItem], *, hint: str | None = None, where: str | None = None
-    ) -> None:
+    def __init__(self, items: Sequence[UnsupportedItem], *, hint: str | None = None, where: str | None = None) -> None:
         operators = {item.operator for item in items}
         lines = [f"{len(items)} unsupported node(s) of {len(operators)} operator(s):", *(f"  {item}" for item in items)]
         super().__init__("\n".join(lines), hint=hint, where=where)
@@ -123,5 +121,7 @@ class UnsupportedModelError(InputError):
         return (_rebuild_unsupported, (self.items, self.hint, self.where))
 
 
-def _rebuild_unsupported(items: Sequence[UnsupportedItem], hint: str | None, where: str | None) -> UnsupportedModelError:
+def _rebuild_unsupported(
+    items: Sequence[UnsupportedItem], hint: str | None, where: str | None
+) -> UnsupportedModelError:
     return UnsupportedModelError(items, hint=hint, where=where)
