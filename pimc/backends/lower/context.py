@@ -29,6 +29,7 @@ LAYER_ROW = 1
 #: Semaphore of the controllers by which a core starts the next GEMV.
 GO = 0
 F32_BYTES = 4
+INTEGER_BYTES = 4
 
 
 @dataclass
@@ -100,10 +101,17 @@ class LoweringContext:
         self.values[value] = lowered
 
     def tensor(self, value: SSAValue) -> Tensor:
-        """The tensor that ``value`` became; a vector weight is loaded where it is first met."""
-        lowered = self.values.get(value)
+        """The tensor that ``value`` became; a weight is loaded where it is first met."""
+        lowered = self.local(value)
         if not isinstance(lowered, Tensor):
             raise self.unsupported(f"expected a tensor in local memory, found {type(lowered).__name__}")
+        return lowered
+
+    def local(self, value: SSAValue) -> LoweredValue | None:
+        """What ``value`` became; a weight or stored constant is loaded where it is first met, and kept."""
+        lowered = self.values.get(value)
+        if isinstance(lowered, Weight):
+            lowered = self.values[value] = load(self, lowered)
         return lowered
 
     def weight(self, value: SSAValue) -> Weight:
@@ -114,10 +122,10 @@ class LoweringContext:
         return lowered
 
     def integers(self, value: SSAValue) -> Integers:
-        """The integer input that ``value`` is."""
-        lowered = self.values.get(value)
+        """The integers that ``value`` became."""
+        lowered = self.local(value)
         if not isinstance(lowered, Integers):
-            raise self.unsupported("this operand must be an integer input of the entry")
+            raise self.unsupported("this operand must be integers in local memory")
         return lowered
 
     def positions(self, value: SSAValue) -> Positions:
@@ -198,7 +206,13 @@ class LoweringContext:
 
     def f32(self, value: float) -> SSAValue:
         """A register with the address of an f32 constant, stored once at the start of the program."""
-        bits = struct.pack("<f", value)
+        return self._constant(struct.pack("<f", value))
+
+    def word(self, value: int) -> SSAValue:
+        """A register with the address of a 32-bit integer constant, stored likewise."""
+        return self._constant(struct.pack("<I", value & 0xFFFFFFFF))
+
+    def _constant(self, bits: bytes) -> SSAValue:
         buffer = self._constants.get(bits)
         if buffer is None:
             buffer = self._store_constant(bits)
@@ -246,6 +260,23 @@ class LoweringContext:
         self._prologue_end = ops[-1]
 
 
+def load(ctx: LoweringContext, weight: Weight) -> Tensor | Integers:
+    """Read all of a weight or constant from the tile's channels, without gaps."""
+    core, size = ctx.core, prod(weight.shape) * weight.itemsize
+    region = ctx.memory.replicated(weight.name) if len(weight.shape) == 1 else ctx.memory.flat(weight.name)
+    buffer = ctx.alloc("weight", size)
+    source = core.const(region.region.base)
+    if region.region.layer_stride:
+        if weight.layer is None:
+            raise ctx.unsupported(f"{weight.name} is per layer but has no layer")
+        source = core.add(source, core.mul(ctx.scalar(weight.layer), core.const(region.region.layer_stride)))
+    core.hrd(core.address(buffer.value), source, core.const(size))
+    if weight.itemsize == INTEGER_BYTES:
+        return Integers(buffer, prod(weight.shape))
+    width = weight.shape[-1] if weight.shape else 1
+    return Tensor((Strip(buffer, prod(weight.shape[:-1]), width, width * 2),))
+
+
 def shape_of(value: SSAValue) -> tuple[int, ...]:
     """The shape of a tensor value."""
     type_ = value.type
@@ -270,4 +301,4 @@ def rows_of(value: SSAValue) -> int:
 def element_bytes(value: SSAValue) -> int:
     """Bytes of an element on the hardware: fp16 (booleans too: 0 and 1), or 32-bit integers."""
     element = value.type.element_type if isinstance(value.type, TensorType) else None
-    return 4 if isinstance(element, IntegerType) and element != i1 else 2
+    return INTEGER_BYTES if isinstance(element, IntegerType) and element != i1 else 2
