@@ -41,11 +41,9 @@ class ModelWeights:
 
     def _view(self, name: str) -> WeightArray:
         base, views = split_views(name)
-        if base in self._aliases:
-            return self._view(self._aliases[base])
-        if base not in self._arrays:
+        if base not in self._arrays and base not in self._aliases:
             raise unknown_weight(base, self._arrays)
-        value = self._arrays[base]
+        value = self._view(self._aliases[base]) if base in self._aliases else self._arrays[base]
         for view in views:
             value = _apply(value, view, name)
         return value
@@ -88,6 +86,10 @@ class ModelWeights:
         self._arrays[name] = value
         if absent:
             self._absent.add(name)
+
+    def add_reshaped(self, name: str, source: str, shape: tuple[int, ...]) -> None:
+        """Add a weight that is another one in another shape (a convolution's as a matrix)."""
+        self.add(name, self._view(source).reshape(shape), absent=not self.has_values(source))
 
 
 def absent_array(shape: tuple[int, ...]) -> WeightArray:
