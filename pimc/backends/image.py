@@ -6,7 +6,8 @@ the size of the model is held.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +43,25 @@ def half_bits(values: WeightArray, name: str) -> HalfBits:
     return halves.view(np.uint16)
 
 
-def build_images(memory: MemoryMap, weights: WeightStore, geometry: TileGeometry) -> Images:
+def saturated_bits(values: WeightArray) -> HalfBits:
+    """The bits of ``values`` as fp16: finite values saturate, infinities and NaN stay.
+
+    For tensors that are operands of any operator, as constants are: a mask's -3e38 is as good as -65504.
+    """
+    limit = float(np.finfo(np.float16).max)
+    clipped = np.where(np.isfinite(values), np.clip(values, -limit, limit), values)
+    return np.ascontiguousarray(clipped.astype(np.float16)).view(np.uint16)
+
+
+def build_images(
+    memory: MemoryMap,
+    weights: WeightStore,
+    geometry: TileGeometry,
+    constants: Mapping[str, HalfBits] = MappingProxyType({}),
+) -> Images:
     """The image of every pseudo-channel that has weights; empty without weights.
+
+    ``constants``: the words of stored constants, by name.
 
     Raises :class:`InputError` for a weight that is missing, has another shape than the map says, or overflows
     fp16.
@@ -57,7 +75,10 @@ def build_images(memory: MemoryMap, weights: WeightStore, geometry: TileGeometry
     for gemv in memory.gemv:
         _write_gemv(tiles, gemv, weights)
     for linear in memory.linear:
-        if linear.kind.data != "cache":
+        name = linear.tensor.data
+        if name in constants:
+            _write_words(tiles, linear, constants[name], geometry)
+        elif linear.kind.data != "cache":
             _write_linear(tiles, linear, weights, geometry)
     return {
         tile * geometry.channels + channel: image[channel]
@@ -75,8 +96,12 @@ def _copies(layers: int, first: int) -> Iterator[int | None]:
 
 
 def _read(weights: WeightStore, family: str, layer: int | None) -> tuple[str, HalfBits]:
-    name = family if layer is None else FamilyName(family).member(layer)
+    name = _member(family, layer)
     return name, half_bits(weights[name], name)
+
+
+def _member(family: str, layer: int | None) -> str:
+    return family if layer is None else FamilyName(family).member(layer)
 
 
 def _write_gemv(tiles: list[HalfBits], region: GemvRegion, weights: WeightStore) -> None:
@@ -103,6 +128,10 @@ def _write_linear(tiles: list[HalfBits], region: RegionAttr, weights: WeightStor
     """A vector or table in the linear address space of every tile, whole or cut by rows."""
     rows, pitch = region.rows.data, region.row_bytes.data // 2
     for layer in _copies(region.layers.data, region.first_layer.data):
+        if region.kind.data == "flat":
+            name = _member(region.tensor.data, layer)
+            _write_words(tiles, region, saturated_bits(weights[name]).reshape(-1), geometry, layer or 0)
+            continue
         name, bits = _read(weights, region.tensor.data, layer)
         table = bits.reshape(-1, bits.shape[-1]) if bits.ndim else bits.reshape(1, 1)
         cut = region.kind.data == "rows"
@@ -114,6 +143,16 @@ def _write_linear(tiles: list[HalfBits], region: RegionAttr, weights: WeightStor
         for tile, image in enumerate(tiles):
             mine = padded[tile * rows : (tile + 1) * rows] if cut else padded
             _write_flat(image, mine.reshape(-1), start, geometry)
+
+
+def _write_words(
+    tiles: list[HalfBits], region: RegionAttr, words: HalfBits, geometry: TileGeometry, layer: int = 0
+) -> None:
+    """All words of a tensor, without gaps, in every tile."""
+    if 2 * len(words) != region.row_bytes.data:
+        raise InputError(f"{region.tensor.data!r} has {2 * len(words)} bytes, its region {region} holds others")
+    for image in tiles:
+        _write_flat(image, words, region.region.address(layer) // 2, geometry)
 
 
 def _write_flat(image: HalfBits, values: HalfBits, start: int, geometry: TileGeometry) -> None:

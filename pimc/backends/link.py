@@ -14,6 +14,7 @@ from pimc.backends.image import Images, build_images
 from pimc.diagnostics import InputError
 from pimc.ir.bank_layout import TileGeometry
 from pimc.ir.code_ops import CodeOp, HbmCodeOp, SramCodeOp
+from pimc.ir.constants import stored_constants
 from pimc.ir.instruction_ops import numbers
 from pimc.ir.locations import where
 from pimc.ir.memory_map import ATTRIBUTE, MemoryMap
@@ -55,7 +56,7 @@ def link_program(module: ModuleOp, weights: WeightStore | None, target: Target) 
     memory = MemoryMap.of(module) if ATTRIBUTE in module.attributes else None
     images: Images = {}
     if memory is not None and weights is not None:
-        images = build_images(memory, weights, TileGeometry.of(target))
+        images = build_images(memory, weights, TileGeometry.of(target), stored_constants(module))
     program = Program(
         target_name=target.name,
         target_digest=target.digest,

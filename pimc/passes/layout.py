@@ -17,12 +17,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from typing_extensions import override
-from xdsl.dialects.builtin import ArrayAttr, IntAttr, ModuleOp, StringAttr
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntAttr, ModuleOp, StringAttr
 from xdsl.ir import Attribute
 
 from pimc.diagnostics import TargetError, UsageError
 from pimc.ir import nn, pim
 from pimc.ir.bank_layout import GemvLayout, rows_of_bytes
+from pimc.ir.constants import CONSTANTS
 from pimc.ir.memory_map import ATTRIBUTE, GemvRegion, MemoryMap
 from pimc.ir.stages import Stage
 from pimc.passes.base import Pass, PassContext
@@ -50,6 +51,8 @@ class LayoutPass(Pass):
         allocator = _Allocator(machine)
         memory = allocator.place(tensors, [(group, layout) for group, layout, _ in chosen])
         module.attributes[ATTRIBUTE] = memory.attribute()
+        if tensors.constants:
+            module.attributes[CONSTANTS] = DictionaryAttr(tensors.constants)
         _annotate(tensors, memory, [reason for _, _, reason in chosen])
         for group, _, reason in chosen:
             for matrix in group.ops:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from xdsl.dialects import arith, func, scf
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp
+from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, IntegerAttr, ModuleOp
 from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.diagnostics import InputError
 from pimc.ir import nn, pim
+from pimc.ir.constants import constant_name, element_halves, elements, is_stored
 from pimc.ir.locations import where
 from pimc.passes.fusion import weight_param
 
@@ -71,6 +72,7 @@ class Tensors:
     gemv: list[GemvGroup]
     linear: list[LinearTensor]
     caches: list[LinearTensor]
+    constants: dict[str, DenseIntOrFPElementsAttr] = field(default_factory=dict)
 
 
 def collect(module: ModuleOp, column_bytes: int) -> Tensors:
@@ -78,6 +80,7 @@ def collect(module: ModuleOp, column_bytes: int) -> Tensors:
     gemv: dict[tuple[object, ...], GemvGroup] = {}
     linear: dict[tuple[str, str], LinearTensor] = {}
     caches: dict[tuple[str, int], LinearTensor] = {}
+    constants: dict[str, DenseIntOrFPElementsAttr] = {}
     for op in module.walk():
         match op:
             case pim.MatrixOp():
@@ -87,11 +90,16 @@ def collect(module: ModuleOp, column_bytes: int) -> Tensors:
                     known = linear.setdefault((tensor.kind, tensor.name), tensor)
                     known.ops.append(op)
                     known.rows = max(known.rows, tensor.rows)
+            case nn.ConstantOp() if is_stored(op.value):
+                name = constant_name(op.value)
+                size = 2 * elements(op.value) * element_halves(op.value)
+                linear.setdefault(("flat", name), LinearTensor("flat", name, 1, size, NO_LAYERS))
+                constants[name] = op.value
             case pim.KvAppendOp() | pim.AttentionOp():
                 _add_caches(module, op, caches)
             case _:
                 pass
-    return Tensors(list(gemv.values()), list(linear.values()), list(caches.values()))
+    return Tensors(list(gemv.values()), list(linear.values()), list(caches.values()), constants)
 
 
 def _add_matrix(op: pim.MatrixOp, groups: dict[tuple[object, ...], GemvGroup]) -> None:
@@ -119,10 +127,14 @@ def _linear_uses(op: nn.ParamOp, column_bytes: int) -> list[LinearTensor]:
         user = use.operation
         if isinstance(user, pim.MatrixOp) and op.result in tuple(user.weights):
             continue
-        if isinstance(user, pim.EmbeddingOp) and not user.replicated:
-            kind, rows = "rows", user.rows_per_core.value.data
+        if isinstance(user, pim.EmbeddingOp) and op.result is user.table:
+            kind = "replicated" if user.replicated else "rows"
+            rows = _count(shape[:-1]) if user.replicated else user.rows_per_core.value.data
+        elif len(shape) == 1:
+            kind, rows = "replicated", 1
         else:
-            kind, rows = "replicated", _count(shape[:-1])
+            found["flat"] = LinearTensor("flat", name, 1, nn.tensor_bytes(type_), layers)
+            continue
         pitch = width if rows == 1 else -(-width // column_bytes) * column_bytes
         found[kind] = LinearTensor(kind, name, rows, pitch, layers)
     return list(found.values())

@@ -219,6 +219,13 @@ class LoweringContext:
             self._constants[bits] = buffer
         return self.core.address(buffer.value)
 
+    def integer(self, value: int) -> Buffer:
+        """A buffer with an i32 constant, stored once at the start of the program."""
+        bits = struct.pack("<i", value)
+        if bits not in self._constants:
+            self._constants[bits] = self._store_constant(bits)
+        return self._constants[bits]
+
     def f32_vector(self, value: float, count: int) -> SSAValue:
         """A register with the address of ``count`` copies of an f32 constant."""
         key = struct.pack("<fi", value, count)
@@ -253,17 +260,26 @@ class LoweringContext:
         if self._prologue_end is None:
             first = self.prologue.first_op
             if first is None:
-                raise InternalError("the program has no operation yet")
-            self.prologue.insert_ops_before(ops, first)
+                self.prologue.add_ops(ops)
+            else:
+                self.prologue.insert_ops_before(ops, first)
         else:
             self.prologue.insert_ops_after(ops, self._prologue_end)
         self._prologue_end = ops[-1]
 
 
+def empty(ctx: LoweringContext, shape: tuple[int, ...], itemsize: int) -> Tensor | Integers:
+    """A tensor without elements."""
+    buffer = ctx.alloc("empty", 0)
+    if itemsize == INTEGER_BYTES:
+        return Integers(buffer, 0)
+    return Tensor((Strip(buffer, prod(shape[:-1]), shape[-1], shape[-1] * 2),))
+
+
 def load(ctx: LoweringContext, weight: Weight) -> Tensor | Integers:
     """Read all of a weight or constant from the tile's channels, without gaps."""
     core, size = ctx.core, prod(weight.shape) * weight.itemsize
-    region = ctx.memory.replicated(weight.name) if len(weight.shape) == 1 else ctx.memory.flat(weight.name)
+    region = ctx.memory.find(weight.region, weight.name)
     buffer = ctx.alloc("weight", size)
     source = core.const(region.region.base)
     if region.region.layer_stride:

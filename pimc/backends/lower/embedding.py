@@ -15,7 +15,7 @@ def lower_embedding(ctx: LoweringContext, op: EmbeddingOp) -> None:
         return
     core = ctx.core
     table = ctx.weight(op.table)
-    region = ctx.memory.region(table.name)
+    region = ctx.memory.rows(table.name)
     tokens = ctx.integers(op.ids)
     per_core = op.rows_per_core.value.data
     row_bytes = region.row_bytes.data
@@ -49,7 +49,7 @@ def _read_positions(ctx: LoweringContext, op: EmbeddingOp, rows: int, features: 
     core = ctx.core
     positions = ctx.positions(op.ids)
     name = ctx.weight(op.table).name
-    region = ctx.memory.region(name)
+    region = ctx.memory.replicated(name)
     row_bytes = region.row_bytes.data
     strip = Strip(ctx.alloc("rows", rows * row_bytes), rows, features, row_bytes)
     first = core.lw(core.address(positions.base.buffer.value), imm=0)

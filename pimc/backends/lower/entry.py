@@ -14,10 +14,13 @@ from xdsl.ir import Block, Operation, SSAValue
 from pimc.backends.builder import HbmBuilder, SramBuilder
 from pimc.backends.lower.attention import lower_attention, lower_kv_append
 from pimc.backends.lower.context import (
+    INTEGER_BYTES,
     LAYER_ROW,
     LoweringContext,
     LoweringOptions,
     Semaphores,
+    element_bytes,
+    empty,
     rows_of,
     shape_of,
     widths_of,
@@ -27,13 +30,12 @@ from pimc.backends.lower.exchange import lower_all_gather
 from pimc.backends.lower.matrix import collect_gemv, issue_gemv, lower_gemm, lower_gemv
 from pimc.backends.lower.ports import lower_inputs, lower_outputs
 from pimc.backends.lower.regions import Regions
-from pimc.backends.lower.values import Positions, Strip, Tensor, Weight
+from pimc.backends.lower.values import Integers, Positions, Scalar, Strip, Tensor, Weight
 from pimc.backends.lower.vector import (
     BINARY,
     UNARY,
     copy,
     lower_binary,
-    lower_constant,
     lower_gelu,
     lower_layer_norm,
     lower_pow,
@@ -46,6 +48,7 @@ from pimc.backends.lower.vector import (
 from pimc.diagnostics import InputError
 from pimc.ir import nn
 from pimc.ir.bank_layout import TileGeometry
+from pimc.ir.constants import constant_name, is_stored
 from pimc.ir.hbm import ProgramOp as HbmProgramOp
 from pimc.ir.locations import where
 from pimc.ir.memory_map import MemoryMap
@@ -198,21 +201,25 @@ def _constant(ctx: LoweringContext, value: SSAValue) -> int:
 
 
 def _param(ctx: LoweringContext, op: nn.ParamOp) -> None:
-    """A matrix stays in the banks; a vector of a replicated region is loaded here (schedule moves it early)."""
-    name, shape = op.weight_name.data, shape_of(op.result)
-    region = ctx.memory.replicated(name)
-    if region is None or len(shape) != 1:
-        ctx.set(op.result, Weight(name, shape))
-        return
-    core = ctx.core
-    strip = ctx.strip("weight", 1, shape[0])
-    source = core.const(region.region.base)
-    if region.region.layer_stride:
-        if op.layer is None:
-            raise ctx.unsupported(f"{name} is per layer but has no layer")
-        source = core.add(source, core.mul(ctx.scalar(op.layer), core.const(region.region.layer_stride)))
-    core.hrd(ctx.address(strip), source, core.const(shape[0] * 2))
-    ctx.set(op.result, Tensor((strip,)))
+    """A matrix stays in the banks until it is needed; a vector is loaded here (schedule moves it early)."""
+    vector = len(shape_of(op.result)) == 1
+    kind = "replicated" if vector else "flat"
+    ctx.set(op.result, Weight(op.weight_name.data, shape_of(op.result), layer=op.layer, region=kind))
+    if vector:
+        ctx.tensor(op.result)
+
+
+def _constant_value(ctx: LoweringContext, op: nn.ConstantOp) -> None:
+    """A stored constant stays in the banks until it is needed; a single number is an operand of instructions."""
+    size, shape = element_bytes(op.result), shape_of(op.result)
+    if is_stored(op.value):
+        ctx.set(op.result, Weight(constant_name(op.value), shape, size))
+    elif 0 in shape:
+        ctx.set(op.result, empty(ctx, shape, size))
+    elif size == INTEGER_BYTES:
+        ctx.set(op.result, Integers(ctx.integer(int(op.value.get_values()[0])), 1))
+    else:
+        ctx.set(op.result, Scalar(float(op.value.get_values()[0])))
 
 
 def _positions(ctx: LoweringContext, op: nn.PositionsOp) -> None:
@@ -259,7 +266,7 @@ LOWERINGS: dict[type[Operation], Lowering] = {
     nn.RopeOp: cast(Lowering, lower_rope),
     nn.SelectTokenOp: cast(Lowering, lower_select_token),
     nn.GeluOp: cast(Lowering, lower_gelu),
-    nn.ConstantOp: cast(Lowering, lower_constant),
+    nn.ConstantOp: cast(Lowering, _constant_value),
     nn.PowOp: cast(Lowering, lower_pow),
     nn.SoftmaxOp: cast(Lowering, lower_softmax),
     GemvOp: cast(Lowering, lower_gemv),

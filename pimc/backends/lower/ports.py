@@ -9,7 +9,7 @@ from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import LoweringContext, element_bytes, rows_of, shape_of, widths_of
 from pimc.backends.lower.exchange import round_counts
-from pimc.backends.lower.values import Integers, Strip, Tensor
+from pimc.backends.lower.values import Integers, Scalar, Strip, Tensor
 from pimc.ir.pim.attributes import shard_of
 from pimc.ir.signature import input_names, output_names
 from pimc.ports import identifiers
@@ -46,14 +46,24 @@ def lower_outputs(ctx: LoweringContext, function: func.FuncOp, returned: func.Re
 def _whole_output(ctx: LoweringContext, name: str, value: SSAValue) -> None:
     shape = shape_of(value)
     first_core = [prod(shape)] + [0] * (ctx.cores - 1)
-    lowered = ctx.values.get(value)
+    lowered = ctx.local(value)
     if isinstance(lowered, Integers):
         ctx.core.port(lowered.buffer.value, name, "output", "i32", shape, count=first_core)
         return
+    if isinstance(lowered, Scalar):
+        lowered = _number(ctx, lowered)
+        ctx.set(value, lowered)
     strip = ctx.tensor(value).whole
     if not strip.contiguous:
         raise ctx.unsupported("an output must be contiguous")
     ctx.core.port(strip.buffer.value, name, "output", "f16", shape, start=strip.offset, count=first_core)
+
+
+def _number(ctx: LoweringContext, scalar: Scalar) -> Tensor:
+    """A constant number in memory."""
+    strip = ctx.strip("number", 1, 1)
+    ctx.core.vfill_h(ctx.address(strip), ctx.address(strip), ctx.f32(scalar.value), ctx.core.const(1))
+    return Tensor((strip,))
 
 
 def _cut_output(ctx: LoweringContext, name: str, value: SSAValue) -> None:

@@ -14,7 +14,7 @@ from pimc.ir.pim.attributes import RegionAttr
 class Regions:
     """The linear regions of a module, by tensor."""
 
-    by_tensor: dict[tuple[str, int], RegionAttr]
+    by_tensor: dict[tuple[str, str, int], RegionAttr]
     geometry: TileGeometry
     layer_row_stride: int
 
@@ -24,24 +24,24 @@ class Regions:
         strides = {region.layout.row_stride for region in memory.gemv if region.layout.row_stride}
         if len(strides) > 1:
             raise InternalError(f"per-layer weights have several row strides: {sorted(strides)}")
-        found = {(region.tensor.data, region.round.data): region for region in memory.linear}
+        found = {(r.kind.data, r.tensor.data, r.round.data): r for r in memory.linear}
         return Regions(found, geometry, next(iter(strides), 0))
 
-    def region(self, tensor: str) -> RegionAttr:
-        """The region of a weight or table."""
-        return self._find(tensor, 0)
+    def rows(self, table: str) -> RegionAttr:
+        """The region of a table whose rows are cut over the tiles."""
+        return self.find("rows", table, 0)
+
+    def replicated(self, tensor: str) -> RegionAttr:
+        """The region of a vector, or of a table by rows, that every tile holds."""
+        return self.find("replicated", tensor, 0)
 
     def cache(self, symbol: str, round_: int) -> RegionAttr:
         """The region of one head round of a cache."""
-        return self._find(symbol, round_)
+        return self.find("cache", symbol, round_)
 
-    def replicated(self, tensor: str) -> RegionAttr | None:
-        """The region of a tensor that every tile holds whole; None if it has none."""
-        region = self.by_tensor.get((tensor, 0))
-        return region if region is not None and region.kind.data == "replicated" else None
-
-    def _find(self, tensor: str, round_: int) -> RegionAttr:
-        region = self.by_tensor.get((tensor, round_))
+    def find(self, kind: str, tensor: str, round_: int = 0) -> RegionAttr:
+        """The region of a kind for a tensor; InternalError if there is none."""
+        region = self.by_tensor.get((kind, tensor, round_))
         if region is None:
-            raise InternalError(f"the memory map has no region for {tensor!r} (round {round_})")
+            raise InternalError(f"the memory map has no {kind} region for {tensor!r} (round {round_})")
         return region

@@ -57,15 +57,19 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight that is not loaded yet: its name in the memory map (``*`` = layer) and its shape."""
+    """A weight or constant that is not loaded yet: its name in the memory map (``*`` = layer), its shape, the bytes
+    of an element, the index of its layer, and the kind of its region where all of it is loaded."""
 
     name: str
     shape: tuple[int, ...]
+    itemsize: int = 2
+    layer: SSAValue | None = None
+    region: str = "flat"
 
 
 @dataclass(frozen=True)
 class Integers:
-    """An input port of i32 values in local memory (token ids, the position, a length)."""
+    """i32 values in local memory, without gaps (token ids, the position, a length, any integer tensor)."""
 
     buffer: Buffer
     count: int
