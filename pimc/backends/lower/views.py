@@ -117,7 +117,7 @@ def fresh(ctx: LoweringContext, hint: str, shape: Sequence[int], itemsize: int =
 
 def view_of(ctx: LoweringContext, value: SSAValue) -> View:
     """The view of a replicated value: a tensor, an integer input, or a constant of one element (stored here)."""
-    shape, lowered = shape_of(value), ctx.values.get(value)
+    shape, lowered = shape_of(value), ctx.local(value)
     if isinstance(lowered, Integers):
         return View(lowered.buffer, shape, dense_strides(shape, 4), 0, 4)
     if isinstance(lowered, Scalar):
