@@ -225,14 +225,16 @@ class Executable:
                 hint="use `pimc run` with arrays, or compile from a model folder with a tokenizer",
             )
         info = ModelInfo.from_json(self.program.model)
-        for entry in ("prefill", "decode"):
-            if entry not in self.entries:
-                raise InputError(f"the binary has no entry point '{entry}', so it cannot generate text")
+        if "decode" not in self.entries:
+            raise InputError("the binary has no entry point 'decode', so it cannot generate text")
         return info, TextCodec(self.program.tokenizer, info)
 
 
 class _Session:
-    """One answer: prefill runs for the prompt, then decode runs, with what they cost."""
+    """One answer: prefill runs for the prompt, then decode runs, with what they cost.
+
+    A program exported for single tokens only has no ``prefill``: its prompt goes through ``decode``, token by token.
+    """
 
     def __init__(self, executable: Executable, info: ModelInfo) -> None:
         self._executable = executable
@@ -244,6 +246,12 @@ class _Session:
     def prefill(self, prompt: list[int]) -> int:
         """Run the prompt through in chunks; return the first new token."""
         token = -1
+        if "prefill" not in self._executable.entries:
+            for position, known in enumerate(prompt):
+                result = self._decode(known, position)
+                self.prefill_cycles += result.cycles
+                token = _greedy(result)
+            return token
         for start in range(0, len(prompt), self._chunk):
             piece = prompt[start : start + self._chunk]
             tokens = np.zeros((1, self._chunk), np.int32)
@@ -262,11 +270,14 @@ class _Session:
 
     def decode(self, token: int, position: int) -> int:
         """Process ``token`` at ``position``; return the token that follows."""
-        inputs = {"tokens": np.array([[token]], np.int32), "position": np.array([position], np.int32)}
-        result = self._executable.run(inputs, entry="decode")
+        result = self._decode(token, position)
         self.decode_cycles.append(result.cycles)
         self.usage.add(result)
         return _greedy(result)
+
+    def _decode(self, token: int, position: int) -> RunResult:
+        inputs = {"tokens": np.array([[token]], np.int32), "position": np.array([position], np.int32)}
+        return self._executable.run(inputs, entry="decode")
 
 
 def _greedy(result: RunResult) -> int:
