@@ -27,6 +27,7 @@ from pimc.backends.lower.context import (
 )
 from pimc.backends.lower.embedding import lower_embedding
 from pimc.backends.lower.exchange import lower_all_gather
+from pimc.backends.lower.matmul import lower_matmul
 from pimc.backends.lower.matrix import collect_gemv, issue_gemv, lower_gemm, lower_gemv
 from pimc.backends.lower.ports import lower_inputs, lower_outputs
 from pimc.backends.lower.regions import Regions
@@ -269,6 +270,7 @@ LOWERINGS: dict[type[Operation], Lowering] = {
     nn.ConstantOp: cast(Lowering, _constant_value),
     nn.PowOp: cast(Lowering, lower_pow),
     nn.SoftmaxOp: cast(Lowering, lower_softmax),
+    nn.MatmulOp: cast(Lowering, lower_matmul),
     GemvOp: cast(Lowering, lower_gemv),
     GemmOp: cast(Lowering, lower_gemm),
     AllGatherOp: cast(Lowering, lower_all_gather),

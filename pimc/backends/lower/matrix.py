@@ -57,10 +57,12 @@ def stacked_bias(ctx: LoweringContext, op: MatrixOp) -> Buffer | None:
         at = first
         for number, round_ in enumerate(shard.shard_rounds):
             starts, counts = round_counts(shard.shard_rounds, number, shape_of(output)[-1], ctx.cores)
+            # A core without features takes the first one, to no effect: only a use orders it after the bias's transfer.
+            starts = [start if count else 0 for start, count in zip(starts, counts, strict=True)]
             core.vmov_h(
                 core.address(stack.value, at * 2),
                 core.address(source.buffer.value, [source.offset + 2 * start for start in starts]),
-                core.const(counts),
+                core.const([max(count, 1) for count in counts]),
             )
             at += round_.per_core
     return stack
