@@ -191,20 +191,6 @@ class RsqrtOp(UnaryOp):
 
 
 @irdl_op_definition
-class NegOp(UnaryOp):
-    """``-x``."""
-
-    name = "nn.neg"
-
-
-@irdl_op_definition
-class AbsOp(UnaryOp):
-    """``|x|``."""
-
-    name = "nn.abs"
-
-
-@irdl_op_definition
 class RecipOp(UnaryOp):
     """``1 / x``."""
 
@@ -261,10 +247,15 @@ class MinimumOp(BinaryOp):
 
 @irdl_op_definition
 class PowOp(BinaryOp):
-    """``lhs ^ rhs``."""
+    """``lhs ^ rhs``; the exponent may have another element type, the result has that of lhs."""
 
     name = "nn.pow"
     traits = traits_def(Pure())
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        lhs, rhs = tensor_of(self.lhs, "nn.pow lhs"), tensor_of(self.rhs, "nn.pow rhs")
+        return [broadcast_type([lhs, rhs], lhs.element_type, "nn.pow")]
 
 
 @irdl_op_definition

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from typing_extensions import override
-from xdsl.dialects.builtin import BoolAttr, DenseArrayBase, IntegerType, TensorType
+from xdsl.dialects.builtin import (
+    BoolAttr,
+    DenseArrayBase,
+    Float64Type,
+    FloatAttr,
+    IntegerType,
+    StringAttr,
+    TensorType,
+    f64,
+)
 from xdsl.ir import Attribute
 from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def, var_operand_def
 from xdsl.traits import Pure
@@ -85,6 +94,20 @@ class ReduceMaxOp(ReduceOp):
 
 
 @irdl_op_definition
+class ReduceMinOp(ReduceOp):
+    """Minimum over ``axes``."""
+
+    name = "nn.reduce_min"
+
+
+@irdl_op_definition
+class ReduceProdOp(ReduceOp):
+    """Product over ``axes``."""
+
+    name = "nn.reduce_prod"
+
+
+@irdl_op_definition
 class ReshapeOp(NnOp):
     """The same elements in row-major order with another shape (that of the result type)."""
 
@@ -139,7 +162,11 @@ class TransposeOp(NnOp):
 
 @irdl_op_definition
 class SliceOp(NnOp):
-    """``x[starts : stops : steps]`` in every dimension; bounds within the shape, steps positive."""
+    """Elements ``start, start + step, ...`` before ``stop`` in every dimension.
+
+    Bounds are within the shape and never counted from the end: with a negative step ``stop`` is the index behind the
+    last element taken, -1 where that is element 0.
+    """
 
     name = "nn.slice"
     CLASS: ClassVar[OpClass] = "layout"
@@ -169,12 +196,63 @@ class SliceOp(NnOp):
         )
         result: list[int] = []
         for dim, (size, start, stop, step) in enumerate(zip(shape, *bounds, strict=True)):
+            forward = 0 <= start <= stop <= size and step >= 1
+            backward = -1 <= stop <= start <= size - 1 and step <= -1
             check(
-                0 <= start <= stop <= size and step >= 1,
+                forward or backward,
                 f"nn.slice: {start}:{stop}:{step} is no slice of dimension {dim} with {size} elements",
             )
-            result.append(-(-(stop - start) // step))
+            result.append(len(range(start, stop, step)))
         return [TensorType(x.element_type, result)]
+
+
+def python_slice(start: int, stop: int, step: int) -> slice:
+    """Python's slice of an `nn.slice` in one dimension (there -1 counts from the end)."""
+    return slice(start, None if stop < 0 else stop, step)
+
+
+PAD_MODES = ("constant", "reflect", "edge", "wrap")
+"""What `nn.pad` puts around a tensor: a number, its mirror image, its border, itself again."""
+
+
+@irdl_op_definition
+class PadOp(NnOp):
+    """x with ``low[i]`` elements more before and ``high[i]`` behind it in dimension i (numpy's ``pad``)."""
+
+    name = "nn.pad"
+    CLASS: ClassVar[OpClass] = "layout"
+
+    x = operand_def(TensorType)
+    low = prop_def(IntegersAttr)
+    high = prop_def(IntegersAttr)
+    mode = prop_def(StringAttr)
+    value = prop_def(FloatAttr[Float64Type])
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(
+        self, x: Value, low: Sequence[int], high: Sequence[int], mode: str = "constant", value: float = 0.0
+    ) -> None:
+        properties: dict[str, Attribute | None] = {
+            "low": integers(low),
+            "high": integers(high),
+            "mode": StringAttr(mode),
+            "value": FloatAttr(value, f64),
+        }
+        construct(self, [x], properties)
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        x = tensor_of(self.x, "nn.pad x")
+        shape, low, high, mode = x.get_shape(), values_of(self.low), values_of(self.high), self.mode.data
+        check(len(low) == len(shape) == len(high), f"nn.pad: low and high must have {len(shape)} numbers")
+        check(min((*low, *high), default=0) >= 0, "nn.pad: a negative padding (that is a slice)")
+        check(mode in PAD_MODES, f"nn.pad: mode {mode!r} is not one of {', '.join(PAD_MODES)}")
+        for dim, size in enumerate(shape):
+            most = max(low[dim], high[dim])
+            check(mode == "constant" or most == 0 or size > (mode == "reflect"), f"nn.pad: {mode} of {size} elements")
+        return [TensorType(x.element_type, [a + size + b for a, size, b in zip(low, shape, high, strict=True)])]
 
 
 @irdl_op_definition
