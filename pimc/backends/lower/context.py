@@ -15,7 +15,7 @@ from xdsl.ir import Block, Operation, SSAValue
 from pimc.backends.builder import HbmBuilder, SramBuilder
 from pimc.backends.lower.regions import Regions
 from pimc.backends.lower.values import Buffer, Integers, LoweredValue, Positions, Strip, Tensor, Weight
-from pimc.diagnostics import InputError, InternalError
+from pimc.diagnostics import InputError, InternalError, UnsupportedItem
 from pimc.ir.bank_layout import TileGeometry
 from pimc.ir.locations import where as where_is
 from pimc.ir.locations import with_location
@@ -30,6 +30,14 @@ LAYER_ROW = 1
 GO = 0
 F32_BYTES = 4
 INTEGER_BYTES = 4
+
+
+class UnsupportedFormError(InputError):
+    """An operation that is lowered, in a form that is not; ``item`` says which.  ``lower`` collects them."""
+
+    def __init__(self, item: UnsupportedItem) -> None:
+        super().__init__(str(item), where=item.node)
+        self.item = item
 
 
 @dataclass
@@ -72,6 +80,7 @@ class LoweringContext:
     options: LoweringOptions = field(default_factory=LoweringOptions)
     values: dict[SSAValue, LoweredValue] = field(default_factory=dict)
     pending: dict[SSAValue, Callable[[], None]] = field(default_factory=dict)
+    problems: list[UnsupportedItem] = field(default_factory=list)
     layer: SSAValue | None = None
     where: Operation | None = None
     _constants: dict[bytes, Buffer] = field(default_factory=dict)
@@ -145,15 +154,11 @@ class LoweringContext:
             return lowered
         return self.core.lw(self.core.address(self.integers(value).buffer.value), imm=0)
 
-    def unsupported(self, why: str) -> InputError:
+    def unsupported(self, why: str) -> UnsupportedFormError:
         """An error that names the operation being lowered."""
         name = self.where.name if self.where is not None else "module"
-        where = where_is(self.where) if self.where is not None else None
-        return InputError(
-            f"{name} cannot be lowered: {why}",
-            where=where,
-            hint="see docs/passes.md for the forms that lower accepts; pimc opt shows the operation before lower",
-        )
+        where = where_is(self.where) if self.where is not None else "?"
+        return UnsupportedFormError(UnsupportedItem(name, where, None, why))
 
     # -- buffers -----------------------------------------------------------------------------------------------
 
@@ -274,6 +279,14 @@ def empty(ctx: LoweringContext, shape: tuple[int, ...], itemsize: int) -> Tensor
     if itemsize == INTEGER_BYTES:
         return Integers(buffer, 0)
     return Tensor((Strip(buffer, prod(shape[:-1]), shape[-1], shape[-1] * 2),))
+
+
+def placeholder(ctx: LoweringContext, value: SSAValue) -> Tensor | Integers:
+    """Something in the place of a result that could not be lowered, so that the operations behind it are looked at."""
+    rows, size = rows_of(value), element_bytes(value)
+    if size == INTEGER_BYTES:
+        return Integers(ctx.alloc("missing", prod(shape_of(value)) * size), prod(shape_of(value)))
+    return Tensor(tuple(ctx.strip("missing", rows, width) for width in widths_of(value)))
 
 
 def load(ctx: LoweringContext, weight: Weight) -> Tensor | Integers:

@@ -8,7 +8,7 @@ from typing import cast
 
 from xdsl.dialects import func, scf
 from xdsl.dialects.arith import ConstantOp as ArithConstantOp
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, TensorType
 from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.backends.builder import HbmBuilder, SramBuilder
@@ -19,8 +19,10 @@ from pimc.backends.lower.context import (
     LoweringContext,
     LoweringOptions,
     Semaphores,
+    UnsupportedFormError,
     element_bytes,
     empty,
+    placeholder,
     rows_of,
     shape_of,
     widths_of,
@@ -46,7 +48,7 @@ from pimc.backends.lower.vector import (
     lower_softmax,
     lower_unary,
 )
-from pimc.diagnostics import InputError
+from pimc.diagnostics import UnsupportedItem, UnsupportedModelError
 from pimc.ir import nn
 from pimc.ir.bank_layout import TileGeometry
 from pimc.ir.constants import constant_name, is_stored
@@ -68,13 +70,14 @@ from pimc.ir.pim.ops import (
 from pimc.ir.sram_control import ProgramOp as SramProgramOp
 from pimc.targets.target import Target
 
+HINT = "docs/passes.md says what lower accepts; pimc opt shows an operation before lower"
 Lowering = Callable[[LoweringContext, Operation], None]
 
 
 def lower_module(module: ModuleOp, target: Target, options: LoweringOptions | None = None) -> None:
     """Replace the entry functions of a scheduled module by ``sram.program`` and ``hbm.program`` operations.
 
-    Raises InputError, naming every operation that has no lowering.
+    Raises UnsupportedModelError, naming every operation that has no lowering, or not in its form.
     """
     memory = Regions.of(MemoryMap.of(module), TileGeometry.of(target))
     functions = {op.sym_name.data: op for op in module.body.block.ops if isinstance(op, func.FuncOp)}
@@ -92,17 +95,13 @@ def lower_module(module: ModuleOp, target: Target, options: LoweringOptions | No
 
 def _refuse_unknown(functions: Iterable[func.FuncOp]) -> None:
     unknown = [
-        f"{op.name} at {where(op)}"
+        UnsupportedItem(op.name, where(op), None, "has no lowering")
         for function in functions
         for op in function.body.walk()
         if type(op) not in LOWERINGS and not isinstance(op, STRUCTURE)
     ]
     if unknown:
-        listed = "; ".join(dict.fromkeys(unknown))
-        raise InputError(
-            f"{len(unknown)} operation(s) have no lowering: {listed}",
-            hint="raise leaves what it does not recognise as primitives; docs/import.md says what is supported",
-        )
+        raise UnsupportedModelError(list(dict.fromkeys(unknown)), hint=HINT)
 
 
 def lower_entry(
@@ -128,6 +127,8 @@ def lower_entry(
     returned = function.body.block.last_op
     assert isinstance(returned, func.ReturnOp)
     lower_outputs(ctx, function, returned)
+    if ctx.problems:
+        raise UnsupportedModelError(list(dict.fromkeys(ctx.problems)), hint=HINT)
     return [program, stream]
 
 
@@ -139,7 +140,18 @@ def _block(ctx: LoweringContext, block: Block, functions: Mapping[str, func.Func
         elif isinstance(op, func.CallOp):
             _call(ctx, op, functions)
         elif not isinstance(op, func.ReturnOp | scf.YieldOp | YieldOp | ArithConstantOp):
-            LOWERINGS[type(op)](ctx, op)
+            _operation(ctx, op)
+
+
+def _operation(ctx: LoweringContext, op: Operation) -> None:
+    """Lower an operation; one whose form is not supported is noted, and gets results without content."""
+    try:
+        LOWERINGS[type(op)](ctx, op)
+    except UnsupportedFormError as error:
+        ctx.problems.append(error.item)
+        for result in op.results:
+            if isinstance(result.type, TensorType):
+                ctx.set(result, placeholder(ctx, result))
 
 
 def _call(ctx: LoweringContext, op: func.CallOp, functions: Mapping[str, func.FuncOp]) -> None:

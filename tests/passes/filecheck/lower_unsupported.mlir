@@ -1,7 +1,9 @@
 // RUN: partition,layout,tile,schedule,lower
-// CHECK: error: 2 operation(s) have no lowering: nn.reshape at {{.*}}; nn.transpose at
-func.func @f(%x: tensor<1x1x64xf16>) -> tensor<64x1xf16> {
-  %r = "nn.reshape"(%x) : (tensor<1x1x64xf16>) -> tensor<1x64xf16>
-  %s = "nn.transpose"(%r) <{permutation = array<i64: 1, 0>}> : (tensor<1x64xf16>) -> tensor<64x1xf16>
-  func.return %s : tensor<64x1xf16>
+// CHECK: error: 2 unsupported node(s) of 1 operator(s):
+// CHECK-NEXT: nn.iota at {{.*}}: has no lowering
+// CHECK-NEXT: nn.iota at {{.*}}: has no lowering
+func.func @f() -> (tensor<4xi32>, tensor<5xi32>) {
+  %r = "nn.iota"() <{axis = 0 : i64}> : () -> tensor<4xi32>
+  %s = "nn.iota"() <{axis = 0 : i64}> : () -> tensor<5xi32>
+  func.return %r, %s : tensor<4xi32>, tensor<5xi32>
 }
