@@ -27,6 +27,7 @@ from pimc.isa.sram_fields import (
 )
 from pimc.isa.sram_scalar import CONTROL, SCALAR
 from pimc.isa.sram_vector import VECTOR
+from pimc.isa.sram_words import WORDS
 
 __all__ = ["CONFIG_REGISTERS", "SRAM_ISA"]
 
@@ -204,4 +205,4 @@ _NOC = (
     _message(35, "nmcast2", True, True),
 )
 
-SRAM_ISA = InstructionSet("sram", 32, "r", (*CONTROL, *SCALAR, *VECTOR, *_PIM, *_TENSOR, *_TRANSFER, *_NOC))
+SRAM_ISA = InstructionSet("sram", 32, "r", (*CONTROL, *SCALAR, *VECTOR, *WORDS, *_PIM, *_TENSOR, *_TRANSFER, *_NOC))

@@ -2,18 +2,21 @@
 
 Each instruction of a table becomes a case that calls the semantic function its entry names.  A new instruction is
 one entry in the table and one function of that name: scalar operations and branches in ``semantics_scalar``, vector
-operations of a known operand shape in ``semantics_vector``, others in ``semantics_matrix`` with a ``describe_``
-function in ``describe``, controller commands in ``commands`` and ``control_commands``.
+operations of a known operand shape in ``semantics_vector``, others in ``semantics_matrix`` (of the table ``WORDS``: in
+``semantics_words``) with a ``describe_`` function in ``describe``, controller commands in ``commands`` and
+``control_commands``.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 from pimc.isa.hbm import HBM_ISA
 from pimc.isa.sram import SRAM_ISA
+from pimc.isa.sram_words import WORDS
 from pimc.runtime_sim.instruction_classes import CLASSES, TYPED, class_of
 
 OUTPUT = Path(__file__).parent / "engine" / "_dispatch.py"
@@ -30,13 +33,36 @@ _MATRIX_DESCRIBE = {
     "tmmc_nk": "describe_tmm(m, c, core, s, True)",
     "tmm_kn": "describe_tmm(m, c, core, s, False)",
     "tmmc_kn": "describe_tmm(m, c, core, s, False)",
+    "select16": "describe_select(m, c, s, 2)",
+    "select32": "describe_select(m, c, s, 4)",
+    "strided16": "describe_strided(m, c, core, s, 2)",
+    "strided32": "describe_strided(m, c, core, s, 4)",
+    "argmax16": "describe_reduction(m, c, s, 2)",
+    "argmax32": "describe_reduction(m, c, s, 4)",
+    "int_to_float": "describe_unary(m, c, s, 4, 4)",
+    "float_to_int": "describe_unary(m, c, s, 4, 4)",
+    **{
+        i.semantics: f"describe_binary(m, c, s, 4, {2 if i.mnemonic in ('veq.i', 'vlt.i', 'vle.i') else 4})"
+        for i in WORDS
+        if i.mnemonic.endswith(".i")
+    },
 }
+
+
+def _ranges(numbers: list[int]) -> Iterator[str]:
+    """Conditions that ``op`` is one of ``numbers`` (sorted): runs of three and more as a range."""
+    for _, pairs in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        run = [number for _, number in pairs]
+        if len(run) > 2:
+            yield f"{run[0]} <= op <= {run[-1]}"
+        else:
+            yield from (f"op == {number}" for number in run)
 
 
 def _cases(items: Iterable[tuple[str, list[int]]], indent: str = "    ") -> list[str]:
     lines = []
     for call, numbers in items:
-        condition = " or ".join(f"op == {number}" for number in numbers)
+        condition = " or ".join(_ranges(sorted(numbers)))
         lines.append(f"{indent}if {condition}:")
         lines.append(f"{indent}    {call}")
     return lines
@@ -76,6 +102,7 @@ def _semantic_names(*classes: str) -> list[str]:
 def generate() -> str:
     """Text of ``engine/_dispatch.py``."""
     matrix = _semantic_names("matrix")
+    words = {instruction.semantics for instruction in WORDS}
     describes = {_MATRIX_DESCRIBE.get(name, f"describe_{name}(m, c, core, s)").split("(")[0] for name in matrix}
     commands = [f"command_{i.semantics}" for i in HBM_ISA.instructions if i.unit != "control"]
     control = [f"command_{i.semantics}" for i in HBM_ISA.instructions if i.unit == "control"]
@@ -84,7 +111,7 @@ def generate() -> str:
     lines = [
         '"""Cases of every instruction, written by pimc.runtime_sim.generate_dispatch from the ISA tables."""',
         "",
-        "# ruff: noqa: C901, PLR0912, PLR1714",
+        "# ruff: noqa: C901, PLR0912, PLR0915, PLR1714",
         "# fmt: off",
         "from __future__ import annotations",
         "",
@@ -94,9 +121,10 @@ def generate() -> str:
         *_imports("control_commands", control),
         *_imports("describe", describes),
         "from pimc.runtime_sim.engine.jit import jit",
-        *_imports("semantics_matrix", matrix),
+        *_imports("semantics_matrix", set(matrix) - words),
         *_imports("semantics_scalar", _semantic_names(*scalar, "branch")),
         *_imports("semantics_vector", _semantic_names(*vector)),
+        *_imports("semantics_words", words),
         "from pimc.runtime_sim.engine.state import FloatArray, Record",
         "",
         *(f"CLASS_{name.upper()} = {number}" for number, name in enumerate(CLASSES)),

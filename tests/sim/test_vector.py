@@ -10,6 +10,7 @@ import pytest
 from sim.programs import port, program, run
 
 from pimc.isa.sram import SRAM_ISA
+from pimc.isa.sram_words import WORDS
 
 A, B, S, OUT = 0x100, 0x1000, 0x2000, 0x3000
 N = 77
@@ -20,12 +21,18 @@ def _erf(x: np.ndarray) -> np.ndarray:
     return np.array([math.erf(float(v)) for v in x], f32)
 
 
+def _mod(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (x.astype(np.float64) - y * np.floor(x.astype(np.float64) / y)).astype(f32)
+
+
 BINARY: dict[str, Callable[..., np.ndarray]] = {
     "vadd": np.add, "vsub": np.subtract, "vmul": np.multiply, "vdiv": np.divide, "vmax": np.maximum, "vmin": np.minimum,
+    "veq": np.equal, "vlt": np.less, "vle": np.less_equal, "vpow": np.power, "vrem": np.fmod, "vmod": _mod,
 }  # fmt: skip
 SCALAR: dict[str, Callable[..., np.ndarray]] = {
     "vadds": np.add, "vsubs": np.subtract, "vmuls": np.multiply, "vdivs": np.divide, "vmaxs": np.maximum,
     "vmins": np.minimum, "vexps": lambda x, s: np.exp(x - s), "vfill": np.full_like,
+    "veqs": np.equal, "vlts": np.less, "vles": np.less_equal, "vgts": np.greater, "vges": np.greater_equal,
 }  # fmt: skip
 UNARY: dict[str, Callable[..., np.ndarray]] = {
     "vmov": lambda x: x, "vneg": np.negative, "vabs": np.abs, "vrelu": lambda x: np.maximum(x, 0), "vexp": np.exp,
@@ -33,11 +40,13 @@ UNARY: dict[str, Callable[..., np.ndarray]] = {
     "vsigmoid": lambda x: 1 / (1 + np.exp(-x)), "vsilu": lambda x: x / (1 + np.exp(-x)),
     "vgelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
     "vgelut": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-    "verf": _erf, "vlog": np.log,
+    "verf": _erf, "vlog": np.log, "vfloor": np.floor, "vceil": np.ceil, "vround": np.round, "vsign": np.sign,
+    "vsin": np.sin, "vcos": np.cos, "vatan": np.arctan, "vexpm1": np.expm1, "vlog1p": np.log1p,
 }  # fmt: skip
 EXACT = {"vadd", "vsub", "vmul", "vdiv", "vmax", "vmin", "vadds", "vsubs", "vmuls", "vdivs", "vmaxs", "vmins", "vfill",
-         "vmov", "vneg", "vabs", "vrelu", "vsqrt"}  # fmt: skip
-REDUCE = {"vrsum", "vrmax", "vrsumsq"}
+         "vmov", "vneg", "vabs", "vrelu", "vsqrt", "veq", "vlt", "vle", "vrem", "vfloor", "vceil", "vround", "vsign",
+         "veqs", "vlts", "vles", "vgts", "vges"}  # fmt: skip
+REDUCE = {"vrsum", "vrmax", "vrsumsq", "vrmin", "vrprod"}
 COVERED = {f"{base}.{t}" for base in (*BINARY, *SCALAR, *UNARY, *REDUCE, "vcvt") for t in "hf"}
 COVERED |= {"vredp", "vredpb", "vrope", "vwsum"}
 
@@ -57,13 +66,20 @@ def check(name: str, got: np.ndarray, expected: np.ndarray) -> None:
 
 def values(name: str, dtype: type, seed: int = 0) -> np.ndarray:
     x = np.random.default_rng(seed).normal(size=N) * 2
-    if name in ("vsqrt", "vrsqrt", "vlog"):
+    if name in ("vsqrt", "vrsqrt", "vlog", "vlog1p") or (name == "vpow" and seed == 0):
         x = np.abs(x) + 0.1
+    if name in ("veq", "vlt", "vle", "vround"):
+        x = np.round(2 * x) / 2  # equal pairs, ties
+    if name in ("veqs", "vlts", "vles", "vgts", "vges"):
+        x[::3] = f32(0.7) if dtype is f32 else 0.5  # equal to the scalar
+    if name in ("vexpm1", "vlog1p"):
+        x[0] = 1e-5  # where exp(x) - 1 and log(1 + x) lose the digits
     return x.astype(dtype)
 
 
 def test_all_vector_instructions_have_a_case() -> None:
-    assert {i.mnemonic for i in SRAM_ISA.instructions if i.unit == "vcu"} == COVERED
+    words = {i.mnemonic for i in WORDS}  # those in test_words.py
+    assert {i.mnemonic for i in SRAM_ISA.instructions if i.unit == "vcu"} - words == COVERED
 
 
 @pytest.mark.parametrize("t", ["h", "f"])
@@ -80,7 +96,7 @@ def test_binary(name: str, t: str) -> None:
 @pytest.mark.parametrize("name", SCALAR)
 def test_scalar_operand(name: str, t: str) -> None:
     dtype, numpy_type = kind(t)
-    a, s = values(name, numpy_type), np.array([0.7], f32)
+    a, s = values(name, numpy_type), np.array([0.5 if t == "h" else 0.7], f32)
     source = "r3" if name == "vfill" else "r1"
     text = f"li r1, {A}\nli r2, {S}\nli r3, {OUT}\nli r4, {N}\n{name}.{t} r3, {source}, r2, r4\nhalt"
     loaded = program(text, inputs=[port("a", dtype, N, A), port("s", "f32", 1, S)], outputs=[port("o", dtype, N, OUT)])
@@ -98,19 +114,20 @@ def test_unary(name: str, t: str) -> None:
     check(name, run(loaded, {"a": a}).outputs["o"], UNARY.get(name, UNARY["vmov"])(a.astype(f32)))
 
 
-def lane_sum(x: np.ndarray, lanes: int = 64) -> np.float32:
-    """The order of docs/numerics.md."""
-    partial = np.zeros(lanes, f32)
+def by_lanes(combine: np.ufunc, x: np.ndarray, lanes: int = 64) -> np.float32:
+    """Sum or product in the order of docs/numerics.md."""
+    partial = np.full(lanes, combine.identity, f32)
     for i, v in enumerate(x.astype(f32)):
-        partial[i % lanes] += v
+        partial[i % lanes] = combine(partial[i % lanes], v)
     while len(partial) > 1:
         half = len(partial) // 2
-        partial = partial[:half] + partial[half:]
+        partial = combine(partial[:half], partial[half:])
     return partial[0]
 
 
 @pytest.mark.parametrize("t", ["h", "f"])
-@pytest.mark.parametrize(("name", "n"), [("vrsum", 300), ("vrsumsq", 300), ("vrmax", 300), ("vrsum", 0), ("vrmax", 0)])
+@pytest.mark.parametrize("n", [300, 0])
+@pytest.mark.parametrize("name", sorted(REDUCE))
 def test_reduction(name: str, t: str, n: int) -> None:
     dtype, numpy_type = kind(t)
     a = np.random.default_rng(2).normal(size=n).astype(numpy_type)
@@ -119,9 +136,11 @@ def test_reduction(name: str, t: str, n: int) -> None:
     got = run(loaded, {"a": a}).outputs["o"][0]
     x = a.astype(f32)
     expected = {
-        "vrsum": lambda: lane_sum(x),
-        "vrsumsq": lambda: lane_sum(x * x),
+        "vrsum": lambda: by_lanes(np.add, x),
+        "vrsumsq": lambda: by_lanes(np.add, x * x),
+        "vrprod": lambda: by_lanes(np.multiply, x),
         "vrmax": lambda: x.max(initial=-np.inf),
+        "vrmin": lambda: x.min(initial=np.inf),
     }
     assert got == expected[name]()
 

@@ -1,6 +1,6 @@
 """Cases of every instruction, written by pimc.runtime_sim.generate_dispatch from the ISA tables."""
 
-# ruff: noqa: C901, PLR0912, PLR1714
+# ruff: noqa: C901, PLR0912, PLR0915, PLR1714
 # fmt: off
 from __future__ import annotations
 
@@ -28,11 +28,16 @@ from pimc.runtime_sim.engine.control_commands import (
     command_wait,
 )
 from pimc.runtime_sim.engine.describe import (
+    describe_binary,
     describe_pimld,
     describe_pimmv,
+    describe_reduction,
+    describe_select,
+    describe_strided,
     describe_tmm,
     describe_trans,
     describe_twb,
+    describe_unary,
     describe_vredp,
     describe_vrope,
     describe_vwsum,
@@ -87,36 +92,84 @@ from pimc.runtime_sim.engine.semantics_vector import (
     vabs,
     vadd,
     vadds,
+    vatan,
+    vceil,
+    vcos,
     vcvt,
     vdiv,
     vdivs,
+    veq,
+    veqs,
     verf,
     vexp,
+    vexpm1,
     vexps,
     vfill,
+    vfloor,
     vgelu,
     vgelut,
+    vges,
+    vgts,
+    vle,
+    vles,
     vlog,
+    vlog1p,
+    vlt,
+    vlts,
     vmax,
     vmaxs,
     vmin,
     vmins,
+    vmod,
     vmov,
     vmul,
     vmuls,
     vneg,
+    vpow,
     vrecip,
     vrelu,
+    vrem,
     vrmax,
+    vrmin,
+    vround,
+    vrprod,
     vrsqrt,
     vrsum,
     vrsumsq,
     vsigmoid,
+    vsign,
     vsilu,
+    vsin,
     vsqrt,
     vsub,
     vsubs,
     vtanh,
+)
+from pimc.runtime_sim.engine.semantics_words import (
+    argmax16,
+    argmax32,
+    float_to_int,
+    int_add,
+    int_and,
+    int_div,
+    int_eq,
+    int_le,
+    int_lt,
+    int_max,
+    int_min,
+    int_mod,
+    int_mul,
+    int_or,
+    int_rem,
+    int_sll,
+    int_sra,
+    int_sub,
+    int_to_float,
+    int_xor,
+    select16,
+    select32,
+    strided16,
+    strided32,
 )
 from pimc.runtime_sim.engine.state import FloatArray, Record
 
@@ -223,137 +276,247 @@ def vector_binary(op: int, x: FloatArray, y: FloatArray, out: FloatArray, n: int
         vmax(x, y, out, n)
     if op == 45 or op == 46:
         vmin(x, y, out, n)
+    if op == 47 or op == 48:
+        veq(x, y, out, n)
+    if op == 49 or op == 50:
+        vlt(x, y, out, n)
+    if op == 51 or op == 52:
+        vle(x, y, out, n)
+    if op == 53 or op == 54:
+        vpow(x, y, out, n)
+    if op == 55 or op == 56:
+        vrem(x, y, out, n)
+    if op == 57 or op == 58:
+        vmod(x, y, out, n)
 
 
 @jit
 def vector_scalar(op: int, x: FloatArray, s: np.float32, out: FloatArray, n: int) -> None:
     """Elementwise operations on a vector and a scalar."""
-    if op == 47 or op == 48:
-        vadds(x, s, out, n)
-    if op == 49 or op == 50:
-        vsubs(x, s, out, n)
-    if op == 51 or op == 52:
-        vmuls(x, s, out, n)
-    if op == 53 or op == 54:
-        vdivs(x, s, out, n)
-    if op == 55 or op == 56:
-        vmaxs(x, s, out, n)
-    if op == 57 or op == 58:
-        vmins(x, s, out, n)
     if op == 59 or op == 60:
-        vexps(x, s, out, n)
+        vadds(x, s, out, n)
     if op == 61 or op == 62:
+        vsubs(x, s, out, n)
+    if op == 63 or op == 64:
+        vmuls(x, s, out, n)
+    if op == 65 or op == 66:
+        vdivs(x, s, out, n)
+    if op == 67 or op == 68:
+        vmaxs(x, s, out, n)
+    if op == 69 or op == 70:
+        vmins(x, s, out, n)
+    if op == 71 or op == 72:
+        vexps(x, s, out, n)
+    if op == 73 or op == 74:
         vfill(x, s, out, n)
+    if op == 75 or op == 76:
+        veqs(x, s, out, n)
+    if op == 77 or op == 78:
+        vlts(x, s, out, n)
+    if op == 79 or op == 80:
+        vles(x, s, out, n)
+    if op == 81 or op == 82:
+        vgts(x, s, out, n)
+    if op == 83 or op == 84:
+        vges(x, s, out, n)
 
 
 @jit
 def vector_unary(op: int, x: FloatArray, out: FloatArray, n: int) -> None:
     """Elementwise operations on one vector."""
-    if op == 63 or op == 64:
-        vmov(x, out, n)
-    if op == 65 or op == 66:
-        vneg(x, out, n)
-    if op == 67 or op == 68:
-        vabs(x, out, n)
-    if op == 69 or op == 70:
-        vrelu(x, out, n)
-    if op == 71 or op == 72:
-        vexp(x, out, n)
-    if op == 73 or op == 74:
-        vsqrt(x, out, n)
-    if op == 75 or op == 76:
-        vrsqrt(x, out, n)
-    if op == 77 or op == 78:
-        vrecip(x, out, n)
-    if op == 79 or op == 80:
-        vtanh(x, out, n)
-    if op == 81 or op == 82:
-        vsigmoid(x, out, n)
-    if op == 83 or op == 84:
-        vsilu(x, out, n)
     if op == 85 or op == 86:
-        vgelu(x, out, n)
+        vmov(x, out, n)
     if op == 87 or op == 88:
-        vgelut(x, out, n)
+        vneg(x, out, n)
     if op == 89 or op == 90:
-        verf(x, out, n)
+        vabs(x, out, n)
     if op == 91 or op == 92:
-        vlog(x, out, n)
+        vrelu(x, out, n)
     if op == 93 or op == 94:
+        vexp(x, out, n)
+    if op == 95 or op == 96:
+        vsqrt(x, out, n)
+    if op == 97 or op == 98:
+        vrsqrt(x, out, n)
+    if op == 99 or op == 100:
+        vrecip(x, out, n)
+    if op == 101 or op == 102:
+        vtanh(x, out, n)
+    if op == 103 or op == 104:
+        vsigmoid(x, out, n)
+    if op == 105 or op == 106:
+        vsilu(x, out, n)
+    if op == 107 or op == 108:
+        vgelu(x, out, n)
+    if op == 109 or op == 110:
+        vgelut(x, out, n)
+    if op == 111 or op == 112:
+        verf(x, out, n)
+    if op == 113 or op == 114:
+        vlog(x, out, n)
+    if op == 115 or op == 116:
         vcvt(x, out, n)
+    if op == 117 or op == 118:
+        vfloor(x, out, n)
+    if op == 119 or op == 120:
+        vceil(x, out, n)
+    if op == 121 or op == 122:
+        vround(x, out, n)
+    if op == 123 or op == 124:
+        vsign(x, out, n)
+    if op == 125 or op == 126:
+        vsin(x, out, n)
+    if op == 127 or op == 128:
+        vcos(x, out, n)
+    if op == 129 or op == 130:
+        vatan(x, out, n)
+    if op == 131 or op == 132:
+        vexpm1(x, out, n)
+    if op == 133 or op == 134:
+        vlog1p(x, out, n)
 
 
 @jit
 def vector_reduce(op: int, x: FloatArray, n: int, lanes: int, partial: FloatArray) -> np.float32:
     """Reductions."""
-    if op == 95 or op == 96:
+    if op == 135 or op == 136:
         return vrsum(x, n, lanes, partial)
-    if op == 97 or op == 98:
+    if op == 137 or op == 138:
         return vrmax(x, n, lanes, partial)
-    if op == 99 or op == 100:
+    if op == 139 or op == 140:
         return vrsumsq(x, n, lanes, partial)
+    if op == 141 or op == 142:
+        return vrmin(x, n, lanes, partial)
+    if op == 143 or op == 144:
+        return vrprod(x, n, lanes, partial)
     return np.float32(0.0)
 
 
 @jit
 def describe_matrix(m: Record, c: int, core: Record, s: Record, op: int) -> None:
     """Ranges and work of the other instructions."""
-    if op == 101:
+    if op == 145:
         describe_vredp(m, c, core, s, False)
-    if op == 102:
+    if op == 146:
         describe_vredp(m, c, core, s, True)
-    if op == 103:
+    if op == 147:
         describe_vrope(m, c, core, s)
-    if op == 104:
+    if op == 148:
         describe_vwsum(m, c, core, s)
-    if op == 105:
+    if op == 149:
+        describe_select(m, c, s, 2)
+    if op == 150:
+        describe_select(m, c, s, 4)
+    if op == 151:
+        describe_strided(m, c, core, s, 2)
+    if op == 152:
+        describe_strided(m, c, core, s, 4)
+    if op == 153:
+        describe_reduction(m, c, s, 2)
+    if op == 154:
+        describe_reduction(m, c, s, 4)
+    if op == 155 or op == 156:
+        describe_unary(m, c, s, 4, 4)
+    if 157 <= op <= 169:
+        describe_binary(m, c, s, 4, 4)
+    if 170 <= op <= 172:
+        describe_binary(m, c, s, 4, 2)
+    if op == 173:
         describe_pimld(m, c, core, s)
-    if op == 106 or op == 107:
+    if op == 174 or op == 175:
         describe_pimmv(m, c, core, s, False)
-    if op == 108 or op == 109:
+    if op == 176 or op == 177:
         describe_pimmv(m, c, core, s, True)
-    if op == 110 or op == 112:
+    if op == 178 or op == 180:
         describe_tmm(m, c, core, s, True)
-    if op == 111 or op == 113:
+    if op == 179 or op == 181:
         describe_tmm(m, c, core, s, False)
-    if op == 114:
+    if op == 182:
         describe_twb(m, c, core, s)
-    if op == 118:
+    if op == 186:
         describe_trans(m, c, core, s)
 
 
 @jit
 def execute_matrix(m: Record, c: int, s: Record, op: int) -> None:
     """Data of the other instructions."""
-    if op == 101:
+    if op == 145:
         vredp(m, c, s)
-    if op == 102:
+    if op == 146:
         vredpb(m, c, s)
-    if op == 103:
+    if op == 147:
         vrope(m, c, s)
-    if op == 104:
+    if op == 148:
         vwsum(m, c, s)
-    if op == 105:
+    if op == 149:
+        select16(m, c, s)
+    if op == 150:
+        select32(m, c, s)
+    if op == 151:
+        strided16(m, c, s)
+    if op == 152:
+        strided32(m, c, s)
+    if op == 153:
+        argmax16(m, c, s)
+    if op == 154:
+        argmax32(m, c, s)
+    if op == 155:
+        int_to_float(m, c, s)
+    if op == 156:
+        float_to_int(m, c, s)
+    if op == 157:
+        int_add(m, c, s)
+    if op == 158:
+        int_sub(m, c, s)
+    if op == 159:
+        int_mul(m, c, s)
+    if op == 160:
+        int_div(m, c, s)
+    if op == 161:
+        int_max(m, c, s)
+    if op == 162:
+        int_min(m, c, s)
+    if op == 163:
+        int_rem(m, c, s)
+    if op == 164:
+        int_mod(m, c, s)
+    if op == 165:
+        int_and(m, c, s)
+    if op == 166:
+        int_or(m, c, s)
+    if op == 167:
+        int_xor(m, c, s)
+    if op == 168:
+        int_sll(m, c, s)
+    if op == 169:
+        int_sra(m, c, s)
+    if op == 170:
+        int_eq(m, c, s)
+    if op == 171:
+        int_lt(m, c, s)
+    if op == 172:
+        int_le(m, c, s)
+    if op == 173:
         pimld(m, c, s)
-    if op == 106:
+    if op == 174:
         pimmv_a(m, c, s)
-    if op == 107:
+    if op == 175:
         pimmv_c(m, c, s)
-    if op == 108:
+    if op == 176:
         pimmv_aw(m, c, s)
-    if op == 109:
+    if op == 177:
         pimmv_cw(m, c, s)
-    if op == 110:
+    if op == 178:
         tmm_nk(m, c, s)
-    if op == 111:
+    if op == 179:
         tmm_kn(m, c, s)
-    if op == 112:
+    if op == 180:
         tmmc_nk(m, c, s)
-    if op == 113:
+    if op == 181:
         tmmc_kn(m, c, s)
-    if op == 114:
+    if op == 182:
         twb(m, c, s)
-    if op == 118:
+    if op == 186:
         trans(m, c, s)
 
 

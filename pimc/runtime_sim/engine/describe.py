@@ -138,6 +138,39 @@ def describe_reduction(m: Record, c: int, s: Record, source: int) -> None:
 
 
 @jit
+def describe_select(m: Record, c: int, s: Record, size: int) -> None:
+    """(dst, a, b, n): elements of ``size`` bytes and fp16 conditions; what is not selected stays, so dst is read."""
+    n = s.value[3]
+    local(m, c, s, READ, s.value[1], n * size, size)
+    local(m, c, s, READ, s.value[2], n * 2, 2)
+    local(m, c, s, READ, s.value[0], n * size, size)
+    local(m, c, s, WRITE, s.value[0], n * size, size)
+    s.work = n
+
+
+@jit
+def _apart(m: Record, c: int, s: Record, mode: int, low: int, size: int, stride: int, n: int) -> None:
+    """``n`` elements of ``size`` bytes from ``low`` on, ``stride`` bytes apart: zero and negative too."""
+    if stride % size:
+        fail(m, MISALIGNED, STREAM_CORE, c, s.pc, PLACE_LOCAL, stride)
+        return
+    first = low + (n - 1) * stride if stride < 0 else low
+    add_range(m, c, s, LOCAL, mode, first, size, abs(stride), n if stride else min(n, 1), size)
+
+
+@jit
+def describe_strided(m: Record, c: int, core: Record, s: Record, size: int) -> None:
+    """(dst, a, n): elements at strides."""
+    n = s.value[2]
+    if n < 0 or n * size > m.local_bytes:  # strides of zero would allow any number
+        bad(m, c, s, WHAT_NEGATIVE, n)
+        return
+    _apart(m, c, s, READ, s.value[1], size, core.cfg[STRIDE_A], n)
+    _apart(m, c, s, WRITE, s.value[0], size, core.cfg[STRIDE_B], n)
+    s.work = n
+
+
+@jit
 def describe_vredp(m: Record, c: int, core: Record, s: Record, biased: bool) -> None:
     """(dst, a, n) or (dst, a, b, n): partial sums of HBM-PIM, with a bias ``b``."""
     n, parts = s.value[3 if biased else 2], core.cfg[PARTS]

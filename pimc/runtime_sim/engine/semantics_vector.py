@@ -35,6 +35,12 @@ def minimum(a: np.float32, b: np.float32) -> np.float32:
     return a if a < b or a != a else b  # noqa: PLR0124
 
 
+@inline
+def truth(condition: bool) -> np.float32:
+    """1 if a condition holds, else 0."""
+    return _ONE if condition else _ZERO
+
+
 @jit
 def vadd(x: FloatArray, y: FloatArray, out: FloatArray, n: int) -> None:
     """Sum."""
@@ -78,6 +84,51 @@ def vmin(x: FloatArray, y: FloatArray, out: FloatArray, n: int) -> None:
 
 
 @jit
+def veq(x: FloatArray, y: FloatArray, out: FloatArray, n: int) -> None:
+    """Equal: 1 or 0."""
+    for i in range(n):
+        out[i] = truth(x[i] == y[i])
+
+
+@jit
+def vlt(x: FloatArray, y: FloatArray, out: FloatArray, n: int) -> None:
+    """Less: 1 or 0."""
+    for i in range(n):
+        out[i] = truth(x[i] < y[i])
+
+
+@jit
+def vle(x: FloatArray, y: FloatArray, out: FloatArray, n: int) -> None:
+    """Less or equal: 1 or 0."""
+    for i in range(n):
+        out[i] = truth(x[i] <= y[i])
+
+
+@jit
+def vpow(x: FloatArray, y: FloatArray, out: FloatArray, n: int) -> None:
+    """Power."""
+    for i in range(n):
+        out[i] = x[i] ** y[i]
+
+
+@jit
+def vrem(x: FloatArray, y: FloatArray, out: FloatArray, n: int) -> None:
+    """Remainder with the sign of the dividend (exact)."""
+    for i in range(n):
+        out[i] = np.fmod(x[i], y[i])
+
+
+@jit
+def vmod(x: FloatArray, y: FloatArray, out: FloatArray, n: int) -> None:
+    """Remainder with the sign of the divisor."""
+    for i in range(n):
+        rest = np.float32(np.fmod(x[i], y[i]))
+        if rest != _ZERO and (rest < _ZERO) != (y[i] < _ZERO):
+            rest = rest + y[i]
+        out[i] = rest
+
+
+@jit
 def vadds(x: FloatArray, s: np.float32, out: FloatArray, n: int) -> None:
     """Sum with a scalar."""
     for i in range(n):
@@ -117,6 +168,41 @@ def vmins(x: FloatArray, s: np.float32, out: FloatArray, n: int) -> None:
     """Smaller of element and scalar."""
     for i in range(n):
         out[i] = minimum(x[i], s)
+
+
+@jit
+def veqs(x: FloatArray, s: np.float32, out: FloatArray, n: int) -> None:
+    """Equal to a scalar: 1 or 0."""
+    for i in range(n):
+        out[i] = truth(x[i] == s)
+
+
+@jit
+def vlts(x: FloatArray, s: np.float32, out: FloatArray, n: int) -> None:
+    """Less than a scalar: 1 or 0."""
+    for i in range(n):
+        out[i] = truth(x[i] < s)
+
+
+@jit
+def vles(x: FloatArray, s: np.float32, out: FloatArray, n: int) -> None:
+    """Less than a scalar or equal: 1 or 0."""
+    for i in range(n):
+        out[i] = truth(x[i] <= s)
+
+
+@jit
+def vgts(x: FloatArray, s: np.float32, out: FloatArray, n: int) -> None:
+    """Greater than a scalar: 1 or 0."""
+    for i in range(n):
+        out[i] = truth(x[i] > s)
+
+
+@jit
+def vges(x: FloatArray, s: np.float32, out: FloatArray, n: int) -> None:
+    """Greater than a scalar or equal: 1 or 0."""
+    for i in range(n):
+        out[i] = truth(x[i] >= s)
 
 
 @jit
@@ -246,6 +332,69 @@ def vlog(x: FloatArray, out: FloatArray, n: int) -> None:
 
 
 @jit
+def vfloor(x: FloatArray, out: FloatArray, n: int) -> None:
+    """Rounded down."""
+    for i in range(n):
+        out[i] = np.floor(x[i])
+
+
+@jit
+def vceil(x: FloatArray, out: FloatArray, n: int) -> None:
+    """Rounded up."""
+    for i in range(n):
+        out[i] = np.ceil(x[i])
+
+
+@jit
+def vround(x: FloatArray, out: FloatArray, n: int) -> None:
+    """Rounded to the nearest integer, ties to even."""
+    for i in range(n):
+        out[i] = np.rint(x[i])
+
+
+@jit
+def vsign(x: FloatArray, out: FloatArray, n: int) -> None:
+    """Sign, NaN of NaN."""
+    for i in range(n):
+        out[i] = _ONE if x[i] > _ZERO else (-_ONE if x[i] < _ZERO else x[i])
+
+
+@jit
+def vsin(x: FloatArray, out: FloatArray, n: int) -> None:
+    """Sine."""
+    for i in range(n):
+        out[i] = math.sin(x[i])
+
+
+@jit
+def vcos(x: FloatArray, out: FloatArray, n: int) -> None:
+    """Cosine."""
+    for i in range(n):
+        out[i] = math.cos(x[i])
+
+
+@jit
+def vatan(x: FloatArray, out: FloatArray, n: int) -> None:
+    """Arc tangent."""
+    for i in range(n):
+        out[i] = math.atan(x[i])
+
+
+@jit
+def vexpm1(x: FloatArray, out: FloatArray, n: int) -> None:
+    """Exponential minus one."""
+    for i in range(n):
+        out[i] = math.expm1(x[i])
+
+
+@jit
+def vlog1p(x: FloatArray, out: FloatArray, n: int) -> None:
+    """Logarithm of one more."""
+    for i in range(n):
+        out[i] = math.log1p(x[i])
+
+
+@jit
 def _tree_sum(partial: FloatArray, lanes: int) -> np.float32:
     """Sum of the lanes by halves; lanes beyond a power of two are added to the front first."""
     while lanes > 1:
@@ -285,3 +434,28 @@ def vrmax(x: FloatArray, n: int, _lanes: int, _partial: FloatArray) -> np.float3
     for i in range(n):
         result = maximum(result, x[i])
     return result
+
+
+@jit
+def vrmin(x: FloatArray, n: int, _lanes: int, _partial: FloatArray) -> np.float32:
+    """Smallest element, NaN if one is; infinity for none."""
+    result = _INFINITY
+    for i in range(n):
+        result = minimum(result, x[i])
+    return result
+
+
+@jit
+def vrprod(x: FloatArray, n: int, lanes: int, partial: FloatArray) -> np.float32:
+    """Product, in the order of :func:`vrsum`."""
+    for lane in range(lanes):
+        partial[lane] = _ONE
+    for base in range(0, n, lanes):
+        for i in range(min(lanes, n - base)):
+            partial[i] *= x[base + i]
+    while lanes > 1:
+        half = (lanes + 1) >> 1
+        for i in range(lanes - half):
+            partial[i] = partial[i] * partial[i + half]
+        lanes = half
+    return partial[0]
