@@ -62,7 +62,7 @@ def apply_steps(array: npt.NDArray[ScalarT], steps: Steps) -> npt.NDArray[Scalar
         elif step[0] == "broadcast":
             array = np.broadcast_to(array, step[1])
         elif len(step) == 4:
-            array = array[tuple(slice(*bounds) for bounds in zip(*step[1:], strict=True))]
+            array = array[tuple(nn.python_slice(*bounds) for bounds in zip(*step[1:], strict=True))]
         else:
             array = array.reshape(step[1])
     return array

@@ -22,6 +22,7 @@ from xdsl.dialects.builtin import (
     IndexType,
     IntegerType,
     ModuleOp,
+    Signedness,
     StringAttr,
     TensorType,
 )
@@ -227,7 +228,8 @@ def held_dtype(element: Attribute) -> npt.DTypeLike:
         return np.int64
     if isinstance(element, IntegerType):
         width: int = element.width.data
-        return np.bool_ if width == 1 else np.dtype(f"i{max(1, width // 8)}")
+        kind = "u" if element.signedness.data == Signedness.UNSIGNED else "i"
+        return np.bool_ if width == 1 else np.dtype(f"{kind}{max(1, width // 8)}")
     return np.float64 if isinstance(element, Float64Type) else np.float32
 
 

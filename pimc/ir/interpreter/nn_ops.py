@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.polynomial import Chebyshev
+from xdsl.dialects.builtin import BFloat16Type, Float16Type, IntegerType
 from xdsl.ir import Operation
 
 from pimc.diagnostics import InputError
 from pimc.ir import nn
-from pimc.ir.interpreter.core import Frame, dense_values
+from pimc.ir.interpreter.core import Frame, dense_values, round_bf16
 from pimc.ir.interpreter.table import Array, ImplementationTable, Value
 from pimc.ir.locations import where
 from pimc.ir.nn.base import tensor_of, values_of
@@ -49,14 +50,6 @@ def _embedding(frame: Frame, op: nn.EmbeddingOp, args: Sequence[Any]) -> Sequenc
     table, ids = args
     check_range(op, ids, table.shape[0], "id")
     return (table[ids],)
-
-
-@TABLE.register(nn.GatherOp, exact=True)
-def _gather(frame: Frame, op: nn.GatherOp, args: Sequence[Any]) -> Sequence[Value]:
-    x, indices = args
-    axis = op.axis.value.data
-    check_range(op, indices, x.shape[axis], "index")
-    return (np.take(x, indices, axis=axis),)
 
 
 @TABLE.register(nn.PositionsOp)
@@ -269,11 +262,35 @@ _UNARY: dict[type[nn.UnaryOp], Callable[[Array], Array]] = {
     nn.NegOp: np.negative,
     nn.AbsOp: np.abs,
     nn.RecipOp: lambda x: np.float32(1) / x,
+    nn.SinOp: np.sin,
+    nn.CosOp: np.cos,
+    nn.TanOp: np.tan,
+    nn.AsinOp: np.arcsin,
+    nn.AcosOp: np.arccos,
+    nn.AtanOp: np.arctan,
+    nn.SinhOp: np.sinh,
+    nn.CoshOp: np.cosh,
+    nn.AsinhOp: np.arcsinh,
+    nn.AcoshOp: np.arccosh,
+    nn.AtanhOp: np.arctanh,
+    nn.FloorOp: np.floor,
+    nn.CeilOp: np.ceil,
+    nn.RoundOp: np.rint,
+    nn.SignOp: np.sign,
+    nn.NotOp: np.logical_not,
+    nn.BitNotOp: np.bitwise_not,
 }
 
 
+def _power(lhs: Array, rhs: Array) -> Array:
+    if lhs.dtype.kind in "iu" and rhs.dtype.kind != "u":  # numpy has no negative powers of integers
+        exact = rhs.dtype.kind == "i" and bool(np.all(rhs >= 0))
+        return np.power(lhs, rhs) if exact else np.power(lhs.astype(np.float64), rhs)
+    return np.power(lhs, rhs)
+
+
 def _divide(lhs: Array, rhs: Array) -> Array:
-    if lhs.dtype.kind != "i":
+    if lhs.dtype.kind not in "iu":
         return np.divide(lhs, rhs)
     quotient: Array = np.abs(lhs) // np.abs(rhs) * np.sign(lhs) * np.sign(rhs)
     return quotient
@@ -286,7 +303,12 @@ _BINARY: dict[type[nn.BinaryOp], Callable[[Array, Array], Array]] = {
     nn.DivOp: _divide,
     nn.MaximumOp: np.maximum,
     nn.MinimumOp: np.minimum,
-    nn.PowOp: np.power,
+    nn.PowOp: _power,
+    nn.AndOp: np.bitwise_and,
+    nn.OrOp: np.bitwise_or,
+    nn.XorOp: np.bitwise_xor,
+    nn.ShiftLeftOp: np.left_shift,
+    nn.ShiftRightOp: np.right_shift,
 }
 
 
@@ -300,6 +322,22 @@ for _unary, _function in _UNARY.items():
     _register(_unary, _function)
 for _binary, _operation in _BINARY.items():
     _register(_binary, _operation)
+
+
+@TABLE.register(nn.ModOp)
+def _mod(frame: Frame, op: nn.ModOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (np.fmod(*args) if op.fmod.value.data else np.mod(*args),)
+
+
+@TABLE.register(nn.IsNanOp)
+def _is_nan(frame: Frame, op: nn.IsNanOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (np.isnan(args[0]),)
+
+
+@TABLE.register(nn.IsInfOp)
+def _is_inf(frame: Frame, op: nn.IsInfOp, args: Sequence[Any]) -> Sequence[Value]:
+    positive, negative = bool(op.positive.value.data), bool(op.negative.value.data)
+    return ((np.isposinf(args[0]) & positive) | (np.isneginf(args[0]) & negative),)
 
 
 @TABLE.register(nn.GeluOp)
@@ -329,7 +367,17 @@ def _select(frame: Frame, op: nn.SelectOp, args: Sequence[Any]) -> Sequence[Valu
 
 @TABLE.register(nn.CastOp)
 def _cast(frame: Frame, op: nn.CastOp, args: Sequence[Any]) -> Sequence[Value]:
-    return (args[0],)
+    """Rounds to 16-bit floats in every precision: the model asks for it."""
+    x, element = args[0], tensor_of(op.result).element_type
+    if isinstance(element, Float16Type):
+        return (x.astype(np.float16).astype(np.float32),)
+    if isinstance(element, BFloat16Type):
+        return (round_bf16(x.astype(np.float32)),)
+    if isinstance(element, IntegerType) and element.width.data == 1:
+        return (x != 0,)
+    if isinstance(element, IntegerType) and x.dtype.kind == "f":
+        return (np.trunc(x).astype(np.int64),)
+    return (x,)
 
 
 # Reductions and layout
@@ -341,9 +389,25 @@ def _register_reduction(op_type: type[nn.ReduceOp], function: Callable[..., Arra
         return (function(args[0], axis=values_of(op.axes), keepdims=bool(op.keepdims.value.data)),)
 
 
+def _extreme(function: Callable[..., Array], sign: int) -> Callable[..., Array]:
+    """The maximum (sign -1: of nothing the lowest number) or the minimum (sign 1)."""
+
+    def reduce(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+        if x.dtype.kind == "f":
+            return function(x, axis=axis, keepdims=keepdims, initial=sign * np.inf)
+        if x.dtype.kind == "b":
+            return function(x, axis=axis, keepdims=keepdims, initial=sign > 0)
+        limits = np.iinfo(x.dtype)
+        return function(x, axis=axis, keepdims=keepdims, initial=limits.min if sign < 0 else limits.max)
+
+    return reduce
+
+
 _register_reduction(nn.ReduceSumOp, np.sum)
 _register_reduction(nn.ReduceMeanOp, np.mean)
-_register_reduction(nn.ReduceMaxOp, np.max)
+_register_reduction(nn.ReduceProdOp, np.prod)
+_register_reduction(nn.ReduceMaxOp, _extreme(np.max, -1))
+_register_reduction(nn.ReduceMinOp, _extreme(np.min, 1))
 
 
 @TABLE.register(nn.ReshapeOp, exact=True)
@@ -359,7 +423,7 @@ def _transpose(frame: Frame, op: nn.TransposeOp, args: Sequence[Any]) -> Sequenc
 @TABLE.register(nn.SliceOp, exact=True)
 def _slice(frame: Frame, op: nn.SliceOp, args: Sequence[Any]) -> Sequence[Value]:
     bounds = zip(values_of(op.starts), values_of(op.stops), values_of(op.steps), strict=True)
-    return (args[0][tuple(slice(*bound) for bound in bounds)],)
+    return (args[0][tuple(nn.python_slice(*bound) for bound in bounds)],)
 
 
 @TABLE.register(nn.ConcatOp, exact=True)

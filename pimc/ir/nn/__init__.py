@@ -95,6 +95,7 @@ from pimc.ir.nn.shape import (
     ReshapeOp,
     SliceOp,
     TransposeOp,
+    python_slice,
 )
 from pimc.ir.nn.source import ConstantOp, EmbeddingOp, GatherOp, IotaOp, ParamOp, PositionsOp, SelectTokenOp
 
@@ -290,6 +291,7 @@ __all__ = [
     "cost",
     "flops",
     "op_class",
+    "python_slice",
     "tensor_bytes",
     "tensor_of",
 ]

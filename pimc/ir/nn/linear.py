@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from typing_extensions import override
-from xdsl.dialects.builtin import TensorType
+from xdsl.dialects.builtin import TensorType, i1
 from xdsl.ir import Attribute
 from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, result_def, traits_def
 from xdsl.traits import Pure
@@ -78,8 +78,8 @@ class LinearOp(NnOp):
 
 @irdl_op_definition
 class MatmulOp(NnOp):
-    """``a @ b`` of two computed tensors, numpy style: a ``[..., M, K]``, b ``[..., K, N]``, leading dims
-    broadcast.
+    """``a @ b`` of two computed tensors (floats or integers), numpy style: a ``[..., M, K]``, b ``[..., K, N]``,
+    leading dims broadcast.
 
     Class gemv where M is 1, gemm otherwise.
     """
@@ -99,7 +99,7 @@ class MatmulOp(NnOp):
     @override
     def infer_types(self) -> Sequence[Attribute]:
         a, b = tensor_of(self.a, "nn.matmul a"), tensor_of(self.b, "nn.matmul b")
-        check_float(a, "nn.matmul a")
+        check(a.element_type != i1, "nn.matmul multiplies numbers, not i1")
         check_same_element(a, b, "nn.matmul")
         left, right = a.get_shape(), b.get_shape()
         check(len(left) >= 2 and len(right) >= 2, "nn.matmul operands must have at least two dimensions")
