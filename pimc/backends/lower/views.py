@@ -1,8 +1,8 @@
 """Strided views of tensors in local memory: any rank, any strides, and copies between them.
 
 A view says where each element of an n-dimensional tensor is; permuting, slicing, reversing and broadcasting are new
-views of the same bytes and cost nothing.  :func:`copy_view` moves the elements.  A lowering of any rank is then: operands
-to views, views arranged, :func:`contiguous` where an instruction needs runs, vector instructions on the runs.
+views of the same bytes and cost nothing.  :func:`copy_view` moves the elements.  A lowering of any rank is then:
+operands to views, views arranged, :func:`contiguous` where an instruction needs runs, vector instructions on the runs.
 """
 
 from __future__ import annotations
@@ -184,8 +184,12 @@ def copy_view(ctx: LoweringContext, source: View, to: View) -> None:
     """
     if source.shape != to.shape or source.itemsize != to.itemsize:
         raise InternalError(f"a copy of {source} to {to}")
-    if not source.elements:
-        return
+    if source.elements:
+        copy_at(ctx, source, to, address_of(ctx, source), address_of(ctx, to))
+
+
+def copy_at(ctx: LoweringContext, source: View, to: View, source_at: SSAValue, to_at: SSAValue) -> None:
+    """As :func:`copy_view`, the first elements at computed addresses: only shapes and strides of the views count."""
     core, size = ctx.core, source.itemsize
     dims = coalesce(source.shape, [to.strides, source.strides])
     pair = _transposed(dims, size)
@@ -193,14 +197,14 @@ def copy_view(ctx: LoweringContext, source: View, to: View) -> None:
         rows, cols = (dims.pop(d) for d in sorted(pair, reverse=True))
         if rows.strides[0] != size:
             rows, cols = cols, rows
-        with nest(ctx, dims, [address_of(ctx, to), address_of(ctx, source)]) as (dst, src):
+        with nest(ctx, dims, [to_at, source_at]) as (dst, src):
             core.trans(
                 dst, src, rows=core.const(rows.extent), cols=core.const(cols.extent),
                 stride_a=core.const(rows.strides[1]), stride_b=core.const(cols.strides[0]),
             )  # fmt: skip
         return
     inner = dims.pop(max(range(len(dims)), key=lambda d: _vector_gain(dims[d], size))) if dims else Dim(1, (size, size))
-    with nest(ctx, dims, [address_of(ctx, to), address_of(ctx, source)]) as (dst, src):
+    with nest(ctx, dims, [to_at, source_at]) as (dst, src):
         if inner.strides == (size, size) or inner.extent == 1:
             core.emit(MOVE[size], dst, src, core.const(inner.extent))
         else:
