@@ -29,6 +29,13 @@ from pimc.backends.lower.context import (
 )
 from pimc.backends.lower.embedding import lower_embedding
 from pimc.backends.lower.exchange import lower_all_gather
+from pimc.backends.lower.indexing import (
+    lower_gather,
+    lower_gather_elements,
+    lower_gather_nd,
+    lower_scatter_elements,
+    lower_scatter_nd,
+)
 from pimc.backends.lower.matmul import lower_matmul
 from pimc.backends.lower.matrix import collect_gemv, issue_gemv, lower_gemm, lower_gemv
 from pimc.backends.lower.ports import lower_inputs, lower_outputs
@@ -283,6 +290,11 @@ LOWERINGS: dict[type[Operation], Lowering] = {
     nn.PowOp: cast(Lowering, lower_pow),
     nn.SoftmaxOp: cast(Lowering, lower_softmax),
     nn.MatmulOp: cast(Lowering, lower_matmul),
+    nn.GatherOp: cast(Lowering, lower_gather),
+    nn.GatherElementsOp: cast(Lowering, lower_gather_elements),
+    nn.GatherNdOp: cast(Lowering, lower_gather_nd),
+    nn.ScatterElementsOp: cast(Lowering, lower_scatter_elements),
+    nn.ScatterNdOp: cast(Lowering, lower_scatter_nd),
     GemvOp: cast(Lowering, lower_gemv),
     GemmOp: cast(Lowering, lower_gemm),
     AllGatherOp: cast(Lowering, lower_all_gather),
