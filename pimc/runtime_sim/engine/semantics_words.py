@@ -142,7 +142,7 @@ def quotient(a: int, b: int) -> int:
     """a / b towards zero; 0 if b is."""
     if b == 0:
         return 0
-    result = abs(np.int64(a)) // abs(np.int64(b))
+    result = abs(a) // abs(b)
     return result if (a < 0) == (b < 0) else -result
 
 
