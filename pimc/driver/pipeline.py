@@ -21,6 +21,7 @@ from pimc.passes.pipeline import split_pipeline
 DEFAULT = (
     "canonicalize",
     "raise",
+    "legalize",
     "outline",
     "annotate",
     "place",

@@ -1,0 +1,212 @@
+"""``legalize``: operators that the hardware has no lowering for become ones that have one.
+
+Rewrites are a table by operator; each gives new operations, which are looked at again.  Operators on constants are
+computed.  What is still not supported behind this pass, ``lower`` refuses, all at once and with the reason of each.
+A decoder over KV caches has none of these operators and stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from types import MappingProxyType
+from typing import cast
+
+import numpy as np
+from typing_extensions import override
+from xdsl.dialects import func
+from xdsl.dialects.builtin import IntegerType, ModuleOp, TensorType, f16, i1
+from xdsl.ir import Operation, SSAValue
+from xdsl.rewriter import Rewriter
+from xdsl.traits import Pure
+from xdsl.transforms.dead_code_elimination import is_trivially_dead
+
+from pimc.ir import nn
+from pimc.ir.interpreter.core import Frame, Interpreter, dense_values, held_dtype
+from pimc.ir.locations import with_location
+from pimc.ir.nn.source import Element
+from pimc.ir.weights import WeightStore
+from pimc.passes.base import Pass, PassContext
+from pimc.passes.fusion import partitionable, weight_param
+
+#: Elements up to which a result of constants is computed here.
+FOLD_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True)
+class LegalizePass(Pass):
+    """Rewrite operators without a lowering; ``fold``: compute what depends on constants only."""
+
+    name = "legalize"
+    fold: bool = True
+
+    @override
+    def run(self, module: ModuleOp, context: PassContext) -> None:
+        folder = Interpreter(ModuleOp([]), None, "f32")
+        for function in [op for op in module.ops if isinstance(op, func.FuncOp) and op.body.blocks]:
+            work = [op for op in function.walk() if isinstance(op, nn.NnOp)]
+            for op in work:
+                if op.parent is None:
+                    continue
+                folded = fold(op, folder) if self.fold else None
+                if folded is not None:
+                    Rewriter.replace_op(op, folded)
+                    continue
+                rewrite = REWRITES.get(type(op))
+                emit = Emitter(op, context.weights)
+                result = rewrite(emit, op) if rewrite is not None else None
+                if result is not None:
+                    context.explain(op, f"becomes {', '.join(dict.fromkeys(new.name for new in emit.made))}")
+                    op.results[0].replace_all_uses_with(result)
+                    Rewriter.erase_op(op)
+                    work.extend(emit.made)
+            _remove_dead(function)
+
+
+def _remove_dead(function: func.FuncOp) -> None:
+    for op in reversed(list(function.walk())):
+        if is_trivially_dead(op) and op.parent is not None:
+            Rewriter.erase_op(op)
+
+
+def fold(op: nn.NnOp, interpreter: Interpreter) -> Operation | None:
+    """The constant that ``op`` computes from constants (or from nothing); None if it does not, or if it is large."""
+    if len(op.results) != 1 or isinstance(op, nn.ConstantOp | nn.ParamOp) or not op.has_trait(Pure):
+        return None
+    type_ = nn.tensor_of(op.results[0])
+    constants = [value.owner for value in op.operands]
+    if prod(type_.get_shape()) > FOLD_LIMIT or not all(isinstance(owner, nn.ConstantOp) for owner in constants):
+        return None
+    values = [
+        dense_values(owner.value).astype(held_dtype(owner.value.get_element_type()))
+        for owner in constants
+        if isinstance(owner, nn.ConstantOp)
+    ]
+    with np.errstate(all="ignore"):
+        (result,) = interpreter.table.lookup(op).run(Frame(interpreter), op, values)
+    array = np.asarray(interpreter.round(result, type_)).reshape(type_.get_shape())
+    return with_location(nn.ConstantOp.from_array(array, cast(Element, type_.element_type)), op)
+
+
+class Emitter:
+    """Puts operations in front of the one that is rewritten, with its location."""
+
+    def __init__(self, before: Operation, weights: WeightStore | None) -> None:
+        self.before = before
+        self.weights = weights
+        self.made: list[nn.NnOp] = []
+
+    def __call__(self, op: nn.NnOp) -> SSAValue:
+        """Insert ``op``; its (first) result."""
+        block = self.before.parent
+        assert block is not None  # it is in a function
+        block.insert_op_before(with_location(op, self.before), self.before)
+        self.made.append(op)
+        return op.results[0]
+
+    def number(self, value: float) -> SSAValue:
+        """A constant f16 number."""
+        return self(nn.ConstantOp.from_array(np.float64(value), f16))
+
+    def reshape(self, x: SSAValue, *shape: int) -> SSAValue:
+        """x in another shape; x itself if it has that."""
+        return x if shape_of(x) == shape else self(nn.ReshapeOp(x, shape))
+
+
+def shape_of(value: SSAValue) -> tuple[int, ...]:
+    """The shape of a tensor."""
+    return nn.tensor_of(value).get_shape()
+
+
+def _linear(emit: Emitter, op: nn.LinearOp) -> SSAValue | None:
+    """A weight in memory is a matrix operation; a computed one, or a computed bias, is a product and a sum."""
+    if partitionable(op):
+        return None
+    if weight_param(op.weight) is not None:
+        product = emit(nn.LinearOp(op.x, op.weight))
+    else:
+        x = emit.reshape(op.x, *(shape_of(op.x) if len(shape_of(op.x)) > 1 else (1, *shape_of(op.x))))
+        product = emit(nn.MatmulOp(x, emit(nn.TransposeOp(op.weight, (1, 0)))))
+        product = emit.reshape(product, *shape_of(op.result))
+    return product if op.bias is None else emit(nn.AddOp(product, op.bias))
+
+
+def _matmul(emit: Emitter, op: nn.MatmulOp) -> SSAValue | None:
+    """A stored matrix on the right is a linear layer on its transpose, where the store has that view."""
+    param = weight_param(op.b)
+    if param is None or param.layer is not None or len(shape_of(op.b)) != 2 or emit.weights is None:
+        return None
+    view = f"{param.weight_name.data}^T"
+    if view not in emit.weights:
+        return None
+    weight = emit(nn.ParamOp(view, TensorType(nn.tensor_of(op.b).element_type, shape_of(op.b)[::-1])))
+    return emit(nn.LinearOp(op.a, weight))
+
+
+def _embedding(emit: Emitter, op: nn.EmbeddingOp) -> SSAValue | None:
+    """Rows of a computed table."""
+    return None if weight_param(op.table) is not None else emit(nn.GatherOp(op.table, op.ids, 0))
+
+
+def _attention_full(emit: Emitter, op: nn.AttentionFullOp) -> SSAValue:
+    """Attention as products and a softmax of heads: q ``[B, Hkv, G, M, D]``, k ``[B, Hkv, 1, D, N]``."""
+    heads, kv_heads, dim = op.heads.value.data, op.kv_heads.value.data, op.head_dim.value.data
+    batch, queries, _ = shape_of(op.q)
+    keys, share = shape_of(op.k)[1], heads // kv_heads
+    scaled = emit(nn.MulOp(op.q, emit.number(op.scale.value.data)))
+    q = emit(nn.TransposeOp(emit.reshape(scaled, batch, queries, kv_heads, share, dim), (0, 2, 3, 1, 4)))
+    k = emit(nn.TransposeOp(emit.reshape(op.k, batch, keys, kv_heads, 1, dim), (0, 2, 3, 4, 1)))
+    v = emit(nn.TransposeOp(emit.reshape(op.v, batch, keys, kv_heads, 1, dim), (0, 2, 3, 1, 4)))
+    scores = emit(nn.MatmulOp(q, k))
+    if op.mask is not None or op.causal.value.data:
+        flat = emit.reshape(scores, batch, heads, queries, keys)
+        flat = _masked(emit, op, flat)
+        scores = emit.reshape(flat, batch, kv_heads, share, queries, keys)
+    mixed = emit(nn.MatmulOp(emit(nn.SoftmaxOp(scores, -1)), v))
+    return emit.reshape(emit(nn.TransposeOp(mixed, (0, 3, 1, 2, 4))), *shape_of(op.result))
+
+
+def _masked(emit: Emitter, op: nn.AttentionFullOp, scores: SSAValue) -> SSAValue:
+    """Scores ``[B, H, M, N]`` with the mask added, and keys behind a query left out."""
+    queries, keys = shape_of(scores)[-2:]
+    if op.mask is not None:
+        if nn.tensor_of(op.mask).element_type == i1:
+            scores = emit(nn.SelectOp(op.mask, scores, emit.number(-np.inf)))
+        else:
+            scores = emit(nn.AddOp(scores, op.mask))
+    if op.causal.value.data:
+        behind = np.arange(keys)[None, :] > np.arange(queries)[:, None] + keys - queries
+        table = emit(nn.ConstantOp.from_array(np.where(behind, -np.inf, 0.0), f16))
+        scores = emit(nn.AddOp(scores, table))
+    return scores
+
+
+def _identity(emit: Emitter, op: nn.ReshapeOp | nn.CastOp | nn.BroadcastToOp) -> SSAValue | None:
+    """A view or conversion that changes nothing."""
+    return op.x if op.x.type == op.result.type else None
+
+
+def _cast(emit: Emitter, op: nn.CastOp) -> SSAValue | None:
+    """A conversion to i1 is a comparison with zero."""
+    element = nn.tensor_of(op.x).element_type
+    if op.x.type != op.result.type and nn.tensor_of(op.result).element_type == i1:
+        number = element if isinstance(element, IntegerType) else f16
+        return emit(nn.CompareOp(op.x, emit(nn.ConstantOp.from_array(np.float64(0.0), number)), "ne"))
+    return _identity(emit, op)
+
+
+Rewrite = Callable[[Emitter, nn.NnOp], SSAValue | None]
+
+#: What each operator becomes: a function that gives the value in its place, None to leave it.
+REWRITES: Mapping[type[Operation], Rewrite] = MappingProxyType(
+    {
+        nn.LinearOp: cast(Rewrite, _linear),
+        nn.MatmulOp: cast(Rewrite, _matmul),
+        nn.EmbeddingOp: cast(Rewrite, _embedding),
+        nn.AttentionFullOp: cast(Rewrite, _attention_full),
+        nn.ReshapeOp: cast(Rewrite, _identity),
+        nn.BroadcastToOp: cast(Rewrite, _identity),
+        nn.CastOp: cast(Rewrite, _cast),
+    }
+)
