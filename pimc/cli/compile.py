@@ -34,13 +34,14 @@ def execute(arguments: argparse.Namespace) -> None:
     """Compile and write the binary, or explain where an operation lands."""
     if not arguments.output and not arguments.explain:
         raise UsageError("no output given", hint="name the binary to write with -o OUT.pimx")
-    source = Path(arguments.source)
-    if not source.exists():
-        raise InputError("no such file or folder", where=arguments.source)
+    source: str = arguments.source
+    if ":" not in source and not Path(source).exists():
+        raise InputError("no such file or folder", where=source)
     if arguments.output and not Path(arguments.output).resolve().parent.is_dir():
         raise InputError("no such folder to write to", where=str(Path(arguments.output).parent))
 
     from pimc.driver.compile import Options, plan
+    from pimc.driver.inputs import shapes_of, values_of
 
     options = Options(
         target=arguments.target_file or arguments.target,
@@ -50,6 +51,8 @@ def execute(arguments: argparse.Namespace) -> None:
         pipeline=arguments.pipeline,
         plugins=tuple(arguments.plugins),
         verify_each=arguments.verify_each,
+        shapes=shapes_of(arguments.shapes),
+        bind=values_of(arguments.bind),
     )
     if arguments.explain:
         _explain(arguments, source, plan(options, until_placed=True))
@@ -57,7 +60,7 @@ def execute(arguments: argparse.Namespace) -> None:
         _compile(arguments, source, plan(options))
 
 
-def _compile(arguments: argparse.Namespace, source: Path, planned: Plan) -> None:
+def _compile(arguments: argparse.Namespace, source: str, planned: Plan) -> None:
     from pimc.driver.compile import compile_model
     from pimc.driver.report import program_lines, program_report
     from pimc.runtime import Executable
@@ -82,7 +85,7 @@ def _compile(arguments: argparse.Namespace, source: Path, planned: Plan) -> None
         console.say(f"  {line}")
 
 
-def _explain(arguments: argparse.Namespace, source: Path, planned: Plan) -> None:
+def _explain(arguments: argparse.Namespace, source: str, planned: Plan) -> None:
     import dataclasses
 
     from pimc.driver.compile import run_plan

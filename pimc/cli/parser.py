@@ -81,11 +81,24 @@ def _add_json(parser: Parser) -> None:
 
 
 def _compile(parser: Parser) -> None:
-    parser.add_argument("source", metavar="SRC", help="a Hugging Face model folder or a GGUF file")
+    parser.add_argument(
+        "source", metavar="SRC",
+        help="a Hugging Face model folder, a .gguf, .onnx or .pt2 file, or package.module:function or file.py:function,"
+        " which returns a PyTorch module and example inputs",
+    )  # fmt: skip
     parser.add_argument("-o", "--output", metavar="OUT.pimx", help="the binary to write")
     _add_target(parser)
     parser.add_argument("--max-seq", metavar="N", type=positive, help="longest sequence, prompt included")
     parser.add_argument("--prefill-chunk", metavar="N", type=positive, help="prompt tokens processed at a time")
+    group = parser.add_argument_group("ONNX models")
+    group.add_argument(
+        "--shape", metavar="NAME=1,128", type=key_value, action="append", default=[], dest="shapes",
+        help="the shape of an input that the model leaves open (may be repeated)",
+    )  # fmt: skip
+    group.add_argument(
+        "--bind", metavar="NAME=VALUES", type=key_value, action="append", default=[],
+        help="make an input a constant: numbers (2,3 or [[1,2],[3,4]]) or a .npy file (may be repeated)",
+    )  # fmt: skip
     parser.add_argument("--dump-ir", metavar="DIR", help="write one numbered .mlir file a pass into this folder")
     parser.add_argument(
         "-p", "--pipeline", metavar="PIPELINE",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from numpy.typing import ArrayLike
 
 from pimc.driver.target import target_of
 from pimc.isa.container import load_program
@@ -27,31 +29,43 @@ def load(path: str | Path, *, target: str | Path | None = None, overrides: Seque
 
 def compile(
     model: object,
-    example_inputs: Sequence[object] | None = None,
+    example_inputs: Sequence[object] | Mapping[str, object] | None = None,
     *,
     target: str | Path = "hpim",
     overrides: Sequence[str] = (),
     max_seq: int | None = None,
     prefill_chunk: int | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    bind: Mapping[str, ArrayLike] | None = None,
     pipeline: str | None = None,
     plugins: Sequence[str] = (),
 ) -> Executable:
     """Compile a model for a target.
 
     Args:
-        model: a Hugging Face model folder or a GGUF file (str or Path), or a causal language model of transformers.
-        example_inputs: not used by language models; for the PyTorch modules that are to follow.
+        model: a path (str or Path) of a Hugging Face model folder, a GGUF, ONNX or ``.pt2`` file;
+            ``package.module:function`` or ``file.py:function`` that returns a PyTorch module and example inputs; or an
+            object: any ``torch.nn.Module`` (in evaluation mode), an exported program, an ONNX model, a causal language
+            model of transformers.
+        example_inputs: of a PyTorch module, its arguments: tensors in a tuple, or by name in a dictionary.  The program
+            computes on inputs of these shapes and types.  A language model of transformers that has none gets the
+            entry points ``prefill`` and ``decode``; everything else has ``main``.
         target: a bundled target's name or a TOML file.
         overrides: single keys of the target to replace, such as ``"hbm.timing.tFAW=20"``.
         max_seq: longest sequence of a language model, prompt included.
         prefill_chunk: prompt tokens a prefill run processes.
+        shapes: of an ONNX model, shapes of inputs that it leaves open.
+        bind: of an ONNX model, values of inputs that become constants.
         pipeline: passes to run, or an edit of the default pipeline (see docs/cli.md).
         plugins: Python files or modules with passes of your own.
 
     Raises:
-        InputError: the model cannot be read, has unsupported operations, or does not fit the target.
+        InputError: the model cannot be read, or does not fit the target.
+        UnsupportedModelError: an InputError whose ``items`` are all operations that are not supported.
         UsageError: an unknown pass or option.
     """
+    import numpy as np
+
     from pimc.driver.compile import Options, compile_model
 
     options = Options(
@@ -61,6 +75,8 @@ def compile(
         prefill_chunk=prefill_chunk,
         pipeline=pipeline,
         plugins=tuple(plugins),
+        shapes=dict(shapes or {}),
+        bind={name: np.asarray(value) for name, value in (bind or {}).items()},
     )
     result = compile_model(model, example_inputs, options=options)
     return Executable(result.program, result.target)

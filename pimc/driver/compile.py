@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 
@@ -27,7 +29,7 @@ from pimc.text import ModelInfo
 
 DEFAULT_MAX_SEQ = 1024
 DEFAULT_PREFILL_CHUNK = 16
-_MODEL_LIBRARIES = ("torch", "transformers", "gguf")
+_MODEL_LIBRARIES = ("torch", "transformers", "gguf", "onnx")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Options:
     pipeline: str | None = None
     plugins: tuple[str, ...] = ()
     verify_each: bool = True
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    bind: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,13 +95,20 @@ def run_plan(source: object, planned: Plan, observers: Sequence[Observer] = ()) 
     return model, run_passes(model, planned, observers)
 
 
-def load_source(source: object, options: Options) -> ImportedModel:
+def load_source(
+    source: object,
+    options: Options,
+    example_inputs: Sequence[object] | Mapping[str, object] | None = None,
+) -> ImportedModel:
     """Import ``source``; InputError where the library that reads it is not installed."""
     try:
         return import_model(
             source,
             max_seq=options.max_seq or DEFAULT_MAX_SEQ,
             prefill_chunk=options.prefill_chunk or DEFAULT_PREFILL_CHUNK,
+            example_inputs=example_inputs,
+            shapes=options.shapes,
+            bind=options.bind,
         )
     except ModuleNotFoundError as error:
         if error.name not in _MODEL_LIBRARIES:
@@ -122,17 +133,17 @@ def run_passes(model: ImportedModel, planned: Plan, observers: Sequence[Observer
 
 def compile_model(
     source: object,
-    example_inputs: Sequence[object] | None = None,
+    example_inputs: Sequence[object] | Mapping[str, object] | None = None,
     *,
     options: Options | None = None,
     planned: Plan | None = None,
     observers: Sequence[Observer] = (),
 ) -> Compiled:
-    """Compile a Hugging Face model folder, a GGUF file, or a model of `transformers` in memory.
+    """Compile a model: whatever :func:`pimc.frontends.import_model` takes.
 
     Args:
         source: the model.
-        example_inputs: for PyTorch modules.
+        example_inputs: of a PyTorch module, its arguments: positional ones, or a dictionary of named ones.
         options: see :class:`Options`; or ``planned``, if they have been checked already.
         observers: see the IR after the import and after each pass.
 
@@ -140,7 +151,7 @@ def compile_model(
         PimcError: of the import, a pass, or the link; see their documentation.
     """
     planned = planned or plan(options or Options())
-    return compile_imported(load_source(source, planned.options), planned=planned, observers=observers)
+    return compile_imported(load_source(source, planned.options, example_inputs), planned=planned, observers=observers)
 
 
 def compile_imported(

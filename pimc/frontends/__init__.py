@@ -1,7 +1,8 @@
 """Model formats -> IR.  Heavy libraries (torch, transformers) are imported when a model is."""
 
-from pimc.frontends.importer import import_checkpoint, import_model
+from pimc.frontends.importer import import_checkpoint
 from pimc.frontends.model import Checkpoint, ImportedModel, TokenizerData
+from pimc.frontends.sources import import_model
 from pimc.frontends.weights import ModelWeights
 
 __all__ = [

@@ -1,26 +1,27 @@
-"""ATen operators that move, cut, join, create or look up data -> `nn` primitives."""
+"""ATen operators that move, cut, join, repeat, pad or create data -> `nn` primitives."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import numpy as np
 from xdsl.dialects.builtin import f32, i1, i32
 from xdsl.ir import SSAValue
 
-from pimc.frontends.fx_values import CacheRef, Meaning, ParamRef, UnsupportedError, element_of, target_of
-from pimc.frontends.graph import Converter, NodeContext
+from pimc.frontends.fx_context import NodeContext
+from pimc.frontends.fx_values import CacheRef, Meaning, ParamRef
+from pimc.frontends.graph import Converter
+from pimc.frontends.unsupported import UnsupportedError
 from pimc.ir import nn
-
-if TYPE_CHECKING:
-    import torch
 
 
 def as_int(value: object, what: str) -> int:
     """``value`` as a plain integer; UnsupportedError where it is symbolic or a tensor."""
     if isinstance(value, int):
         return value
-    raise UnsupportedError(f"{what} that is no constant")
+    raise UnsupportedError(f"{what} that is no constant", "export with the sizes as plain numbers")
 
 
 def as_ints(value: object, what: str) -> list[int]:
@@ -32,9 +33,22 @@ def _same(context: NodeContext) -> Meaning:
     """The operand itself, converted if the element type differs."""
     argument = context.node.args[0]
     found = context.meaning(argument)
-    if isinstance(found, ParamRef | CacheRef):
+    if isinstance(found, ParamRef | CacheRef) and context.type.element_type == f32:
         return found
     return context.cast(context.value(argument), context.type.element_type)
+
+
+def _dropout(context: NodeContext) -> Meaning:
+    rate, train = context.arguments.get("p"), context.arguments.get("train")
+    if train and rate != 0:
+        raise UnsupportedError("dropout in training", "model.eval() turns it off")
+    return _same(context)
+
+
+def _native_dropout(context: NodeContext) -> Meaning:
+    if context.arguments.get("train") is not False:
+        raise UnsupportedError("dropout in training", "model.eval() turns it off")
+    return [context.meaning(context.arguments["input"])]
 
 
 def _reshape(context: NodeContext) -> Meaning:
@@ -42,24 +56,20 @@ def _reshape(context: NodeContext) -> Meaning:
 
 
 def _expand(context: NodeContext) -> Meaning:
-    value = context.value(context.node.args[0])
-    shape = nn.tensor_of(value).get_shape()
-    if shape == context.shape:
-        return value
-    padded = (*(1,) * (len(context.shape) - len(shape)), *shape)
-    return context.emit(nn.BroadcastToOp(context.reshape(value, padded), context.shape))
+    return context.broadcast(context.value(context.node.args[0]), context.shape)
 
 
 def _permuted(context: NodeContext, order: Sequence[int]) -> Meaning:
     found = context.meaning(context.node.args[0])
     if isinstance(found, ParamRef) and list(order) == [1, 0]:
         return found.transposed()
-    value = context.value(context.node.args[0])
-    return value if list(order) == sorted(order) else context.emit(nn.TransposeOp(value, order))
+    return context.transpose(context.value(context.node.args[0]), order)
 
 
 def _transpose(context: NodeContext) -> Meaning:
     rank = len(context.shape)
+    if rank == 0:
+        return context.value(context.node.args[0])
     order = list(range(rank))
     first, second = (as_int(context.arguments[name], "dimension") % rank for name in ("dim0", "dim1"))
     order[first], order[second] = order[second], order[first]
@@ -75,31 +85,37 @@ def _permute(context: NodeContext) -> Meaning:
     return _permuted(context, [dim % rank for dim in as_ints(context.arguments["dims"], "dimension")])
 
 
-def cut(context: NodeContext, value: SSAValue, dim: int, start: int, stop: int, step: int = 1) -> SSAValue:
-    """``value[..., start:stop:step, ...]`` along ``dim``; the whole is the value itself."""
-    shape = nn.tensor_of(value).get_shape()
-    if (start, stop, step) == (0, shape[dim], 1):
-        return value
-    starts, stops, steps = [0] * len(shape), list(shape), [1] * len(shape)
-    starts[dim], stops[dim], steps[dim] = start, stop, step
-    return context.emit(nn.SliceOp(value, starts, stops, steps))
+def sizes_of(found: Meaning) -> tuple[int, ...]:
+    """The shape of a weight or value."""
+    if isinstance(found, ParamRef):
+        return found.shape
+    if isinstance(found, SSAValue):
+        return nn.tensor_of(found).get_shape()
+    raise UnsupportedError("a list of tensors where one is wanted")
 
 
-def _slice(context: NodeContext) -> Meaning:
+def bounds(context: NodeContext, size: int) -> tuple[int, int, int]:
+    """``start``, ``stop`` and ``step`` of a slice of a dimension of ``size`` elements."""
     arguments = context.arguments
-    found = context.meaning(arguments["self"])
-    shape = found.shape if isinstance(found, ParamRef) else None
-    value = None if isinstance(found, ParamRef) else context.value(arguments["self"])
-    sizes = shape or nn.tensor_of(value or context.value(arguments["self"])).get_shape()
-    dim = as_int(arguments["dim"], "dimension") % len(sizes)
-    size = sizes[dim]
     start = 0 if arguments["start"] is None else as_int(arguments["start"], "start")
     stop = size if arguments["end"] is None else as_int(arguments["end"], "end")
     start, stop, _ = slice(start, stop).indices(size)
-    step = as_int(arguments["step"], "step")
+    return start, max(start, stop), as_int(arguments["step"], "step")
+
+
+def _slice(context: NodeContext) -> Meaning:
+    argument = context.arguments["self"]
+    found = context.meaning(argument)
+    if isinstance(found, CacheRef):
+        found = context.value(argument)
+    sizes = sizes_of(found)
+    dim = as_int(context.arguments["dim"], "dimension") % len(sizes)
+    start, stop, step = bounds(context, sizes[dim])
     if isinstance(found, ParamRef) and dim == 0 and step == 1:
-        return found.rows(start, max(start, stop))
-    return cut(context, value or context.value(arguments["self"]), dim, start, max(start, stop), step)
+        return found.rows(start, stop)
+    if isinstance(found, ParamRef) and (start, stop, step) == (0, sizes[dim], 1):
+        return found
+    return context.cut(context.value(argument), dim, start, stop, step)
 
 
 def _select(context: NodeContext) -> Meaning:
@@ -107,69 +123,189 @@ def _select(context: NodeContext) -> Meaning:
     sizes = nn.tensor_of(value).get_shape()
     dim = as_int(context.arguments["dim"], "dimension") % len(sizes)
     index = as_int(context.arguments["index"], "index") % sizes[dim]
-    return context.reshape(cut(context, value, dim, index, index + 1), context.shape)
+    return context.reshape(context.cut(value, dim, index, index + 1), context.shape)
+
+
+def _pieces(context: NodeContext, sizes: Sequence[int], dim: int) -> list[Meaning]:
+    """Parts of the operand along ``dim``; of a weight cut in its first dimension views."""
+    argument = context.node.args[0]
+    found = context.meaning(argument)
+    value = None if isinstance(found, ParamRef) and dim == 0 else context.value(argument)
+    pieces: list[Meaning] = []
+    start = 0
+    for size in sizes:
+        if value is None:
+            assert isinstance(found, ParamRef)
+            pieces.append(found.rows(start, start + size))
+        else:
+            pieces.append(context.cut(value, dim, start, start + size))
+        start += size
+    return pieces
+
+
+def _dim_of_operand(context: NodeContext) -> int:
+    rank = len(sizes_of(context.meaning(context.node.args[0])))
+    return as_int(context.arguments["dim"], "dimension") % rank
 
 
 def _split(context: NodeContext) -> Meaning:
     """Pieces of the sizes that the exporter found (split, split_with_sizes and chunk alike)."""
+    dim = _dim_of_operand(context)
+    return _pieces(context, [type_.get_shape()[dim] for type_ in context.types], dim)
+
+
+def _unbind(context: NodeContext) -> Meaning:
+    dim = _dim_of_operand(context)
     value = context.value(context.node.args[0])
-    rank = len(nn.tensor_of(value).get_shape())
-    dim = as_int(context.arguments["dim"], "dimension") % rank
-    pieces: list[SSAValue] = []
-    start = 0
-    for piece in context.node.meta["val"]:
-        stop = start + as_int(piece.shape[dim], "size")
-        pieces.append(cut(context, value, dim, start, stop))
-        start = stop
-    return pieces
+    return [
+        context.reshape(context.cut(value, dim, index, index + 1), type_.get_shape())
+        for index, type_ in enumerate(context.types)
+    ]
 
 
 def _getitem(context: NodeContext) -> Meaning:
-    found = context.meaning(context.node.args[0])
-    if not isinstance(found, list):
+    found, index = context.meaning(context.node.args[0]), as_int(context.node.args[1], "index")
+    if not isinstance(found, Sequence):
         raise UnsupportedError("an element of something that is no list")
-    return found[as_int(context.node.args[1], "index")]
+    if not -len(found) <= index < len(found):
+        raise UnsupportedError(f"result {index}, which only training needs")
+    return found[index]
 
 
 def _cat(context: NodeContext) -> Meaning:
-    tensors = context.arguments["tensors"]
-    assert isinstance(tensors, Sequence)
-    values = [context.operand(item, context.type.element_type) for item in tensors]
-    axis = as_int(context.arguments["dim"], "dimension") % len(context.shape)
-    return values[0] if len(values) == 1 else context.emit(nn.ConcatOp(values, axis))
+    values = context.values(context.arguments["tensors"], context.type.element_type)
+    # PyTorch lets an empty vector join tensors of any rank.
+    values = [value for value in values if nn.tensor_of(value).get_shape() != (0,) or len(context.shape) == 1]
+    return context.concat(values, as_int(context.arguments["dim"], "dimension") % len(context.shape))
 
 
 def _stack(context: NodeContext) -> Meaning:
-    tensors = context.arguments["tensors"]
-    assert isinstance(tensors, Sequence)
     axis = as_int(context.arguments["dim"], "dimension") % len(context.shape)
     piece = [1 if dim == axis else size for dim, size in enumerate(context.shape)]
-    values = [context.reshape(context.value(item), piece) for item in tensors]
-    return context.emit(nn.ConcatOp(values, axis))
+    values = context.values(context.arguments["tensors"], context.type.element_type)
+    return context.concat([context.reshape(value, piece) for value in values], axis)
+
+
+def _flip(context: NodeContext) -> Meaning:
+    value = context.value(context.arguments["self"])
+    rank = len(context.shape)
+    for dim in {axis % rank for axis in as_ints(context.arguments["dims"], "dimension")}:
+        backwards = context.constant(np.arange(context.shape[dim])[::-1], i32)
+        value = context.emit(nn.GatherOp(value, backwards, dim))
+    return value
+
+
+def _roll(context: NodeContext) -> Meaning:
+    value = context.value(context.arguments["self"])
+    shifts = as_ints(context.arguments["shifts"], "shift")
+    dims = as_ints(context.arguments["dims"], "dimension")
+    if not dims:
+        flat = _rolled(context, context.reshape(value, (math.prod(context.shape),)), shifts[0], 0)
+        return context.reshape(flat, context.shape)
+    for shift, dim in zip(shifts, dims, strict=True):
+        value = _rolled(context, value, shift, dim % len(context.shape))
+    return value
+
+
+def _rolled(context: NodeContext, value: SSAValue, shift: int, dim: int) -> SSAValue:
+    size = nn.tensor_of(value).get_shape()[dim]
+    place = -shift % size if size else 0
+    if place == 0:
+        return value
+    return context.concat([context.cut(value, dim, place, size), context.cut(value, dim, 0, place)], dim)
+
+
+def _repeat(context: NodeContext) -> Meaning:
+    """``[a, b]`` repeated (r, s) times: ``[r, a, s, b]`` with the copies broadcast, reshaped."""
+    repeats = as_ints(context.arguments["repeats"], "repeats")
+    value = context.value(context.arguments["self"])
+    shape = nn.tensor_of(value).get_shape()
+    shape = (*(1,) * (len(repeats) - len(shape)), *shape)
+    spread = [size for dim in shape for size in (1, dim)]
+    wanted = [size for count, dim in zip(repeats, shape, strict=True) for size in (count, dim)]
+    return context.reshape(context.broadcast(context.reshape(value, spread), wanted), context.shape)
+
+
+def _repeat_interleave(context: NodeContext) -> Meaning:
+    value, dim = context.value(context.arguments["self"]), context.arguments["dim"]
+    count = as_int(context.arguments["repeats"], "repeats")
+    shape = nn.tensor_of(value).get_shape()
+    if dim is None:
+        shape, dim = (math.prod(shape),), 0
+    axis = as_int(dim, "dimension") % len(shape)
+    spread = (*shape[: axis + 1], 1, *shape[axis + 1 :])
+    wanted = (*shape[: axis + 1], count, *shape[axis + 1 :])
+    return context.reshape(context.broadcast(context.reshape(value, spread), wanted), context.shape)
+
+
+_MODES: Final = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def pad(context: NodeContext, value: SSAValue, pads: Sequence[int], mode: str, fill: float) -> SSAValue:
+    """``pads`` as PyTorch gives them: low and high of the last dimension, then of the one before; negative ones cut."""
+    shape = nn.tensor_of(value).get_shape()
+    low, high = [0] * len(shape), [0] * len(shape)
+    for index in range(len(pads) // 2):
+        low[-1 - index], high[-1 - index] = pads[2 * index], pads[2 * index + 1]
+    for dim, (before, after) in enumerate(zip(low, high, strict=True)):
+        value = context.cut(value, dim, max(0, -before), shape[dim] - max(0, -after))
+    low, high = [max(0, size) for size in low], [max(0, size) for size in high]
+    if not any(low) and not any(high):
+        return value
+    return context.emit(nn.PadOp(value, low, high, mode, fill))
+
+
+def _pad(mode: str | None) -> Converter:
+    """A pad of one mode, or of the mode in the arguments."""
+
+    def convert(context: NodeContext) -> Meaning:
+        arguments = context.arguments
+        pads = as_ints(arguments.get("pad", arguments.get("padding")), "padding")
+        fill = context.number(arguments.get("value") or 0, "fill value")
+        kind = _MODES[mode or str(arguments["mode"])]
+        return pad(context, context.value(arguments["self"]), pads, kind, float(fill))
+
+    return convert
+
+
+def _triangle(predicate: str) -> Converter:
+    """What lies on one side of a diagonal: column - row ``predicate`` diagonal."""
+
+    def convert(context: NodeContext) -> Meaning:
+        value = context.value(context.arguments["self"])
+        rows, columns = context.shape[-2:]
+        diagonal = context.constant(as_int(context.arguments["diagonal"], "diagonal"), i32)
+        limit = context.emit(nn.AddOp(context.iota((rows, 1), 0), diagonal))
+        kept = context.emit(nn.CompareOp(context.iota((1, columns), 1), limit, predicate))
+        if context.type.element_type == i1:
+            return context.emit(nn.AndOp(value, context.broadcast(kept, context.shape)))
+        return context.emit(nn.SelectOp(kept, value, context.constant(0, context.type.element_type)))
+
+    return convert
+
+
+def _eye(context: NodeContext) -> Meaning:
+    rows, columns = context.shape
+    same = context.emit(nn.CompareOp(context.iota((rows, 1), 0), context.iota((1, columns), 1), "eq"))
+    return context.cast(same, context.type.element_type)
 
 
 def _arange(context: NodeContext) -> Meaning:
-    arguments = context.arguments
-    start = arguments.get("start", 0) or 0
-    step = arguments.get("step", 1)
-    if context.type.element_type != i32:
-        raise UnsupportedError("a range of floats")
-    value = context.emit(nn.IotaOp(context.type))
+    element = context.type.element_type
+    start = context.number(context.arguments.get("start", 0) or 0, "start")
+    step = context.number(context.arguments.get("step", 1), "step")
+    value = context.cast(context.iota(context.shape), element)
     if step != 1:
-        value = context.emit(nn.MulOp(value, context.constant(as_int(step, "step"), i32)))
+        value = context.emit(nn.MulOp(value, context.constant(step, element)))
     if start != 0:
-        value = context.emit(nn.AddOp(value, context.constant(as_int(start, "start"), i32)))
+        value = context.emit(nn.AddOp(value, context.constant(start, element)))
     return value
 
 
 def _filled(context: NodeContext, number: object) -> Meaning:
-    if not isinstance(number, bool | int | float):
-        raise UnsupportedError("a fill value that is no constant")
-    value = context.constant(number, context.type.element_type)
-    if not context.shape:
-        return value
-    value = context.reshape(value, (1,) * len(context.shape))
-    return context.emit(nn.BroadcastToOp(value, context.shape))
+    element = context.type.element_type
+    value = context.operand(number, element)
+    return context.broadcast(context.reshape(value, ()), context.shape)
 
 
 def _full(context: NodeContext) -> Meaning:
@@ -180,95 +316,6 @@ def _scalar(context: NodeContext) -> Meaning:
     return _filled(context, context.arguments["s"])
 
 
-def _index_select(context: NodeContext) -> Meaning:
-    value = context.value(context.arguments["self"])
-    axis = as_int(context.arguments["dim"], "dimension") % len(context.shape)
-    return context.emit(nn.GatherOp(value, context.value(context.arguments["index"]), axis))
-
-
-def _index(context: NodeContext) -> Meaning:
-    """``x[:, i]``: one integer index tensor in one dimension."""
-    indices = context.arguments["indices"]
-    assert isinstance(indices, Sequence)
-    given = [(axis, index) for axis, index in enumerate(indices) if index is not None]
-    if len(given) != 1:
-        raise UnsupportedError("indexing by several tensors at once")
-    axis, index = given[0]
-    found = context.value(index)
-    if nn.tensor_of(found).element_type == i1:
-        raise UnsupportedError("indexing by a mask")
-    return context.emit(nn.GatherOp(context.value(context.arguments["self"]), found, axis))
-
-
-def _embedding(context: NodeContext) -> Meaning:
-    """Rows of a table.  A constant added to ids that are positions is a view of the table instead (OPT adds
-    2).
-    """
-    table, ids = context.meaning(context.arguments["weight"]), context.arguments["indices"]
-    offset = _position_offset(context, ids)
-    if isinstance(table, ParamRef) and offset is not None:
-        ids, shift = offset
-        table = table.rows(shift, table.shape[0])
-    found = context.value(ids)
-    if len(nn.tensor_of(found).get_shape()) == 1:
-        found = context.reshape(found, (1, *nn.tensor_of(found).get_shape()))
-    values = context.param(table) if isinstance(table, ParamRef) else context.value(context.arguments["weight"])
-    return context.reshape(context.emit(nn.EmbeddingOp(values, found)), context.shape)
-
-
-def _position_offset(context: NodeContext, ids: object) -> tuple[object, int] | None:
-    """``(positions, c)`` where ``ids`` is ``positions + c`` and the positions depend on the input of that
-    name alone.
-    """
-    if not hasattr(ids, "args") or target_of(ids) not in ("aten.add.Tensor", "aten.add.Scalar"):
-        return None
-    base, shift = ids.args[0], ids.args[1]
-    if not isinstance(shift, int) or shift <= 0 or not _of_position(base):
-        return None
-    return base, shift
-
-
-def _of_position(node: torch.fx.Node) -> bool:
-    pending, seen = [node], set()
-    leaves: set[str] = set()
-    while pending:
-        current = pending.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        if current.op == "placeholder":
-            leaves.add(current.name)
-        pending.extend(current.all_input_nodes)
-    return leaves == {"position"}
-
-
-def _index_copy(context: NodeContext) -> Meaning:
-    """A write of a chunk to a cache buffer at its own positions."""
-    arguments = context.arguments
-    cache = context.meaning(arguments["self"])
-    if not isinstance(cache, CacheRef):
-        raise UnsupportedError("an in-place write to something that is no cache")
-    index = context.value(arguments["index"])
-    position = index.owner
-    if not isinstance(position, nn.AddOp) or not isinstance(position.rhs.owner, nn.IotaOp):
-        raise UnsupportedError("a cache write at other positions than the chunk's own")
-    source = context.value(arguments["source"])
-    _, heads, tokens, size = nn.tensor_of(source).get_shape()
-    by_token = context.emit(nn.TransposeOp(source, (0, 2, 1, 3)))
-    folded = context.reshape(by_token, (1, tokens, heads * size))
-    context.emit(nn.CacheWriteOp(cache.symbol, context.index(cache.layer), folded, position.lhs))
-    return context.read_cache(cache, context.node)
-
-
-def _nothing(context: NodeContext) -> Meaning:
-    return []
-
-
-def _to(context: NodeContext) -> Meaning:
-    element_of(context.node.meta["val"].dtype)
-    return _same(context)
-
-
 def _zeros(context: NodeContext) -> Meaning:
     return _filled(context, 0)
 
@@ -277,64 +324,74 @@ def _ones(context: NodeContext) -> Meaning:
     return _filled(context, 1)
 
 
-def _reduce_axes(context: NodeContext) -> tuple[SSAValue, list[int], bool]:
-    value = context.operand(context.arguments["self"], f32)
-    rank = len(nn.tensor_of(value).get_shape())
-    dims = context.arguments.get("dim")
-    axes = list(range(rank)) if dims in (None, []) else [axis % rank for axis in as_ints(dims, "dimension")]
-    return value, axes, bool(context.arguments.get("keepdim", False))
+def _copy(context: NodeContext) -> Meaning:
+    """What is left of ``x[...] = source`` in a functional program: the source in the shape of x."""
+    return context.broadcast(context.operand(context.arguments["src"], context.type.element_type), context.shape)
 
 
-def _mean(context: NodeContext) -> Meaning:
-    return context.emit(nn.ReduceMeanOp(*_reduce_axes(context)))
+def _nothing(context: NodeContext) -> Meaning:
+    return []
 
 
-def _sum(context: NodeContext) -> Meaning:
-    return context.emit(nn.ReduceSumOp(*_reduce_axes(context)))
+def _names(form: str, *names: str) -> list[str]:
+    return [f"aten.{name}.{form}" for name in names]
 
 
-def _amax(context: NodeContext) -> Meaning:
-    return context.emit(nn.ReduceMaxOp(*_reduce_axes(context)))
-
-
-SHAPE_CONVERTERS: Final[Mapping[str, Converter]] = {
+TABLE: Final[Mapping[str, Converter]] = {
     **dict.fromkeys(
-        ("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.unsqueeze.default",
-         "aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", "aten.flatten.using_ints",
-         "aten.view_as.default", "aten.unflatten.int"),
+        ("aten.squeeze.dim", "aten.squeeze.dims", "aten.flatten.using_ints", "aten.unflatten.int",
+         *_names("default", "view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "view_as", "reshape_as",
+                 "_reshape_copy", "view_copy", "squeeze_copy", "unsqueeze_copy")),
         _reshape,
     ),
     **dict.fromkeys(
-        ("aten.contiguous.default", "aten.clone.default", "aten.detach.default", "aten.alias.default",
-         "aten.dropout.default", "aten.lift_fresh_copy.default", "aten.detach_.default"),
+        ("aten.to.dtype", "aten.to.device", "aten.to.dtype_layout", "aten.to.other",
+         *_names("default", "contiguous", "clone", "detach", "alias", "lift_fresh_copy", "detach_",
+                 "_to_copy", "type_as", "lift_fresh", "positive")),
         _same,
     ),
-    **dict.fromkeys(
-        ("aten.to.dtype", "aten.to.device", "aten.to.dtype_layout", "aten._to_copy.default", "aten.type_as.default"),
-        _to,
-    ),
-    **dict.fromkeys(("aten.expand.default", "aten.expand_as.default"), _expand),
-    "aten.transpose.int": _transpose,
+    **dict.fromkeys(_names("default", "dropout", "feature_dropout"), _dropout),
+    "aten.native_dropout.default": _native_dropout,
+    **dict.fromkeys(_names("default", "expand", "expand_as", "broadcast_to", "expand_copy"), _expand),
+    **dict.fromkeys(("aten.transpose.int", "aten.transpose_copy.int", "aten.swapaxes.default"), _transpose),
     "aten.t.default": _t,
-    "aten.permute.default": _permute,
-    "aten.slice.Tensor": _slice,
-    "aten.select.int": _select,
-    **dict.fromkeys(("aten.split.Tensor", "aten.split_with_sizes.default", "aten.chunk.default"), _split),
+    "aten.numpy_T.default": _t,
+    **dict.fromkeys(_names("default", "permute", "permute_copy"), _permute),
+    **dict.fromkeys(("aten.slice.Tensor", "aten.slice_copy.Tensor"), _slice),
+    **dict.fromkeys(("aten.select.int", "aten.select_copy.int"), _select),
+    **dict.fromkeys(
+        ("aten.split.Tensor", "aten.split_with_sizes.default", "aten.chunk.default", "aten.split.sizes",
+         "aten.split_copy.Tensor", "aten.split_with_sizes_copy.default", "aten.unsafe_chunk.default",
+         "aten.unsafe_split.Tensor"),
+        _split,
+    ),
+    **dict.fromkeys(("aten.unbind.int", "aten.unbind_copy.int"), _unbind),
     "getitem": _getitem,
     "aten.cat.default": _cat,
     "aten.stack.default": _stack,
+    "aten.flip.default": _flip,
+    "aten.roll.default": _roll,
+    "aten.repeat.default": _repeat,
+    "aten.repeat_interleave.self_int": _repeat_interleave,
+    "aten.pad.default": _pad(None),
+    "aten.constant_pad_nd.default": _pad("constant"),
+    **{f"aten.{kind}_pad{n}d.default": _pad(mode) for n in (1, 2, 3)
+       for kind, mode in (("reflection", "reflect"), ("replication", "replicate"))},
+    "aten.tril.default": _triangle("le"),
+    "aten.triu.default": _triangle("ge"),
+    **dict.fromkeys(("aten.eye.default", "aten.eye.m"), _eye),
     **dict.fromkeys(("aten.arange.default", "aten.arange.start", "aten.arange.start_step"), _arange),
-    **dict.fromkeys(("aten.full.default", "aten.full_like.default", "aten.new_full.default"), _full),
-    **dict.fromkeys(("aten.zeros.default", "aten.zeros_like.default", "aten.new_zeros.default"), _zeros),
-    **dict.fromkeys(("aten.ones.default", "aten.ones_like.default", "aten.new_ones.default"), _ones),
+    **dict.fromkeys([*_names("default", "full", "full_like", "new_full", "fill"), "aten.fill.Scalar"], _full),
+    **dict.fromkeys(
+        ["aten.empty.memory_format",
+         *_names("default", "zeros", "zeros_like", "new_zeros", "empty_like", "new_empty")],
+        _zeros,
+    ),
+    **dict.fromkeys(_names("default", "ones", "ones_like", "new_ones"), _ones),
     "aten.scalar_tensor.default": _scalar,
-    "aten.index_select.default": _index_select,
-    "aten.index.Tensor": _index,
-    "aten.embedding.default": _embedding,
-    "aten.index_copy_.default": _index_copy,
-    "aten._assert_tensor_metadata.default": _nothing,
-    "aten.mean.dim": _mean,
-    "aten.sum.dim_IntList": _sum,
-    "aten.amax.default": _amax,
+    "aten.copy.default": _copy,
+    **dict.fromkeys(
+        ["aten._assert_async.msg", *_names("default", "_assert_tensor_metadata", "_assert_scalar")], _nothing
+    ),
 }  # fmt: skip
 """Converters by the operator's name."""

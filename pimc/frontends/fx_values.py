@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from xdsl.dialects.builtin import Float32Type, IntegerType, TensorType, f32, i1, i32
 from xdsl.ir import Attribute, SSAValue
 
+from pimc.frontends.unsupported import UnsupportedError
+
 if TYPE_CHECKING:
     import torch
 
@@ -18,10 +20,6 @@ Element: TypeAlias = Float32Type | IntegerType
 
 _INTEGERS: Final = frozenset({"int64", "int32", "int16", "int8", "uint8"})
 _FLOATS: Final = frozenset({"float32", "float64", "float16", "bfloat16"})
-
-
-class UnsupportedError(Exception):
-    """An operator, or a form of it, that has no conversion; the importer collects these."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,12 @@ class Poison:
     """
 
 
-Meaning: TypeAlias = SSAValue | ParamRef | CacheRef | Poison | list[SSAValue]
+@dataclass(frozen=True)
+class Folded:
+    """A node that needs no input: its value is computed, and becomes a weight or constant where it is used."""
+
+
+Meaning: TypeAlias = "SSAValue | ParamRef | CacheRef | Poison | Folded | Sequence[Meaning]"
 
 
 def element_of(dtype: torch.dtype) -> Element:
@@ -80,12 +83,16 @@ def static_shape(sizes: Sequence[object]) -> tuple[int, ...]:
     return tuple(int(str(size)) for size in sizes)
 
 
-def result_type(node: torch.fx.Node) -> TensorType[Attribute]:
-    """The type of a node's tensor result."""
-    value = node.meta.get("val")
-    if value is None or not hasattr(value, "shape"):
+def tensor_type(value: object) -> TensorType[Attribute]:
+    """The type of a tensor that the exporter knows by its shape and element type."""
+    if value is None or not hasattr(value, "shape") or not hasattr(value, "dtype"):
         raise UnsupportedError("a result that is no tensor")
     return TensorType(element_of(value.dtype), static_shape(value.shape))
+
+
+def result_type(node: torch.fx.Node) -> TensorType[Attribute]:
+    """The type of a node's tensor result."""
+    return tensor_type(node.meta.get("val"))
 
 
 def arguments_of(node: torch.fx.Node) -> dict[str, object]:
@@ -101,8 +108,13 @@ def arguments_of(node: torch.fx.Node) -> dict[str, object]:
 
 def target_of(node: torch.fx.Node) -> str:
     """The operator's name, ``aten.linear.default``; the plain name of other callables."""
-    text = str(node.target)
-    return text if text.startswith(("aten.", "pimc.")) else getattr(node.target, "__name__", text)
+    return str(node.target) if hasattr(node.target, "_schema") else getattr(node.target, "__name__", str(node.target))
+
+
+def mutates(node: torch.fx.Node) -> bool:
+    """Whether an operator writes to one of its arguments."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
 
 
 def module_path(node: torch.fx.Node, prefix: str) -> str:
@@ -111,14 +123,15 @@ def module_path(node: torch.fx.Node, prefix: str) -> str:
     path = str(stack[-1][0]) if stack else ""
     if path == prefix:
         return "model"
-    return path.removeprefix(prefix + ".") or "entry"
+    return (path.removeprefix(prefix + ".") if prefix else path) or "entry"
 
 
 def source_line(node: torch.fx.Node) -> str | None:
-    """``file.py:12`` of the Python line that a node came from."""
+    """``file.py:12`` of the Python line that a node came from; the user's line where torch called torch."""
     lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines()]
-    frames = [line for line in lines if line.startswith('File "')]
+    frames = [line.removeprefix('File "') for line in lines if line.startswith('File "')]
+    own = [line for line in frames if "/torch/" not in line.partition('", line ')[0]]
     if not frames:
         return None
-    name, _, rest = frames[-1].removeprefix('File "').partition('", line ')
+    name, _, rest = (own or frames)[-1].partition('", line ')
     return f"{name.rsplit('/', maxsplit=1)[-1]}:{rest.split(',')[0]}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdsl.dialects.builtin import (
@@ -36,29 +35,8 @@ if TYPE_CHECKING:
     from pimc.frontends.torch_export import DecoderShape
 
 
-def import_model(source: object, *, max_seq: int, prefill_chunk: int = 16) -> ImportedModel:
-    """Import a Hugging Face folder, a GGUF file, or a causal language model of `transformers` in memory.
-     ``max_seq`` is the number of tokens the caches hold (rounded up to whole chunks), ``prefill_chunk`` the
-    tokens of a prefill call.  InputError says what is wrong with the input: missing, not a model, truncated, of
-    an unsupported architecture or with unsupported operators, or with weights that do not fit fp16.
-    """
-    if not isinstance(source, str | Path):
-        with quiet_transformers():
-            return import_checkpoint(_in_memory(source), max_seq=max_seq, prefill_chunk=prefill_chunk)
-    path = Path(source)
-    if not path.exists():
-        raise InputError("there is no such file or folder", where=str(path))
-    with quiet_transformers():
-        return import_checkpoint(_load(path), max_seq=max_seq, prefill_chunk=prefill_chunk)
-
-
-def _in_memory(source: object) -> Checkpoint:
+def checkpoint_of(source: object) -> Checkpoint:
     """A `transformers` model that is already loaded; a float32 copy is taken if it is in another precision."""
-    if not any(base.__name__ == "PreTrainedModel" for base in type(source).__mro__):
-        raise InputError(
-            f"cannot compile a {type(source).__name__} yet",
-            hint="give a causal language model of transformers, or the path of a model folder or GGUF file",
-        )
     import copy
 
     import torch
@@ -76,27 +54,6 @@ def _in_memory(source: object) -> Checkpoint:
     as_float = source if source.dtype == torch.float32 else copy.deepcopy(source).float()
     name = source.config.name_or_path or type(source).__name__
     return Checkpoint(as_float.eval(), TokenizerData(eos_ids=eos_ids), name)
-
-
-def _load(path: Path) -> Checkpoint:
-    try:
-        if path.is_dir():
-            from pimc.frontends.huggingface import load_folder
-
-            return load_folder(path)
-        if path.suffix == ".gguf" or path.open("rb").read(4) == b"GGUF":
-            from pimc.frontends.gguf import load_gguf
-
-            return load_gguf(path)
-    except ImportError as error:
-        raise InputError(
-            f"importing models needs the package {error.name}", hint="pip install 'pimc[import]'"
-        ) from error
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    raise InputError(
-        "neither a Hugging Face folder nor a GGUF file", hint="a folder needs config.json", where=str(path)
-    )
 
 
 def import_checkpoint(
@@ -128,6 +85,7 @@ def collect_weights(model: torch.nn.Module) -> tuple[dict[str, str], ModelWeight
 
     Tied parameters have one name: that of the first module that holds them.
     """
+    from pimc.frontends.fx_state import weight_array
     from pimc.frontends.torch_export import MODEL
 
     names: dict[str, str] = {}
@@ -137,7 +95,7 @@ def collect_weights(model: torch.nn.Module) -> tuple[dict[str, str], ModelWeight
         canonical = first.setdefault(id(parameter), name)
         names[f"{MODEL}.{name}"] = canonical
         if canonical == name:
-            weights.add(name, parameter.detach().numpy())
+            weights.add(name, weight_array(parameter), absent=parameter.is_meta)
     return names, weights
 
 
@@ -151,6 +109,7 @@ def _build_module(
     from pimc.frontends.aten import CONVERTERS
     from pimc.frontends.graph import GraphImporter
     from pimc.frontends.tabulate import assign_columns, evaluate_tables, find_tabulated
+    from pimc.frontends.torch_export import MODEL
 
     module = ModuleOp([], attributes={"pimc.model": _model_attribute(shape, name)})
     cache = TensorType(f32, (shape.layers, shape.slots, shape.kv_heads, shape.head_dim))
@@ -163,7 +122,7 @@ def _build_module(
             tables = evaluate_tables(program, position, columns, shape.slots, shape.chunk)
             for table, value in tables.items():
                 weights.add(table, value)
-        importer = GraphImporter(program, entry, names, weights, columns, CONVERTERS)
+        importer = GraphImporter(program, entry, names, weights, CONVERTERS, columns, MODEL)
         module.body.block.add_op(importer.run())
     return module
 
@@ -198,6 +157,3 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-__all__ = ["import_checkpoint", "import_model"]

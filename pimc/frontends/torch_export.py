@@ -91,14 +91,16 @@ def export_entries(model: torch.nn.Module, shape: DecoderShape, attention: str =
     import torch
 
     model.set_attn_implementation(attention)
-    wrapper = _wrapper(model, shape, attention).eval()
-    one = torch.zeros(1, dtype=torch.int32)
-    inputs = {
-        "prefill": (torch.zeros(1, shape.chunk, dtype=torch.int32), one, torch.ones(1, dtype=torch.int32)),
-        "decode": (torch.zeros(1, 1, dtype=torch.int32), one),
-    }
     programs: dict[str, ExportedProgram] = {}
-    with torch.no_grad(), _quiet():
+    # A model on the meta device has shapes alone; then everything is made there.
+    meta = any(parameter.is_meta for parameter in model.parameters())
+    with torch.device("meta") if meta else contextlib.nullcontext(), torch.no_grad(), quiet_export():
+        wrapper = _wrapper(model, shape, attention).eval()
+        one = torch.zeros(1, dtype=torch.int32)
+        inputs = {
+            "prefill": (torch.zeros(1, shape.chunk, dtype=torch.int32), one, torch.ones(1, dtype=torch.int32)),
+            "decode": (torch.zeros(1, 1, dtype=torch.int32), one),
+        }
         for name, arguments in inputs.items():
             try:
                 programs[name] = torch.export.export(wrapper, arguments, strict=False)
@@ -181,7 +183,7 @@ def _wrapper(model: torch.nn.Module, shape: DecoderShape, attention: str) -> tor
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_export() -> Iterator[None]:
     """Without the exporter's warnings and log lines, which say nothing that a user could act on."""
     logger = logging.getLogger("torch.export")
     level = logger.level

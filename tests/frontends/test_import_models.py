@@ -19,7 +19,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from pimc.diagnostics import InputError
+from pimc.diagnostics import InputError, UnsupportedModelError
 from pimc.frontends import Checkpoint, ImportedModel, TokenizerData, import_checkpoint, import_model
 from pimc.frontends.importer import quiet_transformers
 from pimc.ir.context import parse_module, print_module, verify_module
@@ -205,18 +205,19 @@ def test_a_weight_that_is_not_finite_is_named() -> None:
 def test_all_unsupported_operators_are_named_with_their_places() -> None:
     class Odd(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.cumsum(torch.sort(x, dim=-1).values, dim=-1)
+            return torch.bernoulli(torch.fft.fft(x).abs())
 
     model = build("llama")
     model.model.layers[0].mlp.act_fn = Odd()
     model.model.layers[1].mlp.act_fn = Odd()
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(UnsupportedModelError) as caught:
         imported(model)
     message = str(caught.value)
-    assert message.startswith("2 unsupported operator(s) in @prefill")
-    assert "aten.sort.default at model.layers.0.mlp.act_fn, test_import_models.py:" in message
-    assert "aten.cumsum.default" in message
-    assert "(and 1 more)" in message
+    assert message.startswith("@prefill: 4 unsupported node(s) of 2 operator(s):")
+    assert "aten.fft_fft.default at model.layers.0.mlp.act_fn, test_import_models.py:" in message
+    found = [(item.operator, item.node) for item in caught.value.items]
+    assert ("aten.bernoulli.default", "model.layers.1.mlp.act_fn") in found
+    assert any("random numbers" in str(item.alternative) for item in caught.value.items)
 
 
 def test_max_seq_beyond_the_models_positions_is_refused() -> None:

@@ -1,0 +1,74 @@
+"""Shapes and values of inputs as the command line gives them: ``NAME=1,128``, ``NAME=2,3``, ``NAME=file.npy``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimc.diagnostics import InputError, UsageError
+
+Array = NDArray[np.generic]
+
+
+def shapes_of(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes by name from ``NAME=1,128``; nothing after the sign is a scalar.
+
+    Raises:
+        UsageError: not numbers, or a name twice.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, sizes = text.partition("=")
+        parts = [part.strip() for part in sizes.split(",")] if sizes.strip() else []
+        if not all(part.isdecimal() for part in parts):
+            raise UsageError(f"'{sizes}' is no shape", hint="whole numbers with commas: --shape input_ids=1,128")
+        _add(found, name, tuple(int(part) for part in parts), "--shape")
+    return found
+
+
+def values_of(texts: Iterable[str]) -> dict[str, Array]:
+    """Arrays by name from ``NAME=5`` (a scalar), ``NAME=2,3``, ``NAME=[[1,2],[3,4]]`` and ``NAME=file.npy``.
+
+    Raises:
+        UsageError: not numbers, or a name twice.
+        InputError: a file that is no array of plain numbers.
+    """
+    found: dict[str, Array] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        _add(found, name, _read_npy(values) if values.endswith(".npy") else _numbers(values), "--bind")
+    return found
+
+
+def _add(found: dict[str, Array] | dict[str, tuple[int, ...]], name: str, value: object, option: str) -> None:
+    if name.strip() in found:
+        raise UsageError(f"{option} names '{name.strip()}' twice")
+    found[name.strip()] = value  # type: ignore[assignment]  # one kind of value a dictionary
+
+
+def _numbers(text: str) -> Array:
+    hint = "numbers with commas, nested lists, true and false, or a .npy file: --bind axes=0,1"
+    try:
+        items = json.loads(f"[{text}]")
+        array = np.asarray(items[0] if len(items) == 1 else items)
+    except (ValueError, IndexError) as error:
+        raise UsageError(f"'{text}' is no list of numbers", hint=hint) from error
+    if array.dtype.kind not in "bif":
+        raise UsageError(f"'{text}' is no list of numbers", hint=hint)
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
+
+
+def _read_npy(path: str) -> Array:
+    try:
+        array = np.load(Path(path), allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"cannot read: {error.strerror or error}", where=path) from error
+    except (ValueError, EOFError) as error:
+        raise InputError(f"is no .npy file of plain numbers ({error})", where=path) from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise InputError("holds no array of plain numbers", where=path, hint="numpy.save(path, array) writes one")
+    return array

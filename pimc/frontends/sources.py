@@ -1,0 +1,168 @@
+"""Whatever a user gives -> an imported model: the kind of source decides which frontend reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimc.diagnostics import InputError, UsageError
+from pimc.frontends.model import Checkpoint, ImportedModel
+from pimc.frontends.user_code import load_example, names_code
+
+if TYPE_CHECKING:
+    import torch
+
+Array: TypeAlias = NDArray[np.generic]
+Loader: TypeAlias = Callable[[Path], Checkpoint]
+
+_KINDS: Final = "a Hugging Face folder (it needs config.json), a .gguf, .onnx or .pt2 file, or file.py:function"
+
+
+def import_model(
+    source: object,
+    *,
+    max_seq: int,
+    prefill_chunk: int = 16,
+    example_inputs: Sequence[object] | Mapping[str, object] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    bind: Mapping[str, Array] | None = None,
+) -> ImportedModel:
+    """Import a model.
+
+    Args:
+        source: a path (Hugging Face folder, GGUF, ONNX or .pt2 file); ``package.module:function`` or
+            ``file.py:function``, which returns a module and example inputs; or an object: a PyTorch module, an exported
+            program, an ONNX model, a causal language model of `transformers`.
+        max_seq: of a language model, the tokens the caches hold (rounded up to whole chunks).
+        prefill_chunk: of a language model, the tokens of a prefill call.
+        example_inputs: of a PyTorch module, its arguments: positional ones, or a dictionary of named ones.
+        shapes: of an ONNX model, shapes of inputs that it leaves open.
+        bind: of an ONNX model, values of inputs that become constants.
+
+    Raises:
+        InputError: what is wrong with the input: missing, not a model, truncated, weights that do not fit fp16.
+        UnsupportedModelError: operators without a conversion, all of them.
+        UsageError: arguments that the kind of source does not take.
+    """
+    given = _Given(max_seq, prefill_chunk, example_inputs, shapes or {}, bind or {})
+    return given.of_path(str(source)) if isinstance(source, str | Path) else given.of_object(source)
+
+
+class _Given:
+    """What was given with a source; each kind of source takes some of it."""
+
+    def __init__(
+        self,
+        max_seq: int,
+        prefill_chunk: int,
+        example_inputs: Sequence[object] | Mapping[str, object] | None,
+        shapes: Mapping[str, Sequence[int]],
+        bind: Mapping[str, Array],
+    ) -> None:
+        self.max_seq = max_seq
+        self.prefill_chunk = prefill_chunk
+        self.example_inputs = example_inputs
+        self.shapes = shapes
+        self.bind = bind
+
+    def of_path(self, text: str) -> ImportedModel:
+        """A file, a folder, or the name of code."""
+        path = Path(text)
+        if not path.exists():
+            if not names_code(text):
+                raise InputError("there is no such file or folder", where=text)
+            self._refuse("code that makes a module", examples=True)
+            return _of_code(text)
+        try:
+            return self._of_file(path)
+        except ImportError as error:
+            raise InputError(
+                f"importing models needs the package {error.name}", hint="pip install 'pimc[import]'"
+            ) from error
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", where=text) from error
+
+    def _of_file(self, path: Path) -> ImportedModel:
+        if path.suffix == ".onnx":
+            self._refuse("an ONNX model", examples=True, onnx=False)
+            return self._of_onnx(path)
+        self._refuse("this kind of source", examples=True)
+        if path.suffix == ".pt2":
+            from pimc.frontends.pt2 import load_pt2
+            from pimc.frontends.torch_program import import_program
+
+            return import_program(load_pt2(path), path.stem)
+        if path.is_dir():
+            from pimc.frontends.huggingface import load_folder
+
+            return self._language_model(load_folder, path)
+        if path.suffix == ".gguf" or path.open("rb").read(4) == b"GGUF":
+            from pimc.frontends.gguf import load_gguf
+
+            return self._language_model(load_gguf, path)
+        raise InputError("a file of a kind that is not known", hint=f"give {_KINDS}", where=str(path))
+
+    def _language_model(self, load: Loader, path: Path) -> ImportedModel:
+        from pimc.frontends.importer import import_checkpoint, quiet_transformers
+
+        with quiet_transformers():
+            return import_checkpoint(load(path), max_seq=self.max_seq, prefill_chunk=self.prefill_chunk)
+
+    def _of_onnx(self, source: object) -> ImportedModel:
+        from pimc.frontends.onnx import import_onnx
+
+        return import_onnx(source, shapes=self.shapes, bind=self.bind)
+
+    def of_object(self, source: object) -> ImportedModel:
+        """A model in memory."""
+        kinds = {base.__name__ for base in type(source).__mro__}
+        if "ModelProto" in kinds:
+            self._refuse("an ONNX model", examples=True, onnx=False)
+            return self._of_onnx(source)
+        self._refuse("a PyTorch program")
+        if "ExportedProgram" in kinds:
+            from pimc.frontends.torch_program import import_program
+
+            self._refuse("an exported program", examples=True)
+            return import_program(source, "program")
+        if "Module" not in kinds:
+            raise InputError(f"cannot compile a {type(source).__name__}", hint=f"give a PyTorch module, or {_KINDS}")
+        if self.example_inputs is not None:
+            return _of_module(source, self.example_inputs)
+        if "PreTrainedModel" in kinds:
+            return self._of_pretrained(source)
+        raise UsageError(f"a {type(source).__name__} needs example inputs", hint="pimc.compile(module, (tensor, ...))")
+
+    def _of_pretrained(self, source: object) -> ImportedModel:
+        from pimc.frontends.importer import checkpoint_of, import_checkpoint, quiet_transformers
+
+        with quiet_transformers():
+            return import_checkpoint(checkpoint_of(source), max_seq=self.max_seq, prefill_chunk=self.prefill_chunk)
+
+    def _refuse(self, kind: str, *, examples: bool = False, onnx: bool = True) -> None:
+        """UsageError for arguments that ``kind`` has no use for."""
+        if examples and self.example_inputs is not None:
+            raise UsageError(f"{kind} takes no example inputs", hint="they go with PyTorch modules in memory")
+        if onnx and (self.shapes or self.bind):
+            raise UsageError(f"{kind} takes no shapes and values of inputs", hint="they go with ONNX models")
+
+
+def _of_code(text: str) -> ImportedModel:
+    from pimc.frontends.torch_program import import_module
+
+    example = load_example(text)
+    return import_module(example.module, example.inputs, example.kwargs)
+
+
+def _of_module(module: torch.nn.Module, inputs: Sequence[object] | Mapping[str, object]) -> ImportedModel:
+    import torch
+
+    from pimc.frontends.torch_program import import_module
+
+    if isinstance(inputs, Mapping):
+        return import_module(module, (), inputs)
+    return import_module(module, (inputs,) if isinstance(inputs, torch.Tensor) else inputs)
