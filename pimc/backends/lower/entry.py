@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import cast
 
@@ -55,12 +55,11 @@ from pimc.backends.lower.vector import (
     lower_softmax,
     lower_unary,
 )
-from pimc.diagnostics import UnsupportedItem, UnsupportedModelError
+from pimc.diagnostics import UnsupportedModelError
 from pimc.ir import nn
 from pimc.ir.bank_layout import TileGeometry
 from pimc.ir.constants import constant_name, is_stored
 from pimc.ir.hbm import ProgramOp as HbmProgramOp
-from pimc.ir.locations import where
 from pimc.ir.memory_map import MemoryMap
 from pimc.ir.pim.attributes import shard_of
 from pimc.ir.pim.ops import (
@@ -89,26 +88,19 @@ def lower_module(module: ModuleOp, target: Target, options: LoweringOptions | No
     memory = Regions.of(MemoryMap.of(module), TileGeometry.of(target))
     functions = {op.sym_name.data: op for op in module.body.block.ops if isinstance(op, func.FuncOp)}
     called = {op.callee.string_value() for op in module.walk() if isinstance(op, func.CallOp)}
-    _refuse_unknown(functions.values())
     programs: list[Operation] = []
+    problems: list[UnsupportedItem] = []
     for name, function in functions.items():
         if name not in called and function.body.blocks:
-            programs.extend(lower_entry(function, functions, memory, target, options or LoweringOptions()))
+            made, found = lower_entry(function, functions, memory, target, options or LoweringOptions())
+            programs.extend(made)
+            problems.extend(found)
+    if problems:
+        raise UnsupportedModelError(list(dict.fromkeys(problems)), hint=HINT)
     for op in list(module.body.block.ops):  # functions, and the caches that the memory map now stands for
         op.detach()
         op.erase(safe_erase=False)
     module.body.block.add_ops(programs)
-
-
-def _refuse_unknown(functions: Iterable[func.FuncOp]) -> None:
-    unknown = [
-        UnsupportedItem(op.name, where(op), None, "has no lowering")
-        for function in functions
-        for op in function.body.walk()
-        if type(op) not in LOWERINGS and not isinstance(op, STRUCTURE)
-    ]
-    if unknown:
-        raise UnsupportedModelError(list(dict.fromkeys(unknown)), hint=HINT)
 
 
 def lower_entry(
@@ -117,8 +109,8 @@ def lower_entry(
     memory: Regions,
     target: Target,
     options: LoweringOptions,
-) -> list[Operation]:
-    """The programs of one entry: one text for all cores and one stream for all groups."""
+) -> tuple[list[Operation], list[UnsupportedItem]]:
+    """The programs of one entry, one text for all cores and one stream for all groups; and what is not supported."""
     entry = function.sym_name.data
     agents = range(target.cores.count)
     program, stream = SramProgramOp(entry, agents), HbmProgramOp(entry, agents)
@@ -134,9 +126,7 @@ def lower_entry(
     returned = function.body.block.last_op
     assert isinstance(returned, func.ReturnOp)
     lower_outputs(ctx, function, returned)
-    if ctx.problems:
-        raise UnsupportedModelError(list(dict.fromkeys(ctx.problems)), hint=HINT)
-    return [program, stream]
+    return [program, stream], ctx.problems
 
 
 def _block(ctx: LoweringContext, block: Block, functions: Mapping[str, func.FuncOp]) -> None:
@@ -153,7 +143,10 @@ def _block(ctx: LoweringContext, block: Block, functions: Mapping[str, func.Func
 def _operation(ctx: LoweringContext, op: Operation) -> None:
     """Lower an operation; one whose form is not supported is noted, and gets results without content."""
     try:
-        LOWERINGS[type(op)](ctx, op)
+        lowering = LOWERINGS.get(type(op))
+        if lowering is None:
+            raise ctx.unsupported("has no lowering")
+        lowering(ctx, op)
     except UnsupportedFormError as error:
         ctx.problems.append(error.item)
         for result in op.results:
@@ -259,7 +252,7 @@ def _async(ctx: LoweringContext, op: AsyncOp) -> None:
             for result, value in zip(op.values, inner.arguments, strict=True):
                 ctx.set(result, ctx.values[value])
         else:
-            LOWERINGS[type(inner)](ctx, inner)
+            _operation(ctx, inner)
 
     def collect() -> None:
         for each in collects:
@@ -274,8 +267,6 @@ def _await(ctx: LoweringContext, op: AwaitOp) -> None:
         if collect is not None:
             collect()
 
-
-STRUCTURE = (scf.ForOp, scf.YieldOp, func.CallOp, func.ReturnOp, YieldOp, ArithConstantOp)
 
 #: How each operation is lowered; adding an operation is one entry here and one function.
 LOWERINGS: dict[type[Operation], Lowering] = {
