@@ -55,7 +55,7 @@ from pimc.backends.lower.vector import (
     lower_softmax,
     lower_unary,
 )
-from pimc.diagnostics import UnsupportedModelError
+from pimc.diagnostics import UnsupportedItem, UnsupportedModelError
 from pimc.ir import nn
 from pimc.ir.bank_layout import TileGeometry
 from pimc.ir.constants import constant_name, is_stored
