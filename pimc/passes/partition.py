@@ -39,6 +39,8 @@ from pimc.passes.machine import Machine
 from pimc.passes.place import DOMAIN
 
 SHARD_REASON = "pim.partition"
+#: Bytes up to which a stored table is loaded whole to look up rows in it.
+LOAD_LIMIT = 32 << 10
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,9 @@ class _FunctionPartition:
             case nn.CacheWriteOp():
                 self.cache_write(op)
             case nn.EmbeddingOp() if weight_param(op.table) is not None:
-                self.embedding(op)
+                self.embedding(op, op.table)
+            case nn.GatherOp() if _is_lookup(op):
+                self.embedding(op, op.x)
             case func.ReturnOp() if entry:
                 pass
             case nn.NnOp() if op.WITH_LAYOUT and op.operands:
@@ -272,14 +276,16 @@ class _FunctionPartition:
         Rewriter.erase_op(k_write)
         Rewriter.erase_op(v_write)
 
-    def embedding(self, op: nn.EmbeddingOp) -> None:
+    def embedding(self, op: nn.EmbeddingOp | nn.GatherOp, table: SSAValue) -> None:
         """Cut the table's rows over the tiles, or copy a small table that positions index."""
-        rows = nn.tensor_of(op.table).get_shape()[0]
-        size = nn.tensor_bytes(op.table.type)
-        positional = _is_position(op.ids)
+        ids = op.operands[1]
+        rows = nn.tensor_of(table).get_shape()[0]
+        size = nn.tensor_bytes(table.type)
+        positional = _is_position(ids)
         copied = positional and size <= self.replicate_limit
         per_core = rows if copied else -(-rows // self.machine.cores)
-        new = pim.EmbeddingOp(op.table, self.whole(op.ids), per_core, copied, op.result.type)
+        wrap = isinstance(op, nn.GatherOp)
+        new = pim.EmbeddingOp(table, self.whole(ids), per_core, copied, op.result.type, wrap=wrap)
         new.attributes |= op.attributes
         reason = (
             f"table of {size} bytes, indexed by position: a copy in every tile" if copied else "rows cut over the tiles"
@@ -302,6 +308,13 @@ def _is_behind(op: Operation, other: Operation, block: Block) -> bool:
 def _is_number(value: SSAValue) -> bool:
     """Whether ``value`` is a constant of one element: an operand of an instruction, on every core."""
     return isinstance(value.owner, nn.ConstantOp) and prod(nn.tensor_of(value).get_shape()) == 1
+
+
+def _is_lookup(op: nn.GatherOp) -> bool:
+    """Whether a gather reads rows of a stored matrix too large to be loaded whole."""
+    shape = nn.tensor_of(op.x).get_shape()
+    rows = len(shape) == 2 and op.axis.value.data % 2 == 0
+    return rows and weight_param(op.x) is not None and nn.tensor_bytes(op.x.type) > LOAD_LIMIT
 
 
 def _is_position(value: SSAValue) -> bool:

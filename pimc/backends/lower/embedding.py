@@ -28,7 +28,11 @@ def lower_embedding(ctx: LoweringContext, op: EmbeddingOp) -> None:
         place = core.address(tokens.buffer.value)
         if row is not None:
             place = core.add(place, core.slli(row, imm=2))
-        local = core.sub(core.lw(place, imm=0), first)
+        row_number = core.lw(place, imm=0)
+        if op.wrap is not None:
+            from_end = core.and_(core.srai(row_number, imm=31), core.const(shape_of(op.table)[0]))
+            row_number = core.add(row_number, from_end)
+        local = core.sub(row_number, first)
         owned = core.sltu(local, core.const(per_core))
         with core.if_(owned, "ne", core.const(0)):
             source = core.add(core.const(region.region.base, table.name), core.mul(local, core.const(row_bytes)))

@@ -56,6 +56,8 @@ def _all_gather(frame: Frame, op: pim.AllGatherOp, args: Sequence[Any]) -> Seque
 @TABLE.register(pim.EmbeddingOp, exact=True)
 def _embedding(frame: Frame, op: pim.EmbeddingOp, args: Sequence[Any]) -> Sequence[Value]:
     table, ids = args
+    if op.wrap is not None:
+        ids = np.where(ids < 0, ids + table.shape[0], ids)
     bad = ids[(ids < 0) | (ids >= table.shape[0])]
     if bad.size:
         raise InputError(f"{op.name}: id {int(bad.flat[0])} is out of range [0, {table.shape[0]})", where=where(op))

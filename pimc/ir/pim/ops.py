@@ -291,10 +291,11 @@ class AttentionOp(IRDLOperation):
 
 @irdl_op_definition
 class EmbeddingOp(IRDLOperation):
-    """Rows of a table: ``[1, M, F]`` replicated, for ``ids [1, M]`` (i32).
+    """Rows of a table: ``[1, M, F]`` replicated, for ``ids [1, M]`` (i32), or ids of any shape.
 
     The rows are cut over the tiles, ``rows_per_core`` each: the owner reads the row and multicasts it.  With
-    ``replicated`` every tile holds the whole table and reads its own copy.
+    ``replicated`` every tile holds the whole table and reads its own copy, at consecutive ids.  With ``wrap`` a
+    negative id counts from the end (``nn.gather``).
     """
 
     name = "pim.embedding"
@@ -302,19 +303,28 @@ class EmbeddingOp(IRDLOperation):
     ids = operand_def(AnyTensor)
     rows_per_core = prop_def(IntegerAttr.constr(i64))
     replicated = opt_prop_def(UnitAttr)
+    wrap = opt_prop_def(UnitAttr)
     output = result_def(AnyTensor)
     irdl_options = (ParsePropInAttrDict(),)
     traits = traits_def(Pure())
     assembly_format = "$table `,` $ids attr-dict `:` functional-type(operands, results)"
 
     def __init__(
-        self, table: SSAValue, ids: SSAValue, rows_per_core: int, replicated: bool, result_type: Attribute
+        self,
+        table: SSAValue,
+        ids: SSAValue,
+        rows_per_core: int,
+        replicated: bool,
+        result_type: Attribute,
+        *,
+        wrap: bool = False,
     ) -> None:
         super().__init__(
             operands=[table, ids],
             properties={
                 "rows_per_core": IntegerAttr(rows_per_core, i64),
                 "replicated": UnitAttr() if replicated else None,
+                "wrap": UnitAttr() if wrap else None,
             },
             result_types=[result_type],
         )
