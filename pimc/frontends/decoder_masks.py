@@ -1,0 +1,146 @@
+"""Masks of decoders whose caches grow: what they hide once keys and values lie in slots of a static cache.
+
+A decoder with past keys and values as inputs attends to all of the past.  Imported for one length of the past, its
+mask is a constant; over a cache with a slot for every position, each query must see the slots up to its own position
+and no further, whatever the position is.  Here the constant is checked to be the causal mask of that length, and a
+mask that follows the position takes its place.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from xdsl.dialects.builtin import IntegerType, TensorType, f32, i32
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Operation, SSAValue
+
+from pimc.diagnostics import InputError
+from pimc.ir import nn
+from pimc.ir.locations import where, with_location
+
+LOWEST: Final = -(2.0 - 2.0**-23) * 2.0**127
+"""The lowest f32: the score of a hidden position (an infinity has no text form that parses back)."""
+
+_HIDDEN: Final = -1e4
+"""A score with this or less added to it is hidden: exp(-1e4) is 0 in any format."""
+
+_VIEWS: Final = (nn.ReshapeOp, nn.BroadcastToOp, nn.TransposeOp, nn.CastOp)
+
+
+def mask_by_position(function: FuncOp, position: SSAValue, queries: int, slots: int) -> int:
+    """Give every softmax over ``slots`` scores of cached keys the mask of ``position``; the number of them.
+
+    InputError where such a softmax has a mask that is no constant, or not the causal one.
+    """
+    found = 0
+    for op in list(function.walk()):
+        if isinstance(op, nn.SoftmaxOp) and nn.tensor_of(op.x).get_shape()[-1] == slots and _reads_cache(op.x):
+            scores = _without_mask(op.x, queries, slots)
+            op.operands[0] = _masked(op, scores, position, queries, slots)
+            _drop_nan_guard(op)
+            found += 1
+    return found
+
+
+def _reads_cache(value: SSAValue) -> bool:
+    """Whether ``value`` is a product with cached keys, scaled and masked."""
+    pending, seen = [value], set[SSAValue]()
+    while pending:
+        current = pending.pop()
+        owner = current.owner
+        if current in seen or not isinstance(owner, Operation):
+            continue
+        seen.add(current)
+        if isinstance(owner, nn.CacheReadOp):
+            return True
+        pending.extend(owner.operands)
+    return False
+
+
+def _without_mask(value: SSAValue, queries: int, slots: int) -> SSAValue:
+    """The scores under their masks: sums with a constant, choices by a constant."""
+    while True:
+        owner = value.owner
+        if isinstance(owner, nn.AddOp):
+            left, right = owner.lhs, owner.rhs
+            scores, mask = (left, right) if _reads_cache(left) else (right, left)
+            _check_causal(mask, owner, queries, slots)
+        elif isinstance(owner, nn.SelectOp):
+            scores, mask = owner.a, owner.condition
+            _check_causal(mask, owner, queries, slots)
+        else:
+            return value
+        value = scores
+
+
+def _check_causal(mask: SSAValue, op: Operation, queries: int, slots: int) -> None:
+    array = _constant(mask)
+    if array is None:
+        raise InputError(
+            "attention has a mask that depends on more than positions",
+            where=where(op),
+            hint="export the model with a mask that follows from position_ids and attention_mask",
+        )
+    shown = array if array.dtype == np.bool_ else array >= _HIDDEN
+    plain = array.dtype == np.bool_ or not np.any(array[shown])
+    wanted = np.arange(slots)[None, :] <= slots - queries + np.arange(queries)[:, None]
+    fits = array.ndim < 2 or array.shape[-2] in (1, queries)
+    if not plain or not fits or not np.array_equal(np.broadcast_to(shown, (*shown.shape[:-2], *wanted.shape)), (
+        np.broadcast_to(wanted, (*shown.shape[:-2], *wanted.shape))
+    )):
+        raise InputError(
+            "attention has a mask that is not causal, or a bias that is added to the scores",
+            where=where(op),
+            hint="full causal attention over the cache is supported",
+        )
+
+
+def _constant(value: SSAValue) -> npt.NDArray[np.generic] | None:
+    """The values of a constant, also through views and a choice between constants."""
+    owner = value.owner
+    if isinstance(owner, nn.ConstantOp):
+        array = np.asarray(owner.value.get_values()).reshape(nn.tensor_of(value).get_shape())
+        element = nn.tensor_of(value).element_type
+        return array.astype(np.bool_) if isinstance(element, IntegerType) and element.width.data == 1 else array
+    if isinstance(owner, nn.SelectOp):
+        parts = [_constant(operand) for operand in owner.operands]
+        return None if any(part is None for part in parts) else np.where(*parts)  # type: ignore[call-overload]
+    if isinstance(owner, _VIEWS) and (inner := _constant(owner.operands[0])) is not None:
+        shape = nn.tensor_of(value).get_shape()
+        if isinstance(owner, nn.CastOp):
+            element = nn.tensor_of(value).element_type
+            boolean = isinstance(element, IntegerType) and element.width.data == 1
+            return inner.astype(np.bool_ if boolean else np.float32)
+        if isinstance(owner, nn.ReshapeOp):
+            return inner.reshape(shape)
+        return np.broadcast_to(inner, shape) if isinstance(owner, nn.BroadcastToOp) else None
+    return None
+
+
+def _masked(op: Operation, scores: SSAValue, position: SSAValue, queries: int, slots: int) -> SSAValue:
+    """``slot <= position + query ? scores : lowest``, in the form that PyTorch decoders have."""
+    columns = nn.IotaOp(TensorType(i32, (1, slots)), 1)
+    rows = nn.IotaOp(TensorType(i32, (queries,)))
+    own = nn.AddOp(position, rows)
+    column = nn.ReshapeOp(own, (queries, 1))
+    visible = nn.CompareOp(columns, column, "le")
+    lowest = nn.ConstantOp.from_array(np.float32(LOWEST), f32)
+    chosen = nn.SelectOp(visible, scores, lowest)
+    block = op.parent_block()
+    assert block is not None
+    block.insert_ops_before(
+        [with_location(new, op) for new in (columns, rows, own, column, visible, lowest, chosen)], op
+    )
+    return chosen.result
+
+
+def _drop_nan_guard(softmax: nn.SoftmaxOp) -> None:
+    """Exporters replace NaN, what a softmax gives where all is hidden; here a query always sees itself."""
+    for use in list(softmax.result.uses):
+        guard = use.operation
+        if isinstance(guard, nn.IsNanOp):
+            for user in [use.operation for use in guard.result.uses]:
+                if isinstance(user, nn.SelectOp) and user.b is softmax.result:
+                    user.result.replace_all_uses_with(softmax.result)

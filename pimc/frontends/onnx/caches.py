@@ -1,0 +1,253 @@
+"""ONNX decoders: past keys and values that enter, present ones that leave, become state that stays on the device.
+
+A decoder exported with a cache has inputs ``past_key_values.<layer>.key`` (``[1, Hkv, P, D]``) and outputs
+``present.<layer>.key`` (``[1, Hkv, P + M, D]``), each present a concatenation of its past and the keys of this call.
+Here the graph is rewritten for one number of tokens M: the concatenation becomes ``pimc.CacheUpdate``, which writes
+the new keys at the position and gives all slots of a static cache; pasts and presents go, a scalar ``position`` comes,
+and where the graph asks for position ids they follow from it.  Names do not matter, only how values are connected.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from pimc.diagnostics import InputError
+
+DOMAIN: Final = "pimc"
+"""Domain of the operators that only this rewriting makes; see :mod:`pimc.frontends.onnx.decoder_ops`."""
+
+_INTEGERS: Final = (TensorProto.INT64, TensorProto.INT32)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A past input and its present output; ``symbol`` is k_cache or v_cache, ``axis`` that of the tokens."""
+
+    past: str
+    present: str
+    new: str
+    symbol: str
+    layer: int
+    kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True)
+class DecoderGraph:
+    """What the inputs and outputs of a decoder are: names in the graph."""
+
+    tokens: str
+    position_ids: str | None
+    attention_mask: str | None
+    logits: str
+    caches: tuple[Cache, ...]
+
+    @property
+    def layers(self) -> int:
+        """Layers with a cache."""
+        return len(self.caches) // 2
+
+
+def find_decoder(model: onnx.ModelProto) -> DecoderGraph | None:
+    """The decoder in a model; None if no input is concatenated with new keys or values to an output.
+
+    InputError where there are caches but the rest is not what a decoder has.
+    """
+    _split_fused(model)
+    graph = model.graph
+    inputs = {value.name: value for value in graph.input}
+    outputs = {value.name for value in graph.output}
+    found: list[tuple[str, str, str]] = []
+    for node in graph.node:
+        if node.op_type == "Concat" and len(node.input) == 2 and node.input[0] in inputs and _axis(node) in (2, -2):
+            present = _output_of(graph, node.output[0], outputs)
+            if present is not None:
+                found.append((node.input[0], present, node.input[1]))
+    if not found:
+        return None
+    pasts = {past for past, _, _ in found}
+    rest = [value for value in graph.input if value.name not in pasts]
+    logits = [value.name for value in graph.output if value.name not in {present for _, present, _ in found}]
+    if len(found) % 2 or len(logits) != 1:
+        raise InputError(
+            f"a decoder with {len(found)} caches and the outputs {', '.join(logits) or 'none'} besides them",
+            hint="a decoder has keys and values of every layer as inputs and outputs, and the logits",
+        )
+    tokens, position_ids, mask = _integer_inputs(rest)
+    caches = _caches(found, inputs)
+    return DecoderGraph(tokens, position_ids, mask, logits[0], caches)
+
+
+def _axis(node: onnx.NodeProto) -> int:
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "axis"), 0)
+
+
+def _output_of(graph: onnx.GraphProto, value: str, outputs: set[str]) -> str | None:
+    """``value`` if it is an output of the graph, or the output that is a copy of it."""
+    if value in outputs:
+        return value
+    copies = (node.output[0] for node in graph.node if node.op_type == "Identity" and value in node.input)
+    return next((copy for copy in copies if copy in outputs), None)
+
+
+def _caches(found: list[tuple[str, str, str]], inputs: dict[str, onnx.ValueInfoProto]) -> tuple[Cache, ...]:
+    """Keys and values of the layers in the order of the inputs: by their names, else by turns."""
+    order = {name: index for index, name in enumerate(inputs)}
+    caches: list[Cache] = []
+    counts = {"k_cache": 0, "v_cache": 0}
+    for number, (past, present, new) in enumerate(sorted(found, key=lambda item: order[item[0]])):
+        words = re.findall("key|value", past.lower().replace("key_value", ""))
+        symbol = f"{words[-1][0]}_cache" if words else ("k_cache", "v_cache")[number % 2]
+        dims = inputs[past].type.tensor_type.shape.dim
+        if len(dims) != 4 or dims[1].dim_value < 1 or dims[3].dim_value < 1:
+            raise InputError(
+                f"the cache {past!r} is not [batch, key/value heads, tokens, head dimension] with known heads",
+                hint="export with fixed numbers of heads",
+            )
+        caches.append(Cache(past, present, new, symbol, counts[symbol], dims[1].dim_value, dims[3].dim_value))
+        counts[symbol] += 1
+    if counts["k_cache"] != counts["v_cache"]:
+        raise InputError(f"{counts['k_cache']} caches of keys and {counts['v_cache']} of values")
+    return tuple(caches)
+
+
+def _integer_inputs(rest: list[onnx.ValueInfoProto]) -> tuple[str, str | None, str | None]:
+    """Names of token ids, position ids and attention mask among the inputs that are no caches."""
+    tokens = position_ids = mask = None
+    unknown: list[str] = []
+    for value in rest:
+        name = value.name.lower()
+        integer = value.type.tensor_type.elem_type in _INTEGERS
+        if "mask" in name:
+            mask = value.name
+        elif "position" in name and integer:
+            position_ids = value.name
+        elif integer and tokens is None and ("token" in name or "input" in name or "ids" in name):
+            tokens = value.name
+        else:
+            unknown.append(value.name)
+    if tokens is None or unknown:
+        raise InputError(
+            f"a decoder with the input {unknown[0]!r}, whose role is not known" if unknown else "no input of token ids",
+            hint="inputs of a decoder are input_ids, attention_mask, position_ids and past keys and values",
+        )
+    return tokens, position_ids, mask
+
+
+def _split_fused(model: onnx.ModelProto) -> None:
+    """``Attention`` with past keys and values: the concatenation becomes a node of its own."""
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        fused = node.op_type == "Attention" and node.domain in ("", "ai.onnx") and len(node.input) > 5
+        if not fused or not node.input[4] or len(node.output) < 3:
+            nodes.append(node)
+            continue
+        heads = next((a.i for a in node.attribute if a.name == "kv_num_heads"), 0)
+        joined: list[str] = []
+        for index in (1, 2):
+            new = node.input[index]
+            if heads:
+                new = _split_heads(nodes, node.input[index], int(heads))
+            present = node.output[index]
+            nodes.append(helper.make_node("Concat", [node.input[index + 3], new], [present], axis=2))
+            joined.append(_merge_heads(nodes, present) if heads else present)
+        plain = helper.make_node("Attention", [node.input[0], *joined, *list(node.input[3:4])], node.output[:1])
+        plain.name = node.name
+        plain.attribute.extend(node.attribute)
+        nodes.append(plain)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _split_heads(nodes: list[onnx.NodeProto], value: str, heads: int) -> str:
+    """``[1, M, H*D]`` -> ``[1, H, M, D]``."""
+    shape = _constant(nodes, f"{value}/heads", np.array([0, 0, heads, -1], np.int64))
+    nodes.append(helper.make_node("Reshape", [value, shape], [f"{value}/split"]))
+    nodes.append(helper.make_node("Transpose", [f"{value}/split"], [f"{value}/by_head"], perm=[0, 2, 1, 3]))
+    return f"{value}/by_head"
+
+
+def _merge_heads(nodes: list[onnx.NodeProto], value: str) -> str:
+    """``[1, H, N, D]`` -> ``[1, N, H*D]``."""
+    shape = _constant(nodes, f"{value}/merged", np.array([0, 0, -1], np.int64))
+    nodes.append(helper.make_node("Transpose", [value], [f"{value}/by_token"], perm=[0, 2, 1, 3]))
+    nodes.append(helper.make_node("Reshape", [f"{value}/by_token", shape], [f"{value}/folded"]))
+    return f"{value}/folded"
+
+
+def _constant(nodes: list[onnx.NodeProto], name: str, value: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> str:
+    nodes.append(helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, name)))
+    return name
+
+
+def specialise(model: onnx.ModelProto, decoder: DecoderGraph, tokens: int, slots: int, *, select: bool) -> onnx.ModelProto:
+    """The graph for calls of ``tokens`` tokens over caches of ``slots`` positions.
+
+    Its inputs are ``tokens`` ``[1, M]`` i32, ``position`` ``[1]`` i32 and, with ``select``, ``length`` ``[1]`` i32; its
+    output is ``logits`` (of token ``length - 1`` alone with ``select``).
+    """
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    by_past = {cache.past: cache for cache in decoder.caches}
+    presents = {cache.present for cache in decoder.caches}
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
+    nodes = _entry_nodes(decoder, types, tokens, slots)
+    for cache in decoder.caches:  # only the shape of a past is asked for from here on
+        size = np.array([1, cache.kv_heads, slots - tokens, cache.head_dim], np.int64)
+        shape = _constant(nodes, f"{cache.past}/shape", size)
+        nodes.append(helper.make_node("ConstantOfShape", [shape], [cache.past]))
+    for node in graph.node:
+        cache = by_past.get(node.input[0]) if node.op_type == "Concat" and node.input else None
+        if cache is not None:
+            nodes.append(_update(cache, node, slots))
+        elif not (node.op_type == "Identity" and node.output[0] in presents):
+            nodes.append(node)
+    output = "logits_of_pimc"
+    if select:
+        nodes.append(helper.make_node("SelectToken", [decoder.logits, "length"], [output], domain=DOMAIN))
+    else:
+        nodes.append(helper.make_node("Identity", [decoder.logits], [output]))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _ports(graph, tokens, output, select)
+    if not any(opset.domain == DOMAIN for opset in changed.opset_import):
+        changed.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    return changed
+
+
+def _entry_nodes(decoder: DecoderGraph, types: dict[str, int], tokens: int, slots: int) -> list[onnx.NodeProto]:
+    """Token ids, position ids and attention mask (in their types) from the entry's inputs."""
+    nodes = [helper.make_node("Cast", ["tokens"], [decoder.tokens], to=types[decoder.tokens])]
+    if decoder.position_ids is not None:
+        numbers = f"{decoder.position_ids}/i32"
+        nodes.append(helper.make_node("Positions", ["position"], [numbers], domain=DOMAIN, count=tokens))
+        nodes.append(helper.make_node("Cast", [numbers], [decoder.position_ids], to=types[decoder.position_ids]))
+    if decoder.attention_mask is not None:
+        ones = _constant(nodes, f"{decoder.attention_mask}/ones", np.ones((1, slots), np.int64))
+        nodes.append(helper.make_node("Cast", [ones], [decoder.attention_mask], to=types[decoder.attention_mask]))
+    return nodes
+
+
+def _update(cache: Cache, node: onnx.NodeProto, slots: int) -> onnx.NodeProto:
+    made = helper.make_node(
+        "CacheUpdate", [node.input[1], "position"], [node.output[0]], domain=DOMAIN,
+        symbol=cache.symbol, layer=cache.layer, slots=slots,
+    )  # fmt: skip
+    made.name = node.name
+    return made
+
+
+def _ports(graph: onnx.GraphProto, tokens: int, output: str, select: bool) -> None:
+    shapes = {"tokens": [1, tokens], "position": [1], **({"length": [1]} if select else {})}
+    del graph.input[:]
+    graph.input.extend(helper.make_tensor_value_info(name, TensorProto.INT32, dims) for name, dims in shapes.items())
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
+    del graph.value_info[:]

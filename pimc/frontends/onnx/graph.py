@@ -1,0 +1,477 @@
+"""An ONNX graph -> a function of `nn` operators.
+
+One node becomes one call of a converter (:mod:`pimc.frontends.onnx.converters`).  Nodes whose inputs are all known at
+import are computed here, by the reference interpreter on what their converter emits; nothing else folds.  A node
+without a converter is replaced by the function that the ONNX standard defines it by, where there is one.  Everything
+unsupported is collected and reported at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, defs, helper
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    BFloat16Type,
+    DictionaryAttr,
+    Float16Type,
+    FunctionType,
+    IntegerType,
+    LocationAttr,
+    ModuleOp,
+    StringAttr,
+    TensorType,
+)
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.utils.exceptions import VerifyException
+
+from pimc.diagnostics import InputError
+from pimc.frontends.fx_values import ParamRef
+from pimc.frontends.onnx.context import Converted, NodeContext, Table, node_name
+from pimc.frontends.onnx.elements import Array, array_of, element_of, element_of_array, held, onnx_type_of
+from pimc.frontends.unsupported import UnsupportedError, UnsupportedItem, UnsupportedModelError
+from pimc.frontends.weights import ModelWeights
+from pimc.ir import nn
+from pimc.ir.interpreter import Interpreter
+from pimc.ir.interpreter.core import Frame, dense_values
+from pimc.ir.interpreter.table import Value
+from pimc.ir.locations import set_location, source_location
+
+_MAX_CONSTANT: Final = 1 << 16
+"""Elements of the largest computed tensor that is written into the IR rather than kept as a weight."""
+_MAX_DEPTH: Final = 16
+"""Functions within functions: a bound on recursion."""
+_STANDARD: Final = frozenset({"", "ai.onnx"})
+
+
+@dataclass
+class GraphBuilder:
+    """Converts the nodes of a graph, or of a function or branch inside it, into one block."""
+
+    weights: ModelWeights
+    converters: Table
+    opsets: Mapping[str, int]
+    block: Block = field(default_factory=Block)
+    scope: str = ""
+    depth: int = 0
+    folding: bool = False
+    items: list[UnsupportedItem] = field(default_factory=list)
+    arguments: list[tuple[SSAValue, Array]] = field(default_factory=list)
+    _values: dict[str, SSAValue] = field(default_factory=dict)
+    _arrays: dict[str, Array] = field(default_factory=dict)
+    _stored: set[str] = field(default_factory=set)
+    _depends: dict[str, frozenset[str]] = field(default_factory=dict)
+    _poison: set[str] = field(default_factory=set)
+    _elements: dict[str, Attribute] = field(default_factory=dict)
+
+    # -- values by name ------------------------------------------------------------------------------------------
+
+    def define(self, name: str, value: SSAValue, depends: frozenset[str]) -> None:
+        """``name`` is computed: ``value``, which follows from the graph inputs ``depends``."""
+        self._values[name] = value
+        self._depends[name] = depends
+
+    def define_known(self, name: str, array: Array, *, stored: bool = False) -> None:
+        """``name`` is known at import; ``stored``: it is one of the model's tensors."""
+        self._arrays[name] = array
+        self._depends[name] = frozenset()
+        if stored:
+            self._stored.add(name)
+
+    def known(self, name: str) -> Array | None:
+        """The values of ``name``, if they are known."""
+        if name in self._arrays:
+            return self._arrays[name]
+        value = self._values.get(name)
+        if value is not None and isinstance(value.owner, nn.ConstantOp):
+            array = dense_values(value.owner.value)
+            self._arrays[name] = _as_element(array, nn.tensor_of(value).element_type)
+            return self._arrays[name]
+        return None
+
+    def depends_on(self, name: str) -> frozenset[str]:
+        """The graph inputs that ``name`` follows from."""
+        return self._depends.get(name, frozenset())
+
+    def value(self, name: str, location: LocationAttr) -> SSAValue:
+        """``name`` as a value; one known at import becomes an argument (while folding), a weight or a constant."""
+        if name in self._values:
+            return self._values[name]
+        if name not in self._arrays:
+            raise UnsupportedError(f"the value {name!r} is not defined")
+        array = self._arrays[name]
+        element = element_of_array(array)
+        if self.folding:
+            type_: TensorType[Attribute] = TensorType(element, array.shape)
+            found: SSAValue = self.block.insert_arg(type_, len(self.block.args))
+            self.arguments.append((found, array))
+        elif array.dtype.kind not in "iub" and array.size > (1 if name in self._stored else _MAX_CONSTANT):
+            found = self.add(self.param(self.weight(name, array)), location).results[0]
+        else:
+            found = self.add(nn.ConstantOp.from_array(array, element), location).results[0]
+        self._values[name] = found
+        return found
+
+    def weight(self, name: str, array: Array) -> ParamRef:
+        """A weight with these values; asking again for the same name gives the same one."""
+        safe = re.sub(r"[\^\[\]*]", "_", name)
+        if safe not in self.weights:
+            self.weights.add(safe, array if array.dtype == np.float16 else array.astype(np.float32))
+            self._elements[safe] = element_of_array(array)
+        return ParamRef(safe, array.shape)
+
+    def param(self, weight: ParamRef) -> nn.ParamOp:
+        """The operation that brings in a weight."""
+        element = self._elements[weight.name.removesuffix("^T")]
+        return nn.ParamOp(weight.name, TensorType(element, weight.shape))
+
+    def add(self, op: Operation, location: LocationAttr) -> Operation:
+        """Append an operation."""
+        self.block.add_op(set_location(op, location))
+        return op
+
+    # -- nodes -----------------------------------------------------------------------------------------------------
+
+    def convert_all(self, nodes: Iterable[onnx.NodeProto]) -> None:
+        """Convert nodes in order; what is unsupported is noted."""
+        for node in nodes:
+            self.convert(node)
+
+    def convert(self, node: onnx.NodeProto) -> None:
+        """Convert one node, or note why not."""
+        depends = frozenset[str]().union(*(self.depends_on(name) for name in _uses(node)))
+        if self._poison.intersection(_uses(node)):
+            self._poison.update(node.output)
+            return
+        try:
+            self._convert(node, depends)
+        except (UnsupportedError, VerifyException) as error:
+            if self.depth:
+                raise
+            reason = error.reason if isinstance(error, UnsupportedError) else str(error)
+            alternative = error.alternative if isinstance(error, UnsupportedError) else None
+            self.items.append(_item(node, error, reason, alternative))
+            self._poison.update(node.output)
+
+    def _convert(self, node: onnx.NodeProto, depends: frozenset[str]) -> None:
+        if node.op_type == "Constant" and node.domain in _STANDARD:
+            self.define_known(node.output[0], _constant(node))
+        elif node.op_type == "If" and node.domain in _STANDARD:
+            self._branch(node, depends)
+        elif not self.folding and node.input and all(not name or self.known(name) is not None for name in node.input):
+            self._fold(node)
+        else:
+            self._define_all(node, self._converted(node), depends)
+
+    def _converted(self, node: onnx.NodeProto) -> Sequence[SSAValue | None]:
+        """The results of a node: by its converter, else by the function that defines it."""
+        standard = node.domain in _STANDARD
+        key = node.op_type if standard else f"{node.domain}::{node.op_type}"
+        opset = self.opsets.get("" if standard else node.domain, 1)
+        converter = self.converters.get(key)
+        if converter is None:
+            return self._by_definition(node, opset, key)
+        converted: Converted = converter(NodeContext(self, node, opset))
+        return [converted] if isinstance(converted, SSAValue) else converted
+
+    def _define_all(self, node: onnx.NodeProto, results: Sequence[SSAValue | None], depends: frozenset[str]) -> None:
+        for name, value in zip(node.output, results, strict=False):
+            if name and value is not None:
+                self.define(name, value, depends)
+        missing = [name for name in list(node.output)[len(results) :] if name]
+        if missing:
+            raise UnsupportedError(f"the output {missing[0]!r} is not supported")
+
+    def _fold(self, node: onnx.NodeProto) -> None:
+        """Compute a node of known inputs: what its converter emits, in the reference interpreter."""
+        scratch = GraphBuilder(self.weights, self.converters, self.opsets, folding=True, depth=self.depth + 1)
+        for name in _uses(node):
+            array = self.known(name)
+            if array is not None:
+                scratch.define_known(name, array)
+        results = scratch._converted(node)
+        names = [name for name, value in zip(node.output, results, strict=False) if name and value is not None]
+        values = [value for name, value in zip(node.output, results, strict=False) if name and value is not None]
+        for name, value, array in zip(names, values, scratch.evaluate(values), strict=True):
+            self.define_known(name, _as_element(array, nn.tensor_of(value).element_type))
+
+    def evaluate(self, values: Sequence[SSAValue]) -> list[Array]:
+        """Run this builder's block on its arguments."""
+        self.block.add_op(ReturnOp(*values))
+        frame = Frame(Interpreter(ModuleOp([]), self.weights, "f32"))
+        arguments: list[Value] = [held(array) for _, array in self.arguments]
+        with np.errstate(all="ignore"):
+            found = frame.run_region(Region(self.block), arguments)
+        return [np.asarray(value) for value in found]
+
+    # -- graphs in graphs ------------------------------------------------------------------------------------------
+
+    def _branch(self, node: onnx.NodeProto, depends: frozenset[str]) -> None:
+        """``If`` of a known condition: the branch that is taken, in place."""
+        condition = self.known(node.input[0])
+        if condition is None:
+            raise UnsupportedError("a branch whose condition is computed", "a condition known at compile time")
+        chosen = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
+        graph = next(attribute.g for attribute in node.attribute if attribute.name == chosen)
+        inner = self._inner(node)
+        for tensor in graph.initializer:
+            inner.define_known(tensor.name, array_of(tensor), stored=True)
+        inner.convert_all(graph.node)
+        self._export(inner, [value.name for value in graph.output], node, depends)
+
+    def _inner(self, node: onnx.NodeProto) -> GraphBuilder:
+        """A builder for nodes inside ``node`` that sees all names of this one, and emits into the same block."""
+        if self.depth >= _MAX_DEPTH:
+            raise UnsupportedError(f"functions nested more than {_MAX_DEPTH} deep")
+        inner = GraphBuilder(
+            self.weights, self.converters, self.opsets, self.block, f"{self.scope}{node_name(node)}/", self.depth + 1,
+            self.folding, self.items, self.arguments,
+        )  # fmt: skip
+        inner._values, inner._arrays = dict(self._values), dict(self._arrays)
+        inner._depends, inner._elements = dict(self._depends), self._elements
+        inner._stored = set(self._stored)
+        return inner
+
+    def _export(self, inner: GraphBuilder, names: Sequence[str], node: onnx.NodeProto, depends: frozenset[str]) -> None:
+        """Give the outputs of ``node`` what ``names`` are inside."""
+        for outer, name in zip(node.output, names, strict=False):
+            array = inner.known(name)
+            if array is not None and not self.folding:
+                self.define_known(outer, array, stored=name in inner._stored)
+            elif outer:
+                self.define(outer, inner.value(name, source_location(inner.scope)), depends | inner.depends_on(name))
+
+    def _by_definition(self, node: onnx.NodeProto, opset: int, key: str) -> Sequence[SSAValue | None]:
+        """The function by which ONNX defines an operator, in place."""
+        function = self._definition(node, opset)
+        if function is None:
+            raise UnsupportedError("no conversion", _alternative(key))
+        inner = self._inner(node)
+        inner.opsets = {opset_id.domain: opset_id.version for opset_id in function.opset_import}
+        inner._values, inner._arrays, inner._stored = {}, {}, set()
+        for formal, actual in zip(function.input, [*node.input, *[""] * len(function.input)], strict=False):
+            if actual and (array := self.known(actual)) is not None:
+                inner.define_known(formal, array, stored=actual in self._stored)
+            elif actual:
+                inner.define(formal, self.value(actual, source_location(self.scope)), self.depends_on(actual))
+        attributes = {attribute.name: attribute for attribute in (*function.attribute_proto, *node.attribute)}
+        absent = {formal for formal, actual in zip(function.input, node.input, strict=False) if not actual}
+        absent.update(list(function.input)[len(node.input) :])
+        inner.convert_all(_bound(function.node, attributes, absent))
+        location = source_location(f"{self.scope}{node_name(node)}")
+        return [inner.value(name, location) if self_wants else None for name, self_wants in zip(
+            function.output, [bool(name) for name in node.output], strict=False
+        )]
+
+    def _definition(self, node: onnx.NodeProto, opset: int) -> onnx.FunctionProto | None:
+        domain = "" if node.domain in _STANDARD else node.domain
+        if not defs.has(node.op_type, opset, domain):
+            return None
+        schema = defs.get_schema(node.op_type, opset, domain)
+        if schema.has_context_dependent_function:
+            types = [self._type_proto(name).SerializeToString() for name in node.input]
+            body = schema.get_context_dependent_function(node.SerializeToString(), types)
+        elif schema.has_function:
+            body = schema.function_body.SerializeToString()
+        else:
+            return None
+        if not body:
+            return None
+        function = onnx.FunctionProto()
+        function.ParseFromString(body)
+        return function
+
+    def _type_proto(self, name: str) -> onnx.TypeProto:
+        if not name:
+            return onnx.TypeProto()
+        array = self.known(name)
+        if array is not None:
+            return helper.make_tensor_type_proto(onnx_type_of(element_of_array(array)), array.shape)
+        type_ = nn.tensor_of(self._values[name])
+        return helper.make_tensor_type_proto(onnx_type_of(type_.element_type), type_.get_shape())
+
+
+def _item(
+    node: onnx.NodeProto, error: Exception, reason: str, alternative: str | None
+) -> UnsupportedItem:
+    item = UnsupportedItem(node.op_type, node_name(node), _source_line(node), reason, alternative)
+    needed: frozenset[str] = getattr(error, "inputs", frozenset())
+    return _NeedsItem(item, needed) if needed else item
+
+
+class _NeedsItem(UnsupportedItem):
+    """An unsupported node that would be supported with the values of some graph inputs."""
+
+    def __init__(self, item: UnsupportedItem, inputs: frozenset[str]) -> None:
+        super().__init__(item.operator, item.node, item.source_line, item.reason, item.alternative)
+        object.__setattr__(self, "inputs", inputs)
+
+
+def needed_inputs(error: UnsupportedModelError) -> frozenset[str]:
+    """The graph inputs whose values would help: those to bind."""
+    return frozenset[str]().union(*(getattr(item, "inputs", frozenset()) for item in error.items))
+
+
+def _source_line(node: onnx.NodeProto) -> str | None:
+    """``file.py:12`` from the trace that PyTorch's exporter leaves."""
+    trace = next((entry.value for entry in node.metadata_props if entry.key.endswith("stack_trace")), "")
+    frames = [line.strip() for line in trace.splitlines() if line.strip().startswith('File "')]
+    if not frames:
+        return None
+    name, _, rest = frames[-1].removeprefix('File "').partition('", line ')
+    return f"{name.rsplit('/', maxsplit=1)[-1]}:{rest.split(',')[0]}"
+
+
+def _uses(node: onnx.NodeProto) -> list[str]:
+    """Names a node reads, those inside its subgraphs included."""
+    found = [name for name in node.input if name]
+    for attribute in node.attribute:
+        for graph in [attribute.g] if attribute.type == AttributeProto.GRAPH else list(attribute.graphs):
+            own = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
+            for inner in graph.node:
+                found.extend(name for name in _uses(inner) if name not in own)
+                own.update(inner.output)
+            found.extend(value.name for value in graph.output if value.name not in own)
+    return found
+
+
+def _bound(
+    nodes: Iterable[onnx.NodeProto], attributes: Mapping[str, AttributeProto], absent: set[str]
+) -> list[onnx.NodeProto]:
+    """The nodes of a function with its attributes' values, and without the inputs that are not given."""
+    bound: list[onnx.NodeProto] = []
+    for node in nodes:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        del copy.attribute[:]
+        for attribute in node.attribute:
+            if not attribute.ref_attr_name:
+                copy.attribute.append(attribute)
+            elif attribute.ref_attr_name in attributes:
+                given = AttributeProto()
+                given.CopyFrom(attributes[attribute.ref_attr_name])
+                given.name = attribute.name
+                copy.attribute.append(given)
+        for index, name in enumerate(copy.input):
+            if name in absent:
+                copy.input[index] = ""
+        bound.append(copy)
+    return bound
+
+
+def _constant(node: onnx.NodeProto) -> Array:
+    """The value of a ``Constant`` node."""
+    (attribute,) = node.attribute
+    value = helper.get_attribute_value(attribute)
+    match attribute.name:
+        case "value":
+            return array_of(attribute.t)
+        case "value_int" | "value_ints":
+            return np.asarray(value, np.int64)
+        case "value_float" | "value_floats":
+            return np.asarray(value, np.float32)
+    raise UnsupportedError(f"a constant given as {attribute.name}", "a dense tensor of numbers")
+
+
+def _as_element(array: Array, element: Attribute) -> Array:
+    """An array as held by the interpreter in the numpy type of its element type."""
+    if isinstance(element, Float16Type):
+        return array.astype(np.float16)
+    if isinstance(element, BFloat16Type):
+        return array.astype(helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16))
+    if isinstance(element, IntegerType) and element.width.data == 1:
+        return array.astype(np.bool_)
+    return array.astype(helper.tensor_dtype_to_np_dtype(onnx_type_of(element)))
+
+
+_ALTERNATIVES: Final[Mapping[str, str]] = {
+    "Loop": "a loop with a trip count known at compile time, unrolled by the exporter",
+    "Scan": "the same computation unrolled by the exporter",
+    "RandomNormal": "random numbers as an input of the model",
+    "RandomUniform": "random numbers as an input of the model",
+    "RandomNormalLike": "random numbers as an input of the model",
+    "RandomUniformLike": "random numbers as an input of the model",
+    "Bernoulli": "random numbers as an input of the model",
+    "Multinomial": "the token chosen outside the model",
+    "NonZero": "a mask and Where, whose result has a fixed shape",
+    "Unique": "the work done before the model",
+}
+
+
+def _alternative(key: str) -> str:
+    return _ALTERNATIVES.get(key, "docs/import.md lists the supported operators")
+
+
+def build_main(
+    graph: onnx.GraphProto,
+    initializers: Mapping[str, Array],
+    bind: Mapping[str, Array],
+    builder: GraphBuilder,
+    name: str = "main",
+) -> FuncOp:
+    """The function of a graph; UnsupportedModelError with everything that has no conversion."""
+    inputs = _declare(graph, initializers, bind, builder)
+    builder.convert_all(graph.node)
+    if builder.items:
+        raise UnsupportedModelError(
+            builder.items,
+            hint="docs/import.md says what is supported; a plugin or pimc/frontends/onnx can add an operator",
+        )
+    place = source_location(graph.name or name)
+    results = [builder.value(output.name, place) for output in graph.output]
+    builder.add(ReturnOp(*results), place)
+    types = FunctionType.from_lists([arg.type for arg in builder.block.args], [value.type for value in results])
+    outputs = [output.name for output in graph.output]
+    function = FuncOp(name, types, Region(builder.block), arg_attrs=_port_attributes(inputs))
+    function.properties["res_attrs"] = _port_attributes(outputs)
+    return set_location(function, place)
+
+
+def _port_attributes(names: Sequence[str]) -> ArrayAttr[DictionaryAttr]:
+    return ArrayAttr([DictionaryAttr({"pimc.name": StringAttr(name)}) for name in names])
+
+
+def _declare(
+    graph: onnx.GraphProto, initializers: Mapping[str, Array], bind: Mapping[str, Array], builder: GraphBuilder
+) -> list[str]:
+    """Arguments of the function for the inputs that are neither bound nor stored; their names."""
+    for name, array in initializers.items():
+        builder.define_known(name, array, stored=True)
+    inputs: list[str] = []
+    for value in graph.input:
+        if value.name in bind:
+            builder.define_known(value.name, bind[value.name])
+        elif value.name not in initializers:
+            try:
+                type_ = _input_type(value)
+            except UnsupportedError as error:
+                item = UnsupportedItem("input", value.name, None, error.reason, error.alternative)
+                builder.items.append(item)
+                builder._poison.add(value.name)
+                continue
+            argument = builder.block.insert_arg(type_, len(builder.block.args))
+            argument.location = source_location(value.name)
+            builder.define(value.name, argument, frozenset({value.name}))
+            inputs.append(value.name)
+    return inputs
+
+
+def _input_type(value: onnx.ValueInfoProto) -> TensorType[Attribute]:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        name = str(kind).removesuffix("_type").replace("_", " ")
+        raise UnsupportedError(f"an input that is a {name}", "inputs that are tensors")
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        raise InputError(f"the input {value.name!r} has no shape", hint=f"give it one: --shape {value.name}=1,128")
+    return TensorType(element_of(tensor.elem_type), [dim.dim_value for dim in tensor.shape.dim])
+
+
+__all__ = ["GraphBuilder", "NodeContext", "build_main", "needed_inputs"]

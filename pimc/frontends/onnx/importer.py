@@ -1,0 +1,60 @@
+"""``import_onnx``: an ONNX model as a module of `nn` operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+import onnx
+from xdsl.dialects.builtin import ModuleOp
+
+from pimc.diagnostics import InputError
+from pimc.frontends.model import ImportedModel
+from pimc.frontends.onnx.converters import CONVERTERS
+from pimc.frontends.onnx.elements import Array
+from pimc.frontends.onnx.graph import GraphBuilder, build_main
+from pimc.frontends.onnx.load import check, load_model, prepare, stored_tensors
+from pimc.frontends.weights import ModelWeights
+
+_NOTHING: Final[Mapping[str, Array]] = MappingProxyType({})
+_NO_SHAPES: Final[Mapping[str, Sequence[int]]] = MappingProxyType({})
+
+
+def import_onnx(
+    source: Path | str | onnx.ModelProto,
+    *,
+    shapes: Mapping[str, Sequence[int]] = _NO_SHAPES,
+    bind: Mapping[str, Array] = _NOTHING,
+) -> ImportedModel:
+    """Import a model as the entry point ``main``.
+
+    Args:
+        source: a file, or a model in memory.
+        shapes: sizes of inputs with symbolic dimensions, by name.
+        bind: values of inputs that the graph's shapes depend on; they are inputs no more.
+
+    Raises:
+        UnsupportedModelError: everything in the model that has no conversion.
+        InputError: the file is missing, damaged or hostile, or a shape is not fixed.
+    """
+    model, folder = load_model(source)
+    where = None if isinstance(source, onnx.ModelProto) else str(source)
+    unknown = sorted(set(bind) - {value.name for value in model.graph.input})
+    if unknown:
+        names = ", ".join(value.name for value in model.graph.input)
+        raise InputError(f"the model has no input {unknown[0]!r} to bind", hint=f"it has {names}", where=where)
+    given = {name: np.shape(value) for name, value in bind.items()}
+    fixed = prepare(model, {**given, **shapes}, where)
+    tensors = stored_tensors(fixed, folder, where)
+    check(fixed, where)
+    weights = ModelWeights({})
+    function = build_main(fixed.graph, tensors, bind, GraphBuilder(weights, CONVERTERS, opsets_of(fixed)))
+    return ImportedModel(ModuleOp([function]), weights, None, None, [], {}, model.graph.name or "model")
+
+
+def opsets_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Domain -> version; the standard domain is ""."""
+    return {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in model.opset_import}

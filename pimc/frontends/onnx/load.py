@@ -1,0 +1,291 @@
+"""ONNX files -> a checked model in memory.
+
+A model file may come from anywhere: everything is bounded and checked before it is used, and external data is read
+only from inside the model's folder.  Each problem is an InputError of one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, checker, inliner, shape_inference
+
+from pimc.diagnostics import InputError
+from pimc.frontends.onnx.elements import Array, array_of
+from pimc.frontends.unsupported import UnsupportedError, UnsupportedItem, UnsupportedModelError
+
+_MAX_FILE: Final = 2 << 30
+"""Bytes of the largest protobuf message; larger models keep their tensors in files beside it."""
+_MAX_NODES: Final = 1_000_000
+_MAX_ELEMENTS: Final = 1 << 33
+_OLDEST: Final = 13
+
+
+def load_model(source: Path | str | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
+    """The model and its folder; InputError names what is wrong with the file."""
+    if isinstance(source, onnx.ModelProto):
+        return source, None
+    path = Path(source)
+    try:
+        if path.stat().st_size > _MAX_FILE:
+            raise InputError(
+                f"the file has {path.stat().st_size} bytes, more than an ONNX model can have",
+                hint="save large tensors as external data",
+                where=str(path),
+            )
+        model = onnx.load_model(str(path), load_external_data=False)
+    except DecodeError as error:
+        raise InputError(
+            "not an ONNX model, or a truncated one",
+            hint="the file is no protobuf message of the ONNX format",
+            where=str(path),
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    if not model.graph.node and not model.graph.output:
+        raise InputError("the model has no graph", hint="the file is truncated or no ONNX model", where=str(path))
+    return model, path.parent
+
+
+def prepare(
+    model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], where: str | None = None
+) -> onnx.ModelProto:
+    """The model with its functions inlined and the shapes of its inputs fixed, checked by `onnx`.
+
+    InputError for a graph that is malformed or has symbolic dimensions left.
+    """
+    _check_size(model.graph, where)
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
+    if opset is not None and opset > onnx.defs.onnx_opset_version():
+        raise InputError(
+            f"the model needs opset {opset}; the installed onnx knows up to {onnx.defs.onnx_opset_version()}",
+            hint="install a newer onnx, or export with an older opset",
+            where=where,
+        )
+    if model.functions:
+        try:
+            model = inliner.inline_local_functions(model)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"its functions cannot be inlined: {_first_line(error)}", where=where) from error
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    _fix_shapes(fixed.graph, shapes, where)
+    _check_order(fixed.graph, where)
+    return fixed
+
+
+def check(model: onnx.ModelProto, where: str | None = None) -> None:
+    """Let `onnx` check the model and infer its shapes; InputError with what it finds.
+
+    Tensors in external files must have been read before (their contents play no part).
+    """
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    for tensor in light.graph.initializer:
+        _strip(tensor)
+    try:
+        shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True)
+    except shape_inference.InferenceError as error:
+        raise InputError(f"the model is inconsistent: {_reason(error)}", where=where) from error
+    except (RuntimeError, ValueError, checker.ValidationError) as error:
+        raise InputError(f"the model is malformed: {_reason(error)}", where=where) from error
+
+
+def _strip(tensor: TensorProto) -> None:
+    """Leave out the contents of a large tensor: shapes are inferred from small ones only."""
+    if prod(tensor.dims) > 1024:
+        tensor.ClearField("raw_data")
+        tensor.ClearField("float_data")
+        tensor.ClearField("external_data")
+        tensor.data_location = TensorProto.DEFAULT
+
+
+def _reason(error: Exception) -> str:
+    """The line of an error of `onnx` that says most."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    wanted = [line for line in lines if "rror" in line and not line.startswith("==>")]
+    return (wanted or lines or [type(error).__name__])[-1][:300]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _check_size(graph: onnx.GraphProto, where: str | None) -> None:
+    if len(graph.node) > _MAX_NODES:
+        raise InputError(f"the graph has {len(graph.node)} nodes; {_MAX_NODES} is the limit", where=where)
+    for tensor in graph.initializer:
+        if any(dim < 0 for dim in tensor.dims) or prod(tensor.dims) > _MAX_ELEMENTS:
+            raise InputError(
+                f"tensor {tensor.name!r} says it has the shape {'x'.join(map(str, tensor.dims))}",
+                hint=f"a tensor may have {_MAX_ELEMENTS} elements",
+                where=where,
+            )
+    for value in (*graph.input, *graph.output):
+        dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        if any(dim < 0 for dim in dims) or prod(max(1, dim) for dim in dims) > _MAX_ELEMENTS:
+            raise InputError(
+                f"{value.name!r} says it has the shape {'x'.join(map(str, dims))}",
+                hint=f"a tensor may have {_MAX_ELEMENTS} elements",
+                where=where,
+            )
+
+
+def _fix_shapes(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]], where: str | None) -> None:
+    """Set the shapes of inputs; a symbolic dimension has one size wherever its name stands."""
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = {value.name: value for value in graph.input if value.name not in stored}
+    unknown = sorted(set(shapes) - set(inputs))
+    if unknown:
+        raise InputError(
+            f"the model has no input {unknown[0]!r} to give a shape", hint=f"it has {', '.join(inputs)}", where=where
+        )
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        dims = inputs[name].type.tensor_type.shape.dim
+        declared = inputs[name].type.tensor_type.HasField("shape")
+        if declared and len(dims) != len(shape):
+            raise InputError(f"the input {name!r} has {len(dims)} dimensions, the given shape {len(shape)}", where=where)
+        for dim, size in zip(dims, shape, strict=False):
+            if dim.dim_param and sizes.setdefault(dim.dim_param, size) != size:
+                raise InputError(f"dimension {dim.dim_param!r} is given two sizes", where=where)
+            if dim.dim_value and dim.dim_value != size:
+                raise InputError(f"the input {name!r} has {dim.dim_value} where {size} is given", where=where)
+            dim.dim_value = size
+        if not declared:
+            dims.extend(onnx.TensorShapeProto.Dimension(dim_value=size) for size in shape)
+    open_: list[str] = []
+    for value in inputs.values():
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
+        if any(not dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim):
+            open_.append(f"{value.name}[{_dims(value)}]")
+    if open_:
+        first = open_[0].partition("[")[0]
+        raise InputError(
+            f"inputs without a fixed shape: {', '.join(open_)}", hint=f"fix them: --shape {first}=1,128", where=where
+        )
+    if shapes:
+        del graph.value_info[:]
+        for value in graph.output:
+            value.type.tensor_type.ClearField("shape")
+
+
+def _dims(value: onnx.ValueInfoProto) -> str:
+    dims = value.type.tensor_type.shape.dim
+    return ",".join(str(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims)
+
+
+def _check_order(graph: onnx.GraphProto, where: str | None) -> None:
+    """Every value is defined once, before it is used."""
+    defined = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input} | {""}
+    defined |= {tensor.values.name for tensor in graph.sparse_initializer}
+    later = {name for node in graph.node for name in node.output}
+    for node in graph.node:
+        for name in node.input:
+            if name not in defined:
+                what = "is computed from itself (the graph has a cycle)" if name in later else "is not defined"
+                raise InputError(f"the input {name!r} of node {node.name or node.op_type!r} {what}", where=where)
+        repeated = [name for name in node.output if name and name in defined]
+        if repeated:
+            raise InputError(f"the value {repeated[0]!r} is defined twice", where=where)
+        defined.update(node.output)
+    for value in graph.output:
+        if value.name not in defined:
+            raise InputError(f"the output {value.name!r} is not defined", where=where)
+
+
+# -- stored tensors ---------------------------------------------------------------------------------------------------
+
+
+def stored_tensors(model: onnx.ModelProto, folder: Path | None, where: str | None = None) -> dict[str, Array]:
+    """The model's tensors by name; external ones are mapped from files inside ``folder``.
+
+    Raises InputError for missing or outside files and contents that do not fit; UnsupportedModelError for element
+    types without an equivalent here.
+    """
+    items: list[UnsupportedItem] = []
+    found: dict[str, Array] = {}
+    for tensor in model.graph.initializer:
+        try:
+            found[tensor.name] = _values(tensor, folder, where)
+        except UnsupportedError as error:
+            items.append(UnsupportedItem("initializer", tensor.name, None, error.reason, error.alternative))
+    items += [
+        UnsupportedItem("initializer", tensor.values.name, None, "a sparse tensor", "a dense tensor")
+        for tensor in model.graph.sparse_initializer
+    ]
+    if items:
+        raise UnsupportedModelError(items, where=where)
+    return found
+
+
+def _values(tensor: TensorProto, folder: Path | None, where: str | None) -> Array:
+    if tensor.data_location == TensorProto.EXTERNAL:
+        return _external(tensor, folder, where)
+    try:
+        return array_of(tensor)
+    except ValueError as error:
+        raise InputError(
+            f"the values of tensor {tensor.name!r} do not fill its shape {'x'.join(map(str, tensor.dims))}",
+            where=where,
+        ) from error
+
+
+def _external(tensor: TensorProto, folder: Path | None, where: str | None) -> Array:
+    from pimc.frontends.onnx.elements import element_of
+
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    path = _inside(folder, entries.get("location", ""), tensor.name, where)
+    element_of(tensor.data_type)
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    count = prod(tensor.dims)
+    try:
+        offset = int(entries.get("offset", 0))
+        length = int(entries.get("length", count * dtype.itemsize))
+    except ValueError as error:
+        raise InputError(f"the external data of tensor {tensor.name!r} has no valid place", where=where) from error
+    if length != count * dtype.itemsize or offset < 0 or offset + length > path.stat().st_size:
+        raise InputError(
+            f"tensor {tensor.name!r} needs bytes {offset} to {offset + count * dtype.itemsize} of {path.name}, which has "
+            f"{path.stat().st_size}",
+            where=where,
+        )
+    if count == 0:
+        return np.zeros(tuple(tensor.dims), dtype)
+    return np.memmap(path, dtype, "r", offset, tuple(tensor.dims))
+
+
+def _inside(folder: Path | None, location: str, name: str, where: str | None) -> Path:
+    """The file of external data; InputError unless it exists inside the model's folder, links followed."""
+    if folder is None:
+        raise InputError(
+            f"tensor {name!r} is in an external file, and the model has no folder",
+            hint="give the path of the model's file",
+            where=where,
+        )
+    root = folder.resolve()
+    path = (root / location).resolve()
+    if not location or not path.is_relative_to(root) or path == root:
+        raise InputError(f"the external data of tensor {name!r} is outside the model's folder: {location!r}", where=where)
+    if not path.is_file():
+        raise InputError(
+            f"the external data of tensor {name!r} is missing: {location}",
+            hint="keep the model's data files beside it",
+            where=where,
+        )
+    return path
+
+
+def symbolic_inputs(model: onnx.ModelProto) -> Iterator[str]:
+    """Names of the inputs that have a dimension without a fixed size."""
+    for value in model.graph.input:
+        if any(not dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim):
+            yield value.name
