@@ -75,7 +75,9 @@ class Mask:
             raise UnsupportedError(f"a mask of {shape[-1]} keys for {self.keys}")
         if missing and shape[-1] > 1:  # one column is broadcast
             high = [0] * (len(shape) - 1) + [missing]
-            mask = self._terms.pad(mask, [0] * len(shape), high, 0.0 if boolean else lowest(self.context.element_of(mask)))
+            mask = self._terms.pad(
+                mask, [0] * len(shape), high, 0.0 if boolean else lowest(self.context.element_of(mask))
+            )
         if boolean:
             self.allow(mask)
         else:

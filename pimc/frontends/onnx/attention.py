@@ -82,9 +82,7 @@ def _attention(context: NodeContext) -> Converted:
     return [result, key, value, scores][: context.outputs]
 
 
-def rotate(
-    context: NodeContext, x: SSAValue, cos: SSAValue, sin: SSAValue, *, interleaved: bool = False
-) -> SSAValue:
+def rotate(context: NodeContext, x: SSAValue, cos: SSAValue, sin: SSAValue, *, interleaved: bool = False) -> SSAValue:
     """Rotary embedding of the first ``2 * cos.shape[-1]`` features of x ``[B, M, H, D]``; cos, sin ``[B, M, 1, R/2]``.
 
     Pairs are the two halves of the features, or with ``interleaved`` neighbours.  Halves are turned as the passes

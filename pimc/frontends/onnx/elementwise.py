@@ -116,10 +116,6 @@ def _silu_like(ctx: NodeContext) -> Converted:
     return ctx.emit(nn.MulOp(x, ctx.emit(nn.SigmoidOp(scaled))))
 
 
-def _gelu(ctx: NodeContext) -> Converted:
-    return ctx.emit(nn.GeluOp(ctx.value(0), ctx.attr_str("approximate", "none")))
-
-
 def _softplus_of(ctx: NodeContext, x: SSAValue) -> SSAValue:
     """``log(1 + exp(x))`` as ``max(x, 0) + log(1 + exp(-|x|))``, which does not overflow."""
     small = ctx.emit(nn.ExpOp(ctx.emit(nn.NegOp(ctx.emit(nn.AbsOp(x))))))
@@ -154,7 +150,7 @@ def _elu(ctx: NodeContext) -> Converted:
 
 
 def _selu(ctx: NodeContext) -> Converted:
-    alpha, gamma = ctx.attr_float("alpha", 1.67326319217681884765625), ctx.attr_float("gamma", 1.05070102214813232421875)
+    alpha, gamma = ctx.attr_float("alpha", 1.6732632423543772), ctx.attr_float("gamma", 1.0507009873554805)
     return _negative_part(ctx, ctx.value(0), alpha, gamma)
 
 
@@ -266,9 +262,11 @@ def _abs(ctx: NodeContext) -> Converted:
 
 _UNARY: Final[dict[str, Unary]] = {
     "Acos": nn.AcosOp, "Acosh": nn.AcoshOp, "Asin": nn.AsinOp, "Asinh": nn.AsinhOp, "Atan": nn.AtanOp,
-    "Atanh": nn.AtanhOp, "BitwiseNot": nn.BitNotOp, "Ceil": nn.CeilOp, "Cos": nn.CosOp, "Cosh": nn.CoshOp, "Erf": nn.ErfOp, "Exp": nn.ExpOp,
+    "Atanh": nn.AtanhOp, "BitwiseNot": nn.BitNotOp,
+    "Ceil": nn.CeilOp, "Cos": nn.CosOp, "Cosh": nn.CoshOp, "Erf": nn.ErfOp, "Exp": nn.ExpOp,
     "Floor": nn.FloorOp, "IsNaN": nn.IsNanOp, "Log": nn.LogOp, "Neg": nn.NegOp, "Not": nn.NotOp,
-    "Reciprocal": nn.RecipOp, "Round": nn.RoundOp, "Sigmoid": nn.SigmoidOp, "Sign": nn.SignOp, "Sin": nn.SinOp, "Sinh": nn.SinhOp,
+    "Reciprocal": nn.RecipOp, "Round": nn.RoundOp, "Sigmoid": nn.SigmoidOp,
+    "Sign": nn.SignOp, "Sin": nn.SinOp, "Sinh": nn.SinhOp,
     "Sqrt": nn.SqrtOp, "Tan": nn.TanOp, "Tanh": nn.TanhOp,
 }  # fmt: skip
 _BINARY: Final[dict[str, Binary]] = {
@@ -290,7 +288,6 @@ TABLE: Final[Table] = {
     "Dropout": _dropout,
     "Elu": _elu,
     "Expand": _expand,
-    "Gelu": _gelu,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _hard_swish,
     "Hardmax": _along_axis(_hardmax),

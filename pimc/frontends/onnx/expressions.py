@@ -158,9 +158,7 @@ class Expressions:
     def split_heads(self, x: SSAValue, heads: int) -> SSAValue:
         """``[B, M, H*D]`` -> ``[B, H, M, D]``."""
         batch, tokens, features = self.shape(x)
-        return self.context.transpose(
-            self.context.reshape(x, (batch, tokens, heads, features // heads)), (0, 2, 1, 3)
-        )
+        return self.context.transpose(self.context.reshape(x, (batch, tokens, heads, features // heads)), (0, 2, 1, 3))
 
     def merge_heads(self, x: SSAValue) -> SSAValue:
         """``[B, H, M, D]`` -> ``[B, M, H*D]``."""
