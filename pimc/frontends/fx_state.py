@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pimc.frontends.weights import absent_array
 from pimc.ir.weights import WeightArray
+
+_LARGEST_FP16: Final = 65504.0
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +30,26 @@ def weight_array(tensor: torch.Tensor) -> WeightArray:
         plain = plain.float()
     array: WeightArray = plain.cpu().numpy()
     return array
+
+
+def plain_array(tensor: torch.Tensor) -> NDArray[np.generic]:
+    """A tensor as numpy, in a type that numpy has."""
+    plain = tensor.detach().cpu()
+    array: NDArray[np.generic] = (plain.float() if plain.is_floating_point() else plain).numpy()
+    return array
+
+
+def is_weight(tensor: torch.Tensor, *, named: bool) -> bool:
+    """Whether a tensor is kept as a weight, which must fit fp16; others are constants in the IR.
+
+    Those are integers, single numbers, and masks: floats that are no parameter (``named``) and hold infinities or
+    numbers that stand for them.
+    """
+    if not tensor.is_floating_point():
+        return False
+    if named or tensor.is_meta:
+        return tensor.numel() > 1 or tensor.is_meta
+    return tensor.numel() > 1 and bool((tensor.abs() < _LARGEST_FP16).all())
 
 
 def state_names(program: ExportedProgram) -> dict[str, str]:

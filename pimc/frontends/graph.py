@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, LocationAttr, StringAttr, f32
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, LocationAttr, StringAttr
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
 from pimc.frontends.fx_context import NodeContext
 from pimc.frontends.fx_fold import Folder
-from pimc.frontends.fx_state import output_names, weight_array
+from pimc.frontends.fx_state import is_weight, output_names, plain_array, weight_array
 from pimc.frontends.fx_values import (
     CacheRef,
     Folded,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 Converter: TypeAlias = Callable[[NodeContext], Meaning]
 
 _MAX_CONSTANT: Final = 1 << 22
-"""Elements of the largest integer tensor that is written into the IR."""
+"""Elements of the largest tensor that is written into the IR."""
 
 
 @dataclass
@@ -111,10 +111,10 @@ class GraphImporter:
         place = source_location(module_path(node, self.prefix))
         flat = value.reshape(-1)
         if value.numel() > 1 and bool((flat == flat[0]).all()):
-            number = self.emit(nn.ConstantOp.from_array(flat[0].numpy(), element), place)
+            number = self.emit(nn.ConstantOp.from_array(plain_array(flat[0]), element), place)
             return self.emit(nn.BroadcastToOp(number, shape), place)
-        if element != f32 or value.numel() <= 1:
-            return self.emit(nn.ConstantOp.from_array(value.numpy(), element), place)
+        if not is_weight(value, named=False):
+            return self.emit(nn.ConstantOp.from_array(plain_array(value), element), place)
         name = f"{module_path(node, self.prefix)}.{node.name}"
         self.weights.add(name, weight_array(value))
         return ParamRef(name, shape)
@@ -127,6 +127,10 @@ class GraphImporter:
     def _outputs(self, node: torch.fx.Node, names: Mapping[int, str]) -> list[SSAValue]:
         """The results, in the order of ``names``; nothing where an operator they need is unsupported."""
         context = NodeContext(self, node)
+        for spec in self.program.graph_signature.output_specs:
+            if "MUTATION" in spec.kind.name:
+                with _Collecting(self, node, f"write to {spec.target}"):
+                    raise UnsupportedError("the program changes an input or a buffer", "return the new value")
         results: list[SSAValue] = []
         for index in names:
             value = node.args[0][index]
@@ -166,7 +170,7 @@ class GraphImporter:
                 return CacheRef(cache.removesuffix("_"), int(path.removeprefix(cache)))
         value = state[path]
         element = element_of(value.dtype)
-        if element == f32 and (value.numel() > 1 or value.is_meta):
+        if is_weight(value, named=path in self.program.graph_signature.parameters):
             name = self.names.get(path, path.removeprefix(self.prefix + "."))
             if name not in self.weights:
                 self.weights.add(name, weight_array(value), absent=value.is_meta)
@@ -174,8 +178,8 @@ class GraphImporter:
         if value.is_meta:
             raise UnsupportedError("a buffer of integers on the meta device, whose values the program needs")
         if value.numel() > _MAX_CONSTANT:
-            raise UnsupportedError(f"a buffer of {value.numel()} integers, which is too large for a constant")
-        return self.emit(nn.ConstantOp.from_array(value.detach().numpy(), element), source_location("entry"))
+            raise UnsupportedError(f"a buffer of {value.numel()} integers (or a mask), too large for a constant")
+        return self.emit(nn.ConstantOp.from_array(plain_array(value), element), source_location("entry"))
 
     def _live_nodes(self) -> set[torch.fx.Node]:
         """Nodes that the outputs or the caches depend on; a tabulated node depends on the positions alone."""

@@ -16,9 +16,10 @@ from xdsl.dialects.builtin import DictionaryAttr, ModuleOp, StringAttr
 
 from pimc.diagnostics import InputError
 from pimc.frontends.aten import CONVERTERS
+from pimc.frontends.decompositions import fused_rules
 from pimc.frontends.fx_fold import find_foldable
 from pimc.frontends.fx_state import state_names
-from pimc.frontends.fx_values import target_of
+from pimc.frontends.fx_values import mutates, target_of
 from pimc.frontends.graph import GraphImporter
 from pimc.frontends.model import ImportedModel
 from pimc.frontends.torch_export import quiet_export
@@ -124,7 +125,7 @@ def prepare(program: ExportedProgram) -> ExportedProgram:
     tried: set[object] = set()
     for _ in range(_ROUNDS):
         calls = [node for node in program.graph.nodes if node.op == "call_function"]
-        missing = {node.target for node in calls if target_of(node) not in CONVERTERS} - tried
+        missing = {node.target for node in calls if target_of(node) not in CONVERTERS or mutates(node)} - tried
         if not missing:
             break
         tried |= missing
@@ -140,7 +141,7 @@ def prepare(program: ExportedProgram) -> ExportedProgram:
 
 
 @cache
-def _decompositions() -> Mapping[object, Callable[..., object]]:
+def _composite_rules() -> Mapping[object, Callable[..., object]]:
     """PyTorch's rules for operators that are composed of others, and those of its core operators."""
     from torch.export import default_decompositions
 
@@ -149,12 +150,14 @@ def _decompositions() -> Mapping[object, Callable[..., object]]:
 
 
 def _decomposition(target: object) -> Callable[..., object] | None:
-    """PyTorch's own rule for an operator, if it has one."""
+    """The rule for an operator, if there is one: ours, PyTorch's, or what a composite operator is composed of."""
     import torch
     from torch._decomp import decomposition_table
 
     if not isinstance(target, torch._ops.OpOverload) or target._schema.is_mutable:
         return None
-    rule: Callable[..., object] | None = decomposition_table.get(target)
-    table = _decompositions()
-    return table[target] if rule is None and target in table else rule
+    for rules in (fused_rules(), decomposition_table, _composite_rules()):
+        if target in rules:
+            rule: Callable[..., object] = rules[target]
+            return rule
+    return None
