@@ -16,7 +16,7 @@ import logging
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from pimc.diagnostics import InputError, PimcError, UsageError
 
@@ -32,6 +32,7 @@ logger: Final = logging.getLogger(__name__)
 _OPTIONS: Final = ("target", "overrides", "pipeline", "plugins")
 _STATIC: Final = "_dynamo_static_input_type"
 
+Result = TypeVar("Result")
 Runner: TypeAlias = Callable[[Sequence[object]], list[object]]
 
 
@@ -170,7 +171,7 @@ class _Graph:
         nodes = self.module.graph.find_nodes(op="placeholder")
         return [_STATIC in (node.meta.get("tensor_dict") or {}) for node in nodes]
 
-    def _guarded(self, run: Callable[[], object]) -> object:
+    def _guarded(self, run: Callable[[], Result]) -> Result | None:
         """What ``run`` returns; None, and a note, where it raises."""
         try:
             return run()

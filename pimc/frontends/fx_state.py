@@ -49,7 +49,8 @@ def is_weight(tensor: torch.Tensor, *, named: bool) -> bool:
         return False
     if named or tensor.is_meta:
         return tensor.numel() > 1 or tensor.is_meta
-    return tensor.numel() > 1 and bool((tensor.abs() < _LARGEST_FP16).all())
+    fits: bool = (tensor.abs() < _LARGEST_FP16).all().item()
+    return tensor.numel() > 1 and fits
 
 
 def state_names(program: ExportedProgram) -> dict[str, str]:

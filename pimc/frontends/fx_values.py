@@ -111,6 +111,16 @@ def target_of(node: torch.fx.Node) -> str:
     return str(node.target) if hasattr(node.target, "_schema") else getattr(node.target, "__name__", str(node.target))
 
 
+def original_of(node: torch.fx.Node) -> tuple[str, str]:
+    """Name and operator of the node of the exported program that ``node`` was decomposed from, or its own."""
+    name, target = node.name, target_of(node)
+    sources = node.meta.get("from_node") or []
+    while sources:
+        name, target = sources[-1].name, str(sources[-1].target)
+        sources = sources[-1].from_node
+    return name, target
+
+
 def mutates(node: torch.fx.Node) -> bool:
     """Whether an operator writes to one of its arguments."""
     schema = getattr(node.target, "_schema", None)

@@ -27,6 +27,7 @@ from pimc.frontends.fx_values import (
     element_of,
     module_path,
     mutates,
+    original_of,
     result_type,
     source_line,
     static_shape,
@@ -198,11 +199,13 @@ class GraphImporter:
             self.meanings[node] = Folded()
             return
         self.meanings[node] = Poison()
-        with _Collecting(self, node, target_of(node)):
+        _, operator = original_of(node)
+        with _Collecting(self, node, operator):
             if node in self.columns:
                 self.meanings[node] = context.tabulated(self.columns[node])
             elif converter is None:
-                raise UnsupportedError("no conversion", alternative_to(target_of(node)))
+                part = "" if operator == target_of(node) else f" of its part {target_of(node)}"
+                raise UnsupportedError(f"no conversion{part}", alternative_to(operator))
             elif not any(isinstance(self.meanings.get(source), Poison) for source in node.all_input_nodes):
                 self.meanings[node] = converter(context)
 

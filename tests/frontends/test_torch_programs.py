@@ -238,11 +238,13 @@ def test_everything_unsupported_is_listed() -> None:
     items = caught.value.items
     assert [(item.operator, item.node) for item in items] == [
         ("aten.rand.default", "1"),
-        ("prims.fft_r2c.default", "1"),
+        ("aten.fft_fft.default", "1"),
+        ("aten.real.default", "1"),
         ("aten.dropout.default", "2"),
     ]
-    assert all(item.source_line and item.source_line.startswith("test_torch_programs.py:") for item in items[:2])
-    assert items[2].alternative == "model.eval() turns it off"
+    assert all(item.source_line and item.source_line.startswith("test_torch_programs.py:") for item in items[:3])
+    assert items[1].reason == "no conversion of its part prims.fft_r2c.default"
+    assert items[3].alternative == "model.eval() turns it off"
     assert len(str(caught.value).splitlines()) == 1 + len(items)
 
 
