@@ -8,11 +8,16 @@ from typing import Final
 from pimc.frontends.onnx.context import Converter
 
 MODULES: Final = (
+    "attention",
+    "convolution",
     "decoder_ops",
     "elementwise",
     "indexing",
     "linear",
+    "losses",
     "norms",
+    "pooling",
+    "quantize",
     "reductions",
     "shape",
 )
