@@ -32,6 +32,7 @@ from pimc.frontends.fx_values import (
     source_line,
     static_shape,
     target_of,
+    tensor_type,
 )
 from pimc.frontends.tabulate import Column
 from pimc.frontends.torch_export import K_CACHE, V_CACHE
@@ -124,6 +125,17 @@ class GraphImporter:
         """Append ``op``; its first result."""
         self.block.add_op(set_location(op, location))
         return op.results[0] if op.results else SSAValue.get(self.block.args[0])
+
+    def stand_in(self, node: torch.fx.Node) -> Meaning:
+        """A value of the type of an unsupported node, so that what depends on it is looked at as well."""
+        results = node.meta.get("val")
+        several = isinstance(results, list | tuple)
+        try:
+            types = [tensor_type(value) for value in (results if several else [results])]
+        except UnsupportedError:
+            return Poison()
+        values = [self.emit(nn.ParamOp(node.name, type_), source_location("entry")) for type_ in types]
+        return values if several else values[0]
 
     def _outputs(self, node: torch.fx.Node, names: Mapping[int, str]) -> list[SSAValue]:
         """The results, in the order of ``names``; nothing where an operator they need is unsupported."""
@@ -230,7 +242,7 @@ class _Collecting:
         path = module_path(self.node, self.importer.prefix)
         item = UnsupportedItem(self.operator, path, source_line(self.node), reason, alternative)
         self.importer.unsupported.append(item)
-        self.importer.meanings[self.node] = Poison()
+        self.importer.meanings[self.node] = self.importer.stand_in(self.node)
         return True
 
 
