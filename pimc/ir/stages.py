@@ -71,7 +71,7 @@ _PIM = _NN | {"pim"}
 _COST = frozenset({"pim.class", "pim.flops", "pim.bytes", "pim.intensity"})
 _PLACE = _COST | {"pim.domain", "pim.reason"}
 _UNRAISED = frozenset({"nn.cache_read"})
-_UNCUT = _UNRAISED | {"nn.linear", "nn.attention", "nn.cache_write"}
+_UNCUT = _UNRAISED | {"nn.linear", "nn.attention", "nn.attention_full", "nn.cache_write"}
 _MEMORY = frozenset({"pim.memory"})
 _MACHINE = frozenset({"builtin", "sram", "hbm", "func"})
 

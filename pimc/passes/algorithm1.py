@@ -69,9 +69,8 @@ def _rounds_of_heads(rounds: tuple[HeadRound, ...], features: int) -> ShardAttr:
         if features % r.cores_per_head == 0:
             found.append(ShardRound(start, 0, r.heads * r.cores_per_head, per_core))
             continue
-        used = -(-features // per_core)
         found.extend(
-            ShardRound(start + h * features, h * r.cores_per_head, used, per_core) for h in range(r.heads)
+            ShardRound(start + h * features, h * r.cores_per_head, r.cores_per_head, per_core) for h in range(r.heads)
         )
     return ShardAttr.of(found)
 

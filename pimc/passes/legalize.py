@@ -149,10 +149,12 @@ def _embedding(emit: Emitter, op: nn.EmbeddingOp) -> SSAValue | None:
     return None if weight_param(op.table) is not None else emit(nn.GatherOp(op.table, op.ids, 0))
 
 
-def _attention_full(emit: Emitter, op: nn.AttentionFullOp) -> SSAValue:
+def _attention_full(emit: Emitter, op: nn.AttentionFullOp) -> SSAValue | None:
     """Attention as products and a softmax of heads: q ``[B, Hkv, G, M, D]``, k ``[B, Hkv, 1, D, N]``."""
     heads, kv_heads, dim = op.heads.value.data, op.kv_heads.value.data, op.head_dim.value.data
     batch, queries, _ = shape_of(op.q)
+    if batch == 1:
+        return _float_mask(emit, op)
     keys, share = shape_of(op.k)[1], heads // kv_heads
     scaled = emit(nn.MulOp(op.q, emit.number(op.scale.value.data)))
     q = emit(nn.TransposeOp(emit.reshape(scaled, batch, queries, kv_heads, share, dim), (0, 2, 3, 1, 4)))
@@ -165,6 +167,21 @@ def _attention_full(emit: Emitter, op: nn.AttentionFullOp) -> SSAValue:
         scores = emit.reshape(flat, batch, kv_heads, share, queries, keys)
     mixed = emit(nn.MatmulOp(emit(nn.SoftmaxOp(scores, -1)), v))
     return emit.reshape(emit(nn.TransposeOp(mixed, (0, 3, 1, 2, 4))), *shape_of(op.result))
+
+
+def _float_mask(emit: Emitter, op: nn.AttentionFullOp) -> SSAValue | None:
+    """One sequence runs by heads on groups of cores; its mask is a number for each key, to be added."""
+    if op.mask is None:
+        return None
+    mask, keys = op.mask, shape_of(op.k)[1]
+    if nn.tensor_of(mask).element_type == i1:
+        mask = emit(nn.SelectOp(mask, emit.number(0.0), emit.number(-np.inf)))
+    if shape_of(mask)[-1:] != (keys,):
+        mask = emit(nn.BroadcastToOp(mask, (*shape_of(mask)[:-1], keys)))
+    if mask is op.mask:
+        return None
+    sizes = {name: getattr(op, name).value.data for name in ("heads", "kv_heads", "head_dim", "scale")}
+    return emit(nn.AttentionFullOp(op.q, op.k, op.v, mask, **sizes, causal=bool(op.causal.value.data)))
 
 
 def _masked(emit: Emitter, op: nn.AttentionFullOp, scores: SSAValue) -> SSAValue:

@@ -86,8 +86,9 @@ def _head_counts(module: ModuleOp) -> dict[nn.LinearOp, tuple[int, int]]:
                     _mark(write.x, op.kv_heads.value.data, dim, found)
         elif isinstance(op, nn.AttentionFullOp):
             dim, kv_heads = op.head_dim.value.data, op.kv_heads.value.data
-            for value, heads in ((op.q, op.heads.value.data), (op.k, kv_heads), (op.v, kv_heads)):
-                _mark(value, heads, dim, found)
+            _mark(op.q, kv_heads, op.heads.value.data // kv_heads * dim, found)
+            for value in (op.k, op.v):
+                _mark(value, kv_heads, dim, found)
     return found
 
 
@@ -137,6 +138,8 @@ class _FunctionPartition:
                 )
             case nn.AttentionOp():
                 self.attention(op)
+            case nn.AttentionFullOp():
+                self.attention_full(op)
             case nn.CacheWriteOp():
                 self.cache_write(op)
             case nn.EmbeddingOp() if weight_param(op.table) is not None:
@@ -259,6 +262,26 @@ class _FunctionPartition:
         new = pim.AttentionOp((self.whole(op.q), op.layer, op.position), properties, result)
         new.attributes |= op.attributes
         new.attributes[SHARD_REASON] = StringAttr(f"head-wise by Algorithm 1: {kv_heads} KV heads of {dim}")
+        self.replace(op, new)
+
+    def attention_full(self, op: nn.AttentionFullOp) -> None:
+        """Groups of cores a KV head; operands that are cut head-wise alike stay on their cores, others become whole."""
+        heads, kv_heads, dim = (a.value.data for a in (op.heads, op.kv_heads, op.head_dim))
+        channels, cores = self.machine.channels, self.machine.cores
+        cut = attention_shard(heads, kv_heads, dim, channels, cores)
+        wanted = (cut, *(feature_shard(kv_heads, dim, channels, cores),) * 2)
+        operands = [
+            value if pim.shard_of(value.type) == shard else self.whole(value)
+            for value, shard in zip((op.q, op.k, op.v), wanted, strict=True)
+        ]
+        mask = None if op.mask is None else self.whole(op.mask)
+        properties: dict[str, Attribute] = {
+            key: value for key, value in op.properties.items() if key != "operandSegmentSizes"
+        }
+        properties["rounds"] = heads_attr(kv_heads, channels, cores)
+        new = pim.AttentionFullOp(operands, mask, properties, pim.with_shard(nn.tensor_of(op.result), cut))
+        new.attributes |= op.attributes
+        new.attributes[SHARD_REASON] = StringAttr(f"head-wise by Algorithm 1, a head's cores by rows: {kv_heads} heads")
         self.replace(op, new)
 
     def append(self, k_write: nn.CacheWriteOp, v_write: nn.CacheWriteOp, rounds: pim.HeadsAttr) -> None:

@@ -63,8 +63,9 @@ def test_smollm2() -> None:
 
 
 def test_uneven_heads_take_a_round_each() -> None:
-    shard = feature_shard(2, 8, 128, 32)  # 16 cores a head, 8 features: half of the cores of a group
-    assert shard.shard_rounds == (ShardRound(0, 0, 8, 1), ShardRound(8, 16, 8, 1))
+    shard = feature_shard(2, 8, 128, 32)  # 16 cores a head, 8 features: half of the cores of a group have one
+    assert shard.shard_rounds == (ShardRound(0, 0, 16, 1), ShardRound(8, 16, 16, 1))
+    assert [shard.local_offset(index) for index in range(2)] == [0, 0]
 
 
 @pytest.mark.parametrize("features", [1, 31, 32, 33, 100, 576, 49152])

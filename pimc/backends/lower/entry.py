@@ -13,6 +13,7 @@ from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.backends.builder import HbmBuilder, SramBuilder
 from pimc.backends.lower.attention import lower_attention, lower_kv_append
+from pimc.backends.lower.attention_full import lower_attention_full
 from pimc.backends.lower.context import (
     INTEGER_BYTES,
     LAYER_ROW,
@@ -62,6 +63,7 @@ from pimc.ir.constants import constant_name, is_stored
 from pimc.ir.hbm import ProgramOp as HbmProgramOp
 from pimc.ir.memory_map import MemoryMap
 from pimc.ir.pim.attributes import shard_of
+from pimc.ir.pim.encoder import AttentionFullOp
 from pimc.ir.pim.ops import (
     AllGatherOp,
     AsyncOp,
@@ -292,6 +294,7 @@ LOWERINGS: dict[type[Operation], Lowering] = {
     EmbeddingOp: cast(Lowering, lower_embedding),
     KvAppendOp: cast(Lowering, lower_kv_append),
     AttentionOp: cast(Lowering, lower_attention),
+    AttentionFullOp: cast(Lowering, lower_attention_full),
     AsyncOp: cast(Lowering, _async),
     AwaitOp: cast(Lowering, _await),
     **dict.fromkeys(BINARY, lower_binary),

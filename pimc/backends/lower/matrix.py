@@ -30,11 +30,12 @@ def results_of(op: MatrixOp, out: Strip) -> list[Tensor]:
     """The results as strips of the tile's stack of local outputs."""
     found: list[Tensor] = []
     for output, first in zip(op.outputs, op.local_offsets, strict=False):
-        strips: list[Strip] = []
-        offset = out.offset + first * 2
-        for width in widths_of(output):
-            strips.append(Strip(out.buffer, out.rows, width, out.pitch, offset))
-            offset += width * 2
+        shard = shard_of(output.type)
+        assert shard is not None  # the verifier's
+        strips = [
+            Strip(out.buffer, out.rows, width, out.pitch, out.offset + (first + shard.local_offset(index)) * 2)
+            for index, width in enumerate(widths_of(output))
+        ]
         found.append(Tensor(tuple(strips)))
     return found
 
@@ -45,7 +46,7 @@ def stacked_bias(ctx: LoweringContext, op: MatrixOp) -> Buffer | None:
         return None
     core = ctx.core
     total = op.local_offsets[-1]
-    stack = ctx.alloc("bias", total * 2)
+    stack = ctx.alloc("bias", (total + 1) * 2)
     core.vfill_h(core.address(stack.value), core.address(stack.value), ctx.f32(0.0), core.const(total))
     for index, (output, first) in enumerate(zip(op.outputs, op.local_offsets, strict=False)):
         bias = op.bias(index)
@@ -54,17 +55,16 @@ def stacked_bias(ctx: LoweringContext, op: MatrixOp) -> Buffer | None:
         source = ctx.tensor(bias).whole
         shard = shard_of(output.type)
         assert shard is not None  # the verifier's
-        at = first
-        for number, round_ in enumerate(shard.shard_rounds):
+        for number in range(len(shard.shard_rounds)):
             starts, counts = round_counts(shard.shard_rounds, number, shape_of(output)[-1], ctx.cores)
-            # A core without features takes the first one, to no effect: only a use orders it after the bias's transfer.
+            # A core without features moves one behind the stack: only a use orders it after the bias's transfer.
             starts = [start if count else 0 for start, count in zip(starts, counts, strict=True)]
+            at = first + shard.local_offset(number)
             core.vmov_h(
-                core.address(stack.value, at * 2),
+                core.address(stack.value, [2 * (at if count else total) for count in counts]),
                 core.address(source.buffer.value, [source.offset + 2 * start for start in starts]),
                 core.const([max(count, 1) for count in counts]),
             )
-            at += round_.per_core
     return stack
 
 

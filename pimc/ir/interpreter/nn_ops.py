@@ -197,23 +197,29 @@ def _attention(frame: Frame, op: nn.AttentionOp, args: Sequence[Any]) -> Sequenc
 
 @TABLE.register(nn.AttentionFullOp)
 def _attention_full(frame: Frame, op: nn.AttentionFullOp, args: Sequence[Any]) -> Sequence[Value]:
+    sizes = (op.heads.value.data, op.kv_heads.value.data, op.head_dim.value.data)
+    return (full_attention(args, sizes, op.scale.value.data, causal=bool(op.causal.value.data)),)
+
+
+def full_attention(args: Sequence[Array], sizes: tuple[int, int, int], scale: float, *, causal: bool) -> Array:
+    """Attention without a cache: q, k, v and perhaps a mask; ``sizes``: heads, KV heads, head dimension."""
     q, k, v = args[:3]
-    heads, kv_heads, size = (a.value.data for a in (op.heads, op.kv_heads, op.head_dim))
+    heads, kv_heads, size = sizes
     tokens, keys = q.shape[1], k.shape[1]
     mask: Array | None = None
     if len(args) == 4:
         mask = np.broadcast_to(args[3], (1, heads, tokens, keys))[0]
-    if op.causal.value.data:
-        causal = causal_mask(tokens, keys, keys - tokens)
-        mask = causal if mask is None else mask + causal
+    if causal:
+        triangle = causal_mask(tokens, keys, keys - tokens)
+        mask = triangle if mask is None else mask + triangle
     result = attend(
         q.reshape(tokens, heads, size),
         k.reshape(keys, kv_heads, size),
         v.reshape(keys, kv_heads, size),
-        op.scale.value.data,
+        scale,
         mask,
     )
-    return (result.reshape(q.shape),)
+    return result.reshape(q.shape)
 
 
 # Elementwise

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from xdsl.ir import SSAValue
 
 from pimc.diagnostics import InputError
 from pimc.ir import pim
 from pimc.ir.interpreter.core import Frame
-from pimc.ir.interpreter.table import ImplementationTable, Value
+from pimc.ir.interpreter.nn_ops import full_attention
+from pimc.ir.interpreter.table import Array, ImplementationTable, Value
 from pimc.ir.locations import where
 from pimc.ir.pim import reference
 
@@ -43,14 +45,7 @@ def _gemm(frame: Frame, op: pim.GemmOp, args: Sequence[Any]) -> Sequence[Value]:
 
 @TABLE.register(pim.AllGatherOp, exact=True)
 def _all_gather(frame: Frame, op: pim.AllGatherOp, args: Sequence[Any]) -> Sequence[Value]:
-    shard = pim.shard_of(op.input.type)
-    if shard is None:
-        return (args[0],)
-    whole = np.full_like(args[0], np.nan)
-    for core in range(shard.cores):
-        for piece in shard.pieces(core, whole.shape[-1]):
-            whole[..., piece.start : piece.stop] = args[0][..., piece.start : piece.stop]
-    return (whole,)
+    return (_owned(args[0], op.input),)
 
 
 @TABLE.register(pim.EmbeddingOp, exact=True)
@@ -99,6 +94,26 @@ def _attention(frame: Frame, op: pim.AttentionOp, args: Sequence[Any]) -> Sequen
         shard,
     )
     return (result,)
+
+
+@TABLE.register(pim.AttentionFullOp)
+def _attention_full(frame: Frame, op: pim.AttentionFullOp, args: Sequence[Any]) -> Sequence[Value]:
+    owned = [_owned(array, value) for array, value in zip(args[:3], (op.q, op.k, op.v), strict=True)]
+    sizes = (op.heads.value.data, op.kv_heads.value.data, op.head_dim.value.data)
+    whole = full_attention((*owned, *args[3:]), sizes, op.scale.value.data, causal=bool(op.causal.value.data))
+    return (_owned(whole, op.output),)
+
+
+def _owned(array: Array, value: SSAValue) -> Array:
+    """The features of a cut value that a core holds, NaN elsewhere; a replicated value as it is."""
+    shard = pim.shard_of(value.type)
+    if shard is None:
+        return array
+    found = np.full_like(array, np.nan)
+    for core in range(shard.cores):
+        for piece in shard.pieces(core, found.shape[-1]):
+            found[..., piece.start : piece.stop] = array[..., piece.start : piece.stop]
+    return found
 
 
 @TABLE.register(pim.AsyncOp, exact=True)

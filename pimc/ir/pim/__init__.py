@@ -14,6 +14,7 @@ from pimc.ir.pim.attributes import (
     shard_of,
     with_shard,
 )
+from pimc.ir.pim.encoder import AttentionFullOp
 from pimc.ir.pim.ops import (
     AllGatherOp,
     AsyncOp,
@@ -35,6 +36,7 @@ PIM = Dialect(
         AllGatherOp,
         KvAppendOp,
         AttentionOp,
+        AttentionFullOp,
         EmbeddingOp,
         AsyncOp,
         AwaitOp,
@@ -47,6 +49,7 @@ __all__ = [
     "PIM",
     "AllGatherOp",
     "AsyncOp",
+    "AttentionFullOp",
     "AttentionOp",
     "AwaitOp",
     "EmbeddingOp",

@@ -108,6 +108,12 @@ class ShardAttr(ParametrizedAttribute):
             local += r.per_core
         return tuple(found)
 
+    def local_offset(self, index: int) -> int:
+        """Where round ``index`` begins in the local slices of the cores that take part in it (the same in all)."""
+        rounds = self.shard_rounds
+        core = rounds[index].first_core
+        return sum(r.per_core for r in rounds[:index] if r.first_core <= core < r.first_core + r.cores)
+
     def local_size(self, core: int) -> int:
         """Elements (padding included) of ``core``'s local slice."""
         return sum(r.per_core for r in self.shard_rounds if r.first_core <= core < r.first_core + r.cores)
