@@ -44,7 +44,12 @@ class Case:
             folder = Path(self.source.model_dir) / "test_data_set_0"
             inputs, outputs = _read(folder, "input"), _read(folder, "output")
         names = [value.name for value in self.model.graph.input]
-        return dict(zip(names, inputs, strict=False)), list(outputs)
+        return dict(zip(names, map(_array, inputs), strict=False)), [_array(output) for output in outputs]
+
+
+def _array(value: Any) -> Any:
+    """A tensor as an array; a sequence, an optional or a string stays what it is: the frontend refuses its model."""
+    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
 
 
 def _read(folder: Path, kind: str) -> list[Any]:

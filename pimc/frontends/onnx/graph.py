@@ -261,7 +261,9 @@ class GraphBuilder:
                 inner.define_known(formal, array, stored=actual in self._stored)
             elif actual:
                 inner.define(formal, self.value(actual, source_location(self.scope)), self.depends_on(actual))
-        attributes = {attribute.name: attribute for attribute in (*function.attribute_proto, *node.attribute)}
+        defaults = defs.get_schema(node.op_type, opset, "" if node.domain in _STANDARD else node.domain).attributes
+        attributes = {name: attribute.default_value for name, attribute in defaults.items() if attribute.default_value.name}
+        attributes |= {attribute.name: attribute for attribute in (*function.attribute_proto, *node.attribute)}
         absent = {formal for formal, actual in zip(function.input, node.input, strict=False) if not actual}
         absent.update(list(function.input)[len(node.input) :])
         inner.convert_all(_bound(function.node, attributes, absent))
