@@ -9,6 +9,7 @@ from pimc.frontends.onnx.context import Converter
 
 MODULES: Final = (
     "attention",
+    "contrib",
     "convolution",
     "decoder_ops",
     "elementwise",
