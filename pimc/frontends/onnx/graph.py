@@ -165,16 +165,24 @@ class GraphBuilder:
             self.define_known(node.output[0], _constant(node))
         elif node.op_type == "If" and node.domain in _STANDARD:
             self._branch(node, depends)
-        elif not self.folding and node.input and all(not name or self.known(name) is not None for name in node.input):
+        elif self._key(node) in self.converters and self._all_known(node):
             self._fold(node)
         else:
             self._define_all(node, self._converted(node), depends)
 
+    def _all_known(self, node: onnx.NodeProto) -> bool:
+        """Whether a node can be computed now; while one is, there is nothing to gain."""
+        known = (not name or self.known(name) is not None for name in node.input)
+        return not self.folding and bool(node.input) and all(known)
+
+    def _key(self, node: onnx.NodeProto) -> str:
+        """The converter's key of an operator."""
+        return node.op_type if node.domain in _STANDARD else f"{node.domain}::{node.op_type}"
+
     def _converted(self, node: onnx.NodeProto) -> Sequence[SSAValue | None]:
         """The results of a node: by its converter, else by the function that defines it."""
-        standard = node.domain in _STANDARD
-        key = node.op_type if standard else f"{node.domain}::{node.op_type}"
-        opset = self.opsets.get("" if standard else node.domain, 1)
+        key = self._key(node)
+        opset = self.opsets.get("" if node.domain in _STANDARD else node.domain, 1)
         converter = self.converters.get(key)
         if converter is None:
             return self._by_definition(node, opset, key)
