@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pimc.diagnostics import PimcError
+from pimc.diagnostics import PimcError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,8 +32,12 @@ def write_json(value: Mapping[str, object]) -> None:
 
 
 def report(error: PimcError) -> None:
-    """Print an error in one line, and its hint in another."""
-    say(f"pimc: error: {' '.join(str(error).split())}")
+    """Print an error in one line (a list of unsupported things in one line each), and its hint in another."""
+    if isinstance(error, UnsupportedModelError):
+        first, *items = str(error).splitlines()
+        say("\n".join([f"pimc: error: {first}", *(f"  {' '.join(item.split())}" for item in items)]))
+    else:
+        say(f"pimc: error: {' '.join(str(error).split())}")
     if error.hint:
         say(f"  hint: {error.hint}")
 

@@ -54,7 +54,7 @@ def _numbers(text: str) -> Array:
     hint = "numbers with commas, nested lists, true and false, or a .npy file: --bind axes=0,1"
     try:
         items = json.loads(f"[{text}]")
-        array = np.asarray(items[0] if len(items) == 1 else items)
+        array = np.asarray(items if len(items) > 1 else items[0])
     except (ValueError, IndexError) as error:
         raise UsageError(f"'{text}' is no list of numbers", hint=hint) from error
     if array.dtype.kind not in "bif":
