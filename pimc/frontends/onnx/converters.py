@@ -19,6 +19,7 @@ MODULES: Final = (
     "norms",
     "pooling",
     "quantize",
+    "recurrent",
     "reductions",
     "shape",
 )

@@ -2,63 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
-import onnx
+import numpy.typing as npt
+import onnx_runtime
 import pytest
-from onnx import helper, numpy_helper
 
-from pimc.frontends.onnx import import_onnx
-from pimc.ir.interpreter import Interpreter
-
-ort = pytest.importorskip("onnxruntime")
-
-MS = "com.microsoft"
 RNG = np.random.default_rng(3)
-Array = np.ndarray
+compare = partial(onnx_runtime.compare, domain=onnx_runtime.MICROSOFT)
 
 
-def floats(*shape: int) -> Array:
+def floats(*shape: int) -> npt.NDArray[np.float32]:
     return RNG.standard_normal(shape).astype(np.float32)
-
-
-def compare(
-    op: str,
-    inputs: list[Array | None],
-    outputs: int = 1,
-    stored: tuple[int, ...] = (),
-    tolerance: float = 2e-5,
-    wanted: tuple[int, ...] | None = None,
-    **attributes: object,
-) -> None:
-    """One node in ONNX Runtime and in the interpreter; ``stored`` inputs are initializers."""
-    names = [f"i{index}" if value is not None else "" for index, value in enumerate(inputs)]
-    outs = [f"o{index}" if wanted is None or index in wanted else "" for index in range(outputs)]
-    node = helper.make_node(op, names, outs, domain=MS, **attributes)
-    given = {
-        n: v for index, (n, v) in enumerate(zip(names, inputs, strict=True)) if v is not None and index not in stored
-    }
-    infos = [
-        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in given.items()
-    ]
-    results = [onnx.ValueInfoProto(name=name) for name in outs if name]
-    weights = [numpy_helper.from_array(inputs[index], names[index]) for index in stored]
-    graph = helper.make_graph([node], "g", infos, results, weights)
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(MS, 1)], ir_version=9
-    )
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    expected = session.run(None, given)
-    for result, value in zip(results, expected, strict=True):
-        result.CopyFrom(
-            helper.make_tensor_value_info(result.name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-        )
-    del model.graph.output[:]
-    model.graph.output.extend(results)
-    imported = import_onnx(model)
-    imported.module.verify()
-    got = Interpreter(imported.module, imported.weights, "f32").call("main", given)
-    for name, value in zip([name for name in outs if name], expected, strict=True):
-        np.testing.assert_allclose(got[name], value, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 def test_skip_layer_normalization() -> None:
@@ -121,12 +77,11 @@ def test_grouped_query_attention(rotary: int, past: int) -> None:
     angles = RNG.uniform(0, 6, (32, 8))
     tables = [np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)] if rotary else []
     lengths = [np.array([past + tokens - 1], np.int32), np.array(past + tokens, np.int32)]
-    attributes = {"num_heads": 4, "kv_num_heads": 2, "do_rotary": rotary}
-    compare("GroupQueryAttention", [q, k, v, *caches, *lengths, *tables], 3, **attributes)
-    compare("GroupQueryAttention", [q, k, v, *caches, *lengths, *tables], 3, local_window_size=2, **attributes)
+    run = partial(compare, "GroupQueryAttention", outputs=3, num_heads=4, kv_num_heads=2, do_rotary=rotary)
+    run([q, k, v, *caches, *lengths, *tables])
+    run([q, k, v, *caches, *lengths, *tables], local_window_size=2)
     packed = np.concatenate([q, k, v], axis=-1)
-    inputs = [packed, None, None, *caches, *lengths, *tables]
-    compare("GroupQueryAttention", inputs, 3, softcap=5.0, **attributes)
+    run([packed, None, None, *caches, *lengths, *tables], softcap=5.0)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
