@@ -48,7 +48,7 @@ def is_weight(tensor: torch.Tensor, *, named: bool) -> bool:
     if not tensor.is_floating_point():
         return False
     if named or tensor.is_meta:
-        return tensor.numel() > 1 or tensor.is_meta
+        return bool(tensor.numel() > 1 or tensor.is_meta)
     fits: bool = (tensor.abs() < _LARGEST_FP16).all().item()
     return tensor.numel() > 1 and fits
 

@@ -24,7 +24,7 @@ from xdsl.ir import Attribute
 
 from pimc.diagnostics import InputError
 from pimc.frontends.model import Checkpoint, ImportedModel, TokenizerData
-from pimc.frontends.weights import ModelWeights, check_all_fp16
+from pimc.frontends.weights import ModelWeights, absent_array, check_all_fp16
 from pimc.ir import nn
 from pimc.ir.locations import set_location, source_location
 
@@ -118,7 +118,11 @@ def _build_module(
     for entry, program in programs.items():
         position = next(node for node in program.graph.nodes if node.name == "position")
         columns = assign_columns(find_tabulated(program, position))
-        if any(column.table not in weights for column in columns.values()):
+        missing = {column.table: column.width for column in columns.values() if column.table not in weights}
+        if missing and any(tensor.is_meta for tensor in program.state_dict.values()):
+            for table, width in missing.items():
+                weights.add(table, absent_array((shape.slots, width)), absent=True)
+        elif missing:
             tables = evaluate_tables(program, position, columns, shape.slots, shape.chunk)
             for table, value in tables.items():
                 weights.add(table, value)
