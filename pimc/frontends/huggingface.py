@@ -59,6 +59,12 @@ def _load_model(path: Path) -> torch.nn.Module:
     return loaded.eval()
 
 
+def folder_tokenizer(path: Path) -> TokenizerData:
+    """The tokenizer in a folder, with the end-of-text tokens that its configuration files name."""
+    config = _read_json(path / "config.json", path) if (path / "config.json").is_file() else {}
+    return _load_tokenizer(path, _eos_ids(path, config))
+
+
 def _load_tokenizer(path: Path, eos_ids: list[int]) -> TokenizerData:
     """``tokenizer.json`` as it is; a folder with older tokenizer files only is converted by `transformers`."""
     if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):

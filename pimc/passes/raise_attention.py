@@ -83,7 +83,10 @@ def _raise_softmax(softmax: nn.SoftmaxOp, masks: MaskReader) -> None:
         raise _RefuseError("queries are not split into heads of one sequence")
     sizes = _Sizes(shape[1], shape[2], shape_of(softmax.x)[-1], shape[3])
     query, scale = _query(scores, sizes)
-    key = _source(scores.product.b, sizes, transposed=True)
+    keys = scores.product.b
+    while (scaled := with_scalar(keys.owner, nn.MulOp)) is not None:  # exporters scale both by the root
+        keys, scale = scaled[0], scale * scaled[1]
+    key = _source(keys, sizes, transposed=True)
     value = _source(context.b, sizes, transposed=False)
     if key.kv_heads != value.kv_heads:
         raise _RefuseError(f"{key.kv_heads} key heads and {value.kv_heads} value heads")

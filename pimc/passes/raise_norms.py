@@ -14,6 +14,9 @@ from pimc.passes.raise_views import shape_of
 def raise_norms(function: FuncOp, notes: Notes) -> None:
     """Replace ``x * rsqrt(mean(x^2) + eps) * weight`` and its centred form with a bias."""
     for op in list(function.walk()):
+        if isinstance(op, nn.RecipOp) and (root := producer(op.x, nn.SqrtOp)) is not None:
+            Replacer.replace(op, nn.RsqrtOp(root.x))
+    for op in list(function.walk()):
         if isinstance(op, nn.RsqrtOp | nn.SqrtOp):
             _raise_norm(op, notes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Final
 
 from xdsl.dialects.func import FuncOp
@@ -9,7 +10,7 @@ from xdsl.ir import SSAValue
 
 from pimc.ir import nn
 from pimc.passes.raise_match import Notes, Replacer, producer
-from pimc.passes.raise_views import Shape, Steps, chain, heads_split, same_view, shape_of
+from pimc.passes.raise_views import Steps, chain, heads_split, same_view, shape_of
 
 _PATTERN: Final = "rope"
 
@@ -51,49 +52,57 @@ def _raise_rotation(total: nn.AddOp, notes: Notes) -> None:
 
 
 def _replace(total: nn.AddOp, x: SSAValue, cosine: SSAValue, sine: SSAValue) -> str | None:
-    """Replace the sum; the reason why not."""
-    batch, heads, tokens, size = shape_of(x)
-    if batch != 1:
-        return f"a batch of {batch}"
-    source = folded_heads(x, tokens, heads, size)
-    if source is None:
-        return "the rotated value does not come from folded heads"
-    table = _table(cosine, sine, tokens, size)
-    if table is None:
-        return "cosine and sine are not the halves of one row of a table"
-    if shape_of(source) != (1, tokens, heads * size):
-        source = Replacer.insert(total, nn.ReshapeOp(source, (1, tokens, heads * size))).result
-    rope = nn.RopeOp(source, table, size)
-    split = nn.ReshapeOp(rope, (1, tokens, heads, size))
-    Replacer.replace(total, rope, split, nn.TransposeOp(split, (0, 2, 1, 3)))
-    return None
+    """Replace the sum; the reason why not.  Heads may stand before tokens or behind them."""
+    shape = shape_of(x)
+    if shape[0] != 1:
+        return f"a batch of {shape[0]}"
+    size = shape[3]
+    reason = "the rotated value does not come from folded heads"
+    for heads, tokens, arranged in (
+        (shape[1], shape[2], heads_split(shape[2], shape[1], size)),
+        (shape[2], shape[1], heads_split(shape[1], shape[2], size)[:1]),
+    ):
+        source = _folded(x, tokens * heads * size, arranged)
+        if source is None:
+            continue
+        table = _table(cosine, sine, tokens, size)
+        if table is None:
+            reason = "cosine and sine are not the halves of one row of a table"
+            continue
+        if shape_of(source) != (1, tokens, heads * size):
+            source = Replacer.insert(total, nn.ReshapeOp(source, (1, tokens, heads * size))).result
+        rope = nn.RopeOp(source, table, size)
+        views: list[nn.NnOp] = [nn.ReshapeOp(rope, (1, tokens, heads, size))]
+        if len(arranged) == 2:
+            views.append(nn.TransposeOp(views[0], (0, 2, 1, 3)))
+        Replacer.replace(total, rope, *views)
+        return None
+    return reason
 
 
 def folded_heads(value: SSAValue, tokens: int, heads: int, size: int) -> SSAValue | None:
     """The value whose features, cut into heads, are ``value``; the furthest one, preferably ``[1, M,
     H*D]``.
     """
+    return _folded(value, tokens * heads * size, heads_split(tokens, heads, size))
+
+
+def _folded(value: SSAValue, elements: int, arranged: Steps) -> SSAValue | None:
+    """The furthest value (preferably of rank 3) of which ``value`` is the view ``arranged``."""
     best: SSAValue | None = None
     for source, steps in chain(value):
         shape = shape_of(source)
-        if source is value or shape[-1] == 0:
+        if source is value or prod(shape) != elements or elements == 0:
             continue
-        if _fits(shape, steps, tokens, heads, size) and (best is None or len(shape) == 3 or len(shape_of(best)) != 3):
+        if same_view(shape, steps, arranged) and (best is None or len(shape) == 3 or len(shape_of(best)) != 3):
             best = source
     return best
-
-
-def _fits(shape: Shape, steps: Steps, tokens: int, heads: int, size: int) -> bool:
-    elements = 1
-    for dim in shape:
-        elements *= dim
-    return elements == tokens * heads * size and same_view(shape, steps, heads_split(tokens, heads, size))
 
 
 def _rotated_half(value: SSAValue) -> SSAValue | None:
     """x of ``concat(-x[..., D/2:], x[..., :D/2])``."""
     joined = producer(value, nn.ConcatOp)
-    if joined is None or len(joined.inputs) != 2 or joined.axis.value.data != len(shape_of(value)) - 1:
+    if joined is None or len(joined.inputs) != 2 or joined.axis.value.data % len(shape_of(value)) != len(shape_of(value)) - 1:
         return None
     negated = producer(joined.inputs[0], nn.NegOp)
     high = producer(negated.x, nn.SliceOp) if negated is not None else None

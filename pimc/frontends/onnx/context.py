@@ -98,6 +98,14 @@ class NodeContext:
             raise NeedsValue(what, self.builder.depends_on(self.node.input[index]))
         return found
 
+    def require_all(self, indices: Sequence[int], what: str) -> list[Array]:
+        """The values of several inputs; NeedsValue names what all those that are not known follow from."""
+        unknown = [index for index in indices if self.has(index) and self.known(index) is None]
+        if unknown:
+            sources = (self.builder.depends_on(self.node.input[index]) for index in unknown)
+            raise NeedsValue(what, frozenset[str]().union(*sources))
+        return [self.require(index, what) for index in indices]
+
     def ints(self, index: int, what: str) -> list[int]:
         """The integers of input ``index`` (of any shape), known at import."""
         return [int(number) for number in self.require(index, what).reshape(-1)]
@@ -275,7 +283,8 @@ class NodeContext:
 
     def concat(self, values: Sequence[SSAValue], axis: int) -> SSAValue:
         """``values`` joined along ``axis``; a single one as it is."""
-        return values[0] if len(values) == 1 else self.emit(nn.ConcatOp(values, axis))
+        rank = len(self.shape_of(values[0]))
+        return values[0] if len(values) == 1 else self.emit(nn.ConcatOp(values, axis % rank))
 
     def iota(self, shape: Sequence[int], axis: int, element: Attribute) -> SSAValue:
         """``[..., i, ...] = i`` along ``axis``."""

@@ -123,8 +123,8 @@ class GraphBuilder:
         """A weight with these values; asking again for the same name gives the same one."""
         safe = re.sub(r"[\^\[\]*]", "_", name)
         if safe not in self.weights:
-            self.weights.add(safe, array if array.dtype == np.float16 else array.astype(np.float32))
-            self._elements[safe] = element_of_array(array)
+            self.weights.add(safe, array if array.dtype in (np.float16, np.float32) else array.astype(np.float32))
+        self._elements[safe] = element_of_array(array)
         return ParamRef(safe, array.shape)
 
     def param(self, weight: ParamRef) -> nn.ParamOp:

@@ -13,7 +13,9 @@ from xdsl.dialects.builtin import ModuleOp
 
 from pimc.diagnostics import InputError
 from pimc.frontends.model import ImportedModel
+from pimc.frontends.onnx.caches import find_decoder
 from pimc.frontends.onnx.converters import CONVERTERS
+from pimc.frontends.onnx.decoder import import_decoder
 from pimc.frontends.onnx.elements import Array
 from pimc.frontends.onnx.graph import GraphBuilder, build_main
 from pimc.frontends.onnx.load import check, load_model, prepare, stored_tensors
@@ -28,13 +30,17 @@ def import_onnx(
     *,
     shapes: Mapping[str, Sequence[int]] = _NO_SHAPES,
     bind: Mapping[str, Array] = _NOTHING,
+    max_seq: int = 1024,
+    prefill_chunk: int = 16,
 ) -> ImportedModel:
-    """Import a model as the entry point ``main``.
+    """Import a model as the entry point ``main``; a decoder with past keys and values as ``prefill`` and ``decode``.
 
     Args:
         source: a file, or a model in memory.
         shapes: sizes of inputs with symbolic dimensions, by name.
         bind: values of inputs that the graph's shapes depend on; they are inputs no more.
+        max_seq: positions of a decoder's caches.
+        prefill_chunk: tokens of a decoder's ``prefill``.
 
     Raises:
         UnsupportedModelError: everything in the model that has no conversion.
@@ -42,6 +48,9 @@ def import_onnx(
     """
     model, folder = load_model(source)
     where = None if isinstance(source, onnx.ModelProto) else str(source)
+    decoder = find_decoder(model) if not bind else None
+    if decoder is not None and not shapes:
+        return import_decoder(model, decoder, folder, where, max_seq=max_seq, prefill_chunk=prefill_chunk)
     unknown = sorted(set(bind) - {value.name for value in model.graph.input})
     if unknown:
         names = ", ".join(value.name for value in model.graph.input)

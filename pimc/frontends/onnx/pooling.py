@@ -12,7 +12,7 @@ import numpy as np
 from xdsl.dialects.builtin import IntegerType, i64
 from xdsl.ir import SSAValue
 
-from pimc.frontends.onnx.context import Converted, Converter, NeedsValue, NodeContext
+from pimc.frontends.onnx.context import Converted, Converter, NodeContext
 from pimc.frontends.onnx.elements import Array
 from pimc.frontends.onnx.expressions import Expressions, lowest
 from pimc.frontends.onnx.quantize import limits
@@ -145,11 +145,7 @@ def _max_unpool(context: NodeContext) -> Converted:
 def _col2im(context: NodeContext) -> Converted:
     """The sum of windows ``[N, C * kernel, places]`` put where they were taken: ``[N, C, image...]``."""
     terms = Expressions(context)
-    unknown = [index for index in (1, 2) if context.known(index) is None]
-    if unknown:
-        names = (context.builder.depends_on(context.node.input[index]) for index in unknown)
-        raise NeedsValue("the shape of the image or the block", frozenset[str]().union(*names))
-    image, kernel = context.ints(1, "the image's shape"), context.ints(2, "the block's shape")
+    image, kernel = (list(map(int, found)) for found in context.require_all((1, 2), "the shape of image or block"))
     rank = len(image)
     over = windows(context, image, kernel)
     batch, features, _ = context.shape(0)

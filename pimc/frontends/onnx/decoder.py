@@ -1,0 +1,133 @@
+"""ONNX decoders with a cache -> the entry points ``prefill`` and ``decode`` over state on the device.
+
+Each entry is the model's graph for its number of tokens (:mod:`pimc.frontends.onnx.caches`), imported like any other;
+then masks follow the position (:mod:`pimc.frontends.decoder_masks`) and functions of the position alone become tables
+(:mod:`pimc.frontends.position_tables`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import onnx
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    DictionaryAttr,
+    IntegerAttr,
+    ModuleOp,
+    StringAttr,
+    TensorType,
+    UnitAttr,
+    f32,
+    i64,
+)
+from xdsl.dialects.func import FuncOp
+from xdsl.dialects.ml_program import GlobalOp
+from xdsl.ir import Attribute
+
+from pimc.diagnostics import InputError
+from pimc.frontends.decoder_masks import mask_by_position
+from pimc.frontends.model import ImportedModel, TokenizerData
+from pimc.frontends.onnx.caches import Cache, DecoderGraph, specialise
+from pimc.frontends.onnx.converters import CONVERTERS
+from pimc.frontends.onnx.elements import Array
+from pimc.frontends.onnx.graph import GraphBuilder, build_main
+from pimc.frontends.onnx.load import prepare, stored_tensors
+from pimc.frontends.position_tables import tabulate
+from pimc.frontends.weights import ModelWeights
+from pimc.ir.locations import set_location, source_location
+
+_TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json", "tokenizer.model")
+
+
+def import_decoder(
+    model: onnx.ModelProto,
+    decoder: DecoderGraph,
+    folder: Path | None,
+    where: str | None,
+    *,
+    max_seq: int,
+    prefill_chunk: int,
+) -> ImportedModel:
+    """Import a decoder; ``max_seq`` and ``prefill_chunk`` as in :func:`pimc.frontends.import_model`.
+
+    InputError where its caches differ from layer to layer, or it does not follow the position as a decoder does.
+    """
+    slots = -(-max_seq // prefill_chunk) * prefill_chunk
+    first = decoder.caches[0]
+    if any((cache.kv_heads, cache.head_dim) != (first.kv_heads, first.head_dim) for cache in decoder.caches):
+        raise InputError("the layers have caches of different shapes", where=where)
+    weights = ModelWeights({})
+    tensors = stored_tensors(model, folder, where)
+    name = model.graph.name or "model"
+    module = ModuleOp([], attributes={"pimc.model": _sizes(decoder, slots, prefill_chunk, name)})
+    cache = TensorType(f32, (decoder.layers, slots, first.kv_heads, first.head_dim))
+    for symbol in ("k_cache", "v_cache"):
+        module.body.block.add_op(_cache_global(symbol, cache))
+    for entry, tokens in (("prefill", prefill_chunk), ("decode", 1)):
+        graph = specialise(model, decoder, tokens, slots, select=entry == "prefill")
+        module.body.block.add_op(_entry(graph, entry, tokens, slots, tensors, weights, where))
+    tokenizer = _tokenizer(folder)
+    return ImportedModel(
+        module,
+        weights,
+        tokenizer.tokenizer_json,
+        tokenizer.chat_template,
+        tokenizer.eos_ids,
+        tokenizer.special,
+        name,
+    )
+
+
+def _entry(
+    graph: onnx.ModelProto,
+    entry: str,
+    tokens: int,
+    slots: int,
+    tensors: dict[str, Array],
+    weights: ModelWeights,
+    where: str | None,
+) -> FuncOp:
+    """The function of one entry point."""
+    fixed = prepare(graph, {}, where)
+    opsets = {"" if item.domain == "ai.onnx" else item.domain: item.version for item in fixed.opset_import}
+    function = build_main(fixed.graph, tensors, {}, GraphBuilder(weights, CONVERTERS, opsets), entry)
+    position = function.body.block.args[1]
+    found = mask_by_position(function, position, tokens, slots)
+    if found == 0:
+        raise InputError("no attention over the caches is found", where=where)
+    tabulate(function, position, weights, slots)
+    logits = ArrayAttr([DictionaryAttr({"pimc.name": StringAttr("logits")})])
+    function.properties["res_attrs"] = logits
+    return function
+
+
+def _cache_global(symbol: str, type_: TensorType[Attribute]) -> GlobalOp:
+    op = GlobalOp(StringAttr(symbol), type_, UnitAttr(), None, StringAttr("private"))
+    return set_location(op, source_location("entry"))
+
+
+def _sizes(decoder: DecoderGraph, slots: int, chunk: int, name: str) -> DictionaryAttr:
+    cache: Cache = decoder.caches[0]
+    sizes = {
+        "layers": decoder.layers,
+        "kv_heads": cache.kv_heads,
+        "head_dim": cache.head_dim,
+        "max_seq": slots,
+        "prefill_chunk": chunk,
+    }
+    return DictionaryAttr(
+        {"name": StringAttr(name), **{key: IntegerAttr(value, i64) for key, value in sizes.items()}}
+    )
+
+
+def _tokenizer(folder: Path | None) -> TokenizerData:
+    """The tokenizer beside the model's file (or in the folder above, where model hubs put it), if there is one."""
+    from pimc.frontends.huggingface import folder_tokenizer
+
+    for place in (folder, folder.parent if folder is not None else None):
+        if place is not None and any((place / name).is_file() for name in _TOKENIZER_FILES):
+            return folder_tokenizer(place)
+    return TokenizerData()
+
