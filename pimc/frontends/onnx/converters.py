@@ -21,6 +21,8 @@ MODULES: Final = (
     "quantize",
     "recurrent",
     "reductions",
+    "resize",
+    "sampling",
     "shape",
 )
 """Modules of this package with a ``TABLE``."""
