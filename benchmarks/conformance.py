@@ -17,14 +17,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from conformance.cases import load_cases
 from conformance.columns import COLUMNS, Column, Outcome, run_case
 from conformance.table import RECORD, Row, page, record, regressions, summary
-from conformance.cases import Case, load_cases
-
-_cases: dict[str, list[Case]] = {}
 
 
-def _share(pattern: str, columns: tuple[Column, ...], worker: int, workers: int) -> list[tuple[str, str, dict[Column, Outcome]]]:
+def _share(
+    pattern: str, columns: tuple[Column, ...], worker: int, workers: int
+) -> list[tuple[str, str, dict[Column, Outcome]]]:
     """Every ``workers``-th case from ``worker`` on."""
     cases = load_cases(pattern)[worker::workers]
     return [(case.name, case.operator, {column: run_case(case, column) for column in columns}) for case in cases]
@@ -56,8 +56,9 @@ def main() -> int:
     if arguments.verbose:
         for row in rows:
             for column, outcome in row.outcomes.items():
-                print(f"{row.case} {column} {outcome.status} {outcome.reason} | {outcome.detail} ({outcome.seconds:.2f} s)")
-    print(summary(rows))
+                text = f"{outcome.status} {outcome.reason} | {outcome.detail} ({outcome.seconds:.2f} s)"
+                sys.stdout.write(f"{row.case} {column} {text}\n")
+    sys.stdout.write(summary(rows) + "\n")
     if arguments.write:
         arguments.write.write_text(page(rows), encoding="utf-8")
         RECORD.write_text(record(rows), encoding="utf-8")
@@ -69,9 +70,9 @@ def main() -> int:
 def _check(rows: list[Row], path: Path) -> int:
     problems = regressions(rows, RECORD.read_text(encoding="utf-8"))
     for problem in problems:
-        print(problem)
+        sys.stdout.write(problem + "\n")
     if not problems and page(rows) != path.read_text(encoding="utf-8"):
-        print(f"{path} is not what this run makes: run `python benchmarks/conformance.py --write {path}`")
+        sys.stdout.write(f"{path} is not what this run makes: `python benchmarks/conformance.py --write {path}`\n")
         return 1
     return 1 if problems else 0
 

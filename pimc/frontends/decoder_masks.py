@@ -8,7 +8,7 @@ mask that follows the position takes its place.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from xdsl.ir import Operation, SSAValue
 from pimc.diagnostics import InputError
 from pimc.ir import nn
 from pimc.ir.locations import where, with_location
+
+Array: TypeAlias = npt.NDArray[Any]  # truth values or floats, as the mask has them
 
 LOWEST: Final = -(2.0 - 2.0**-23) * 2.0**127
 """The lowest f32: the score of a hidden position (an infinity has no text form that parses back)."""
@@ -87,9 +89,7 @@ def _check_causal(mask: SSAValue, op: Operation, queries: int, slots: int) -> No
     plain = array.dtype == np.bool_ or not np.any(array[shown])
     wanted = np.arange(slots)[None, :] <= slots - queries + np.arange(queries)[:, None]
     fits = array.ndim < 2 or array.shape[-2] in (1, queries)
-    if not plain or not fits or not np.array_equal(np.broadcast_to(shown, (*shown.shape[:-2], *wanted.shape)), (
-        np.broadcast_to(wanted, (*shown.shape[:-2], *wanted.shape))
-    )):
+    if not plain or not fits or not np.all(shown == wanted):
         raise InputError(
             "attention has a mask that is not causal, or a bias that is added to the scores",
             where=where(op),
@@ -97,7 +97,7 @@ def _check_causal(mask: SSAValue, op: Operation, queries: int, slots: int) -> No
         )
 
 
-def _constant(value: SSAValue) -> npt.NDArray[np.generic] | None:
+def _constant(value: SSAValue) -> Array | None:
     """The values of a constant, also through views and a choice between constants."""
     owner = value.owner
     if isinstance(owner, nn.ConstantOp):
@@ -105,8 +105,8 @@ def _constant(value: SSAValue) -> npt.NDArray[np.generic] | None:
         element = nn.tensor_of(value).element_type
         return array.astype(np.bool_) if isinstance(element, IntegerType) and element.width.data == 1 else array
     if isinstance(owner, nn.SelectOp):
-        parts = [_constant(operand) for operand in owner.operands]
-        return None if any(part is None for part in parts) else np.where(*parts)  # type: ignore[call-overload]
+        condition, a, b = (_constant(operand) for operand in owner.operands)
+        return None if condition is None or a is None or b is None else np.where(condition, a, b)
     if isinstance(owner, _VIEWS) and (inner := _constant(owner.operands[0])) is not None:
         shape = nn.tensor_of(value).get_shape()
         if isinstance(owner, nn.CastOp):

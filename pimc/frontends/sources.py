@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimc.diagnostics import InputError, UsageError
+from pimc.frontends.encoders import ENCODER_TYPES, encoder_type, import_encoder, import_encoder_folder
+from pimc.frontends.importer import quiet_transformers
 from pimc.frontends.model import Checkpoint, ImportedModel
 from pimc.frontends.user_code import load_example, names_code
 
@@ -40,7 +42,7 @@ def import_model(
         max_seq: of a language model, the tokens the caches hold (rounded up to whole chunks).
         prefill_chunk: of a language model, the tokens of a prefill call.
         example_inputs: of a PyTorch module, its arguments: positional ones, or a dictionary of named ones.
-        shapes: of an ONNX model, shapes of inputs that it leaves open.
+        shapes: of an ONNX model or an encoder, shapes of inputs that it leaves open.
         bind: of an ONNX model, values of inputs that become constants.
 
     Raises:
@@ -90,6 +92,10 @@ class _Given:
         if path.suffix == ".onnx":
             self._refuse("an ONNX model", examples=True, onnx=False)
             return self._of_onnx(path)
+        if path.is_dir() and encoder_type(path) is not None:
+            self._refuse("an encoder's folder", examples=True, onnx=False)
+            with quiet_transformers():
+                return import_encoder_folder(path, self._open_shapes(), self.max_seq)
         self._refuse("this kind of source", examples=True)
         if path.suffix == ".pt2":
             from pimc.frontends.pt2 import load_pt2
@@ -106,8 +112,14 @@ class _Given:
             return self._language_model(load_gguf, path)
         raise InputError("a file of a kind that is not known", hint=f"give {_KINDS}", where=str(path))
 
+    def _open_shapes(self) -> Mapping[str, Sequence[int]]:
+        """Shapes of an encoder's inputs; its inputs cannot become constants."""
+        if self.bind:
+            raise UsageError("an encoder takes no values of inputs", hint="they go with ONNX models")
+        return self.shapes
+
     def _language_model(self, load: Loader, path: Path) -> ImportedModel:
-        from pimc.frontends.importer import import_checkpoint, quiet_transformers
+        from pimc.frontends.importer import import_checkpoint
 
         with quiet_transformers():
             return import_checkpoint(load(path), max_seq=self.max_seq, prefill_chunk=self.prefill_chunk)
@@ -115,7 +127,9 @@ class _Given:
     def _of_onnx(self, source: object) -> ImportedModel:
         from pimc.frontends.onnx import import_onnx
 
-        return import_onnx(source, shapes=self.shapes, bind=self.bind)
+        return import_onnx(
+            source, shapes=self.shapes, bind=self.bind, max_seq=self.max_seq, prefill_chunk=self.prefill_chunk
+        )
 
     def of_object(self, source: object) -> ImportedModel:
         """A model in memory."""
@@ -123,6 +137,8 @@ class _Given:
         if "ModelProto" in kinds:
             self._refuse("an ONNX model", examples=True, onnx=False)
             return self._of_onnx(source)
+        if "PreTrainedModel" in kinds and self.example_inputs is None:
+            return self._of_pretrained(source)
         self._refuse("a PyTorch program")
         if "ExportedProgram" in kinds:
             from pimc.frontends.torch_program import import_program
@@ -133,14 +149,15 @@ class _Given:
             raise InputError(f"cannot compile a {type(source).__name__}", hint=f"give a PyTorch module, or {_KINDS}")
         if self.example_inputs is not None:
             return _of_module(source, self.example_inputs)
-        if "PreTrainedModel" in kinds:
-            return self._of_pretrained(source)
         raise UsageError(f"a {type(source).__name__} needs example inputs", hint="pimc.compile(module, (tensor, ...))")
 
     def _of_pretrained(self, source: object) -> ImportedModel:
-        from pimc.frontends.importer import checkpoint_of, import_checkpoint, quiet_transformers
+        from pimc.frontends.importer import checkpoint_of, import_checkpoint
 
         with quiet_transformers():
+            if source.config.model_type in ENCODER_TYPES:  # type: ignore[attr-defined]  # of a PreTrainedModel
+                return import_encoder(source, self._open_shapes(), self.max_seq)
+            self._refuse("a language model")
             return import_checkpoint(checkpoint_of(source), max_seq=self.max_seq, prefill_chunk=self.prefill_chunk)
 
     def _refuse(self, kind: str, *, examples: bool = False, onnx: bool = True) -> None:
@@ -148,7 +165,9 @@ class _Given:
         if examples and self.example_inputs is not None:
             raise UsageError(f"{kind} takes no example inputs", hint="they go with PyTorch modules in memory")
         if onnx and (self.shapes or self.bind):
-            raise UsageError(f"{kind} takes no shapes and values of inputs", hint="they go with ONNX models")
+            raise UsageError(
+                f"{kind} takes no shapes and values of inputs", hint="they go with ONNX models and encoders"
+            )
 
 
 def _of_code(text: str) -> ImportedModel:

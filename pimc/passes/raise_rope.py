@@ -102,7 +102,8 @@ def _folded(value: SSAValue, elements: int, arranged: Steps) -> SSAValue | None:
 def _rotated_half(value: SSAValue) -> SSAValue | None:
     """x of ``concat(-x[..., D/2:], x[..., :D/2])``."""
     joined = producer(value, nn.ConcatOp)
-    if joined is None or len(joined.inputs) != 2 or joined.axis.value.data % len(shape_of(value)) != len(shape_of(value)) - 1:
+    rank = len(shape_of(value))
+    if joined is None or len(joined.inputs) != 2 or joined.axis.value.data % rank != rank - 1:
         return None
     negated = producer(joined.inputs[0], nn.NegOp)
     high = producer(negated.x, nn.SliceOp) if negated is not None else None

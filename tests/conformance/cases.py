@@ -8,14 +8,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
+from onnx.backend.test.case.test_case import TestCase
 
 Array: TypeAlias = npt.NDArray[Any]
+
+
+_SHORT: Final = {
+    "sce": "SoftmaxCrossEntropyLoss",
+    "nllloss": "NegativeLogLikelihoodLoss",
+    "mvn": "MeanVarianceNormalization",
+}
+"""Operators by the short names that cases have."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,7 @@ class Case:
     operator: str
     rtol: float
     atol: float
-    source: Any  # onnx.backend.test.case.test_case.TestCase
+    source: TestCase
 
     @cached_property
     def model(self) -> onnx.ModelProto:
@@ -47,7 +56,7 @@ class Case:
         return dict(zip(names, map(_array, inputs), strict=False)), [_array(output) for output in outputs]
 
 
-def _array(value: Any) -> Any:
+def _array(value: object) -> Any:  # noqa: ANN401 - sequences and strings too
     """A tensor as an array; a sequence, an optional or a string stays what it is: the frontend refuses its model."""
     return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
 
@@ -75,21 +84,20 @@ def load_cases(pattern: str = "") -> list[Case]:
     return sorted(_cases(tests, pattern), key=lambda case: case.name)
 
 
-def _cases(tests: list[Any], pattern: str) -> Iterator[Case]:
+def _cases(tests: list[TestCase], pattern: str) -> Iterator[Case]:
     for test in tests:
         if re.search(pattern, test.name):
             yield Case(test.name, _operator(test), test.rtol, test.atol, test)
 
 
-def _operator(test: Any) -> str:
+def _operator(test: TestCase) -> str:
     """What a case is about: the operator, also of a case that has its definition in the operator's place."""
     model = test.model if test.model is not None else onnx.load(str(Path(test.model_dir) / "model.onnx"))
     if "_expanded" not in test.name:
         return str(model.graph.node[0].op_type)
     words = test.name.removeprefix("test_").partition("_expanded")[0].replace("_", "")
     known = sorted({schema.name for schema in onnx.defs.get_all_schemas()}, key=len, reverse=True)
-    aliases = {"sce": "SoftmaxCrossEntropyLoss", "nllloss": "NegativeLogLikelihoodLoss", "mvn": "MeanVarianceNormalization"}
-    for short, name in aliases.items():
+    for short, name in _SHORT.items():
         if words.startswith(short):
             return name
     for name in known:

@@ -9,9 +9,9 @@ from functools import cache
 from typing import Any, Final, Literal
 
 import numpy as np
+
 from conformance.cases import Array, Case
 from conformance.reasons import reason_of
-
 from pimc.diagnostics import PimcError, UnsupportedModelError
 from pimc.driver.compile import Options, Plan, compile_imported, plan
 from pimc.frontends.model import ImportedModel
@@ -28,9 +28,9 @@ RTOL_FP16: Final = 1e-2
 ATOL_FP16: Final = 2e-3
 """How near the hardware must be: ``|got - want| <= ATOL * max(1, largest |want|) + RTOL * |want|``.
 
-Storage is fp16, so every tensor between two operators is rounded to 11 bits, 4.9e-4 relative.  A case is one operator or
-the dozen of an operator's definition; errors of single elements are relative to the largest numbers they are sums
-of, which is what the absolute term is for.
+Storage is fp16, so every tensor between two operators is rounded to 11 bits, 4.9e-4 relative.  A case is one
+operator or the dozen of an operator's definition; errors of single elements are relative to the largest numbers
+they are sums of, which is what the absolute term is for.
 """
 RTOL_16_BIT: Final[Mapping[str, float]] = {"float16": 2.0**-9, "bfloat16": 2.0**-6}
 """Least relative tolerance of outputs with 16 bits, in the interpreter column: two units in the last place.
@@ -108,7 +108,8 @@ def _simulate(model: ImportedModel, inputs: Mapping[str, Any], expected: list[An
             raise _Refused("value outside the fp16 range")
     compiled = compile_imported(model, planned=_plan())
     executable = Executable(compiled.program, compiled.target)
-    return list(executable.run({name: np.asarray(value) for name, value in inputs.items()}, entry="main").outputs.values())
+    result = executable.run({name: np.asarray(value) for name, value in inputs.items()}, entry="main")
+    return list(result.outputs.values())
 
 
 _RUN: Final[Mapping[Column, Callable[[ImportedModel, Mapping[str, Any], list[Any]], list[Array]]]] = {

@@ -11,7 +11,7 @@ _CLASSES: Final[tuple[tuple[str, str], ...]] = (
     (r"element type (float8\w*|float4\w*|u?int[24]\b)", "element type below 8 bits or float8"),
     (r"element type string|strings?\b", "strings"),
     (r"an? (input|output) that is an? (sequence|optional|sparse)", "sequences and optionals"),
-    (r"^(Sequence|Optional|Split|Concat).*(Sequence|Optional|HasElement|GetElement)|Sequence\w+:", "sequences and optionals"),
+    (r"^(Sequence|Optional|SplitToSequence|ConcatFromSequence)", "sequences and optionals"),
     (r"^(If|Loop|Scan)\b", "control flow that depends on data"),
     (r"\brandom|Random|Bernoulli|Multinomial", "random numbers"),
     (r"is not known at compile time", "a shape that depends on data"),
@@ -25,8 +25,8 @@ _CLASSES: Final[tuple[tuple[str, str], ...]] = (
 
 def reason_of(error: PimcError) -> str:
     """The class of a refusal."""
-    texts = [f"{item.operator}: {item.reason}" for item in error.items] if isinstance(error, UnsupportedModelError) else []
-    for text in texts or [error.message]:
+    items = error.items if isinstance(error, UnsupportedModelError) else ()
+    for text in [f"{item.operator}: {item.reason}" for item in items] or [error.message]:
         for pattern, name in _CLASSES:
             if re.search(pattern, text):
                 return name

@@ -31,7 +31,6 @@ class Cache:
 
     past: str
     present: str
-    new: str
     symbol: str
     layer: int
     kv_heads: int
@@ -63,17 +62,17 @@ def find_decoder(model: onnx.ModelProto) -> DecoderGraph | None:
     graph = model.graph
     inputs = {value.name: value for value in graph.input}
     outputs = {value.name for value in graph.output}
-    found: list[tuple[str, str, str]] = []
+    found: list[tuple[str, str]] = []
     for node in graph.node:
         if node.op_type == "Concat" and len(node.input) == 2 and node.input[0] in inputs and _axis(node) in (2, -2):
             present = _output_of(graph, node.output[0], outputs)
             if present is not None:
-                found.append((node.input[0], present, node.input[1]))
+                found.append((node.input[0], present))
     if not found:
         return None
-    pasts = {past for past, _, _ in found}
+    pasts = {past for past, _ in found}
     rest = [value for value in graph.input if value.name not in pasts]
-    logits = [value.name for value in graph.output if value.name not in {present for _, present, _ in found}]
+    logits = [value.name for value in graph.output if value.name not in {present for _, present in found}]
     if len(found) % 2 or len(logits) != 1:
         raise InputError(
             f"a decoder with {len(found)} caches and the outputs {', '.join(logits) or 'none'} besides them",
@@ -96,12 +95,12 @@ def _output_of(graph: onnx.GraphProto, value: str, outputs: set[str]) -> str | N
     return next((copy for copy in copies if copy in outputs), None)
 
 
-def _caches(found: list[tuple[str, str, str]], inputs: dict[str, onnx.ValueInfoProto]) -> tuple[Cache, ...]:
+def _caches(found: list[tuple[str, str]], inputs: dict[str, onnx.ValueInfoProto]) -> tuple[Cache, ...]:
     """Keys and values of the layers in the order of the inputs: by their names, else by turns."""
     order = {name: index for index, name in enumerate(inputs)}
     caches: list[Cache] = []
     counts = {"k_cache": 0, "v_cache": 0}
-    for number, (past, present, new) in enumerate(sorted(found, key=lambda item: order[item[0]])):
+    for number, (past, present) in enumerate(sorted(found, key=lambda item: order[item[0]])):
         words = re.findall("key|value", past.lower().replace("key_value", ""))
         symbol = f"{words[-1][0]}_cache" if words else ("k_cache", "v_cache")[number % 2]
         dims = inputs[past].type.tensor_type.shape.dim
@@ -110,7 +109,7 @@ def _caches(found: list[tuple[str, str, str]], inputs: dict[str, onnx.ValueInfoP
                 f"the cache {past!r} is not [batch, key/value heads, tokens, head dimension] with known heads",
                 hint="export with fixed numbers of heads",
             )
-        caches.append(Cache(past, present, new, symbol, counts[symbol], dims[1].dim_value, dims[3].dim_value))
+        caches.append(Cache(past, present, symbol, counts[symbol], dims[1].dim_value, dims[3].dim_value))
         counts[symbol] += 1
     if counts["k_cache"] != counts["v_cache"]:
         raise InputError(f"{counts['k_cache']} caches of keys and {counts['v_cache']} of values")
@@ -186,7 +185,9 @@ def _constant(nodes: list[onnx.NodeProto], name: str, value: np.ndarray[tuple[in
     return name
 
 
-def specialise(model: onnx.ModelProto, decoder: DecoderGraph, tokens: int, slots: int, *, select: bool) -> onnx.ModelProto:
+def specialise(
+    model: onnx.ModelProto, decoder: DecoderGraph, tokens: int, slots: int, *, select: bool
+) -> onnx.ModelProto:
     """The graph for calls of ``tokens`` tokens over caches of ``slots`` positions.
 
     Its inputs are ``tokens`` ``[1, M]`` i32, ``position`` ``[1]`` i32 and, with ``select``, ``length`` ``[1]`` i32; its
@@ -204,9 +205,8 @@ def specialise(model: onnx.ModelProto, decoder: DecoderGraph, tokens: int, slots
         shape = _constant(nodes, f"{cache.past}/shape", size)
         nodes.append(helper.make_node("ConstantOfShape", [shape], [cache.past]))
     for node in graph.node:
-        cache = by_past.get(node.input[0]) if node.op_type == "Concat" and node.input else None
-        if cache is not None:
-            nodes.append(_update(cache, node, slots))
+        if node.op_type == "Concat" and node.input and node.input[0] in by_past:
+            nodes.append(_update(by_past[node.input[0]], node, slots))
         elif not (node.op_type == "Identity" and node.output[0] in presents):
             nodes.append(node)
     output = "logits_of_pimc"

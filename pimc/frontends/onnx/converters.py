@@ -15,6 +15,7 @@ MODULES: Final = (
     "elementwise",
     "indexing",
     "linear",
+    "linear_attention",
     "losses",
     "norms",
     "pooling",
@@ -24,6 +25,7 @@ MODULES: Final = (
     "resize",
     "sampling",
     "shape",
+    "signal",
 )
 """Modules of this package with a ``TABLE``."""
 

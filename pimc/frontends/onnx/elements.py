@@ -81,7 +81,8 @@ def held(array: Array) -> Array:
 def array_of(tensor: TensorProto, folder: str = "") -> Array:
     """The values of a tensor; UnsupportedError for element types without an equivalent here."""
     element_of(tensor.data_type)
-    return numpy_helper.to_array(tensor, folder)
+    array: Array = numpy_helper.to_array(tensor, folder)
+    return array
 
 
 def tensor_type(element: Element, shape: tuple[int, ...]) -> TensorType[Attribute]:

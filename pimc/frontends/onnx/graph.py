@@ -270,15 +270,14 @@ class GraphBuilder:
             elif actual:
                 inner.define(formal, self.value(actual, source_location(self.scope)), self.depends_on(actual))
         defaults = defs.get_schema(node.op_type, opset, "" if node.domain in _STANDARD else node.domain).attributes
-        attributes = {name: attribute.default_value for name, attribute in defaults.items() if attribute.default_value.name}
+        attributes = {name: item.default_value for name, item in defaults.items() if item.default_value.name}
         attributes |= {attribute.name: attribute for attribute in (*function.attribute_proto, *node.attribute)}
         absent = {formal for formal, actual in zip(function.input, node.input, strict=False) if not actual}
         absent.update(list(function.input)[len(node.input) :])
         inner.convert_all(_bound(function.node, attributes, absent))
         location = source_location(f"{self.scope}{node_name(node)}")
-        return [inner.value(name, location) if self_wants else None for name, self_wants in zip(
-            function.output, [bool(name) for name in node.output], strict=False
-        )]
+        wanted = zip(function.output, node.output, strict=False)
+        return [inner.value(name, location) if outer else None for name, outer in wanted]
 
     def _definition(self, node: onnx.NodeProto, opset: int) -> onnx.FunctionProto | None:
         domain = "" if node.domain in _STANDARD else node.domain

@@ -67,13 +67,13 @@ def _gemm(ctx: NodeContext) -> Converted:
 def _einsum(ctx: NodeContext) -> Converted:
     """Operands are joined one after the other, each as a batched product."""
     equation = ctx.attr_str("equation").replace(" ", "")
-    left, arrow, right = equation.partition("->")
+    left, arrow, result = equation.partition("->")
     terms = left.split(",")
     values = ctx.values()
     if len(terms) != len(values):
         raise UnsupportedError(f"{len(values)} operands for the equation {equation!r}")
-    terms, right = _without_ellipsis(ctx, terms, values, right if arrow else None)
-    wanted = right if right is not None else _implicit(terms)
+    terms, right = _without_ellipsis(ctx, terms, values, result if arrow else None)
+    wanted = _implicit(terms) if right is None else right
     value, letters = _diagonals(ctx, values[0], terms[0])
     for index, (other, term) in enumerate(zip(values[1:], terms[1:], strict=True), start=2):
         other, theirs = _diagonals(ctx, other, term)

@@ -146,20 +146,7 @@ def _fix_shapes(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]], whe
         raise InputError(
             f"the model has no input {unknown[0]!r} to give a shape", hint=f"it has {', '.join(inputs)}", where=where
         )
-    sizes: dict[str, int] = {}
-    for name, shape in shapes.items():
-        dims = inputs[name].type.tensor_type.shape.dim
-        declared = inputs[name].type.tensor_type.HasField("shape")
-        if declared and len(dims) != len(shape):
-            raise InputError(f"the input {name!r} has {len(dims)} dimensions, the given shape {len(shape)}", where=where)
-        for dim, size in zip(dims, shape, strict=False):
-            if dim.dim_param and sizes.setdefault(dim.dim_param, size) != size:
-                raise InputError(f"dimension {dim.dim_param!r} is given two sizes", where=where)
-            if dim.dim_value and dim.dim_value != size:
-                raise InputError(f"the input {name!r} has {dim.dim_value} where {size} is given", where=where)
-            dim.dim_value = size
-        if not declared:
-            dims.extend(onnx.TensorShapeProto.Dimension(dim_value=size) for size in shape)
+    sizes = _given_sizes(inputs, shapes, where)
     open_: list[str] = []
     for value in inputs.values():
         for dim in value.type.tensor_type.shape.dim:
@@ -176,6 +163,29 @@ def _fix_shapes(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]], whe
         del graph.value_info[:]
         for value in graph.output:
             value.type.tensor_type.ClearField("shape")
+
+
+def _given_sizes(
+    inputs: Mapping[str, onnx.ValueInfoProto], shapes: Mapping[str, Sequence[int]], where: str | None
+) -> dict[str, int]:
+    """Set the given shapes; sizes of symbolic dimensions by name.  InputError where they do not fit."""
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        dims = inputs[name].type.tensor_type.shape.dim
+        declared = inputs[name].type.tensor_type.HasField("shape")
+        if declared and len(dims) != len(shape):
+            raise InputError(
+                f"the input {name!r} has {len(dims)} dimensions, the given shape {len(shape)}", where=where
+            )
+        for dim, size in zip(dims, shape, strict=False):
+            if dim.dim_param and sizes.setdefault(dim.dim_param, size) != size:
+                raise InputError(f"dimension {dim.dim_param!r} is given two sizes", where=where)
+            if dim.dim_value and dim.dim_value != size:
+                raise InputError(f"the input {name!r} has {dim.dim_value} where {size} is given", where=where)
+            dim.dim_value = size
+        if not declared:
+            dims.extend(onnx.TensorShapeProto.Dimension(dim_value=size) for size in shape)
+    return sizes
 
 
 def _dims(value: onnx.ValueInfoProto) -> str:
@@ -254,8 +264,8 @@ def _external(tensor: TensorProto, folder: Path | None, where: str | None) -> Ar
         raise InputError(f"the external data of tensor {tensor.name!r} has no valid place", where=where) from error
     if length != count * dtype.itemsize or offset < 0 or offset + length > path.stat().st_size:
         raise InputError(
-            f"tensor {tensor.name!r} needs bytes {offset} to {offset + count * dtype.itemsize} of {path.name}, which has "
-            f"{path.stat().st_size}",
+            f"tensor {tensor.name!r} needs bytes {offset} to {offset + count * dtype.itemsize} of {path.name}, "
+            f"which has {path.stat().st_size}",
             where=where,
         )
     if count == 0:
@@ -274,7 +284,9 @@ def _inside(folder: Path | None, location: str, name: str, where: str | None) ->
     root = folder.resolve()
     path = (root / location).resolve()
     if not location or not path.is_relative_to(root) or path == root:
-        raise InputError(f"the external data of tensor {name!r} is outside the model's folder: {location!r}", where=where)
+        raise InputError(
+            f"the external data of tensor {name!r} is outside the model's folder: {location!r}", where=where
+        )
     if not path.is_file():
         raise InputError(
             f"the external data of tensor {name!r} is missing: {location}",

@@ -155,9 +155,10 @@ def filled(ctx: NodeContext, number: float, element: Attribute, shape: list[int]
 
 
 def _range(ctx: NodeContext) -> Converted:
-    start, limit, delta = (ctx.require(index, "a bound of the range").reshape(()) for index in range(3))
-    values = np.arange(start, limit, delta, dtype=start.dtype)
-    return ctx.constant(values, element_of_array(values))
+    first = ctx.require(0, "a bound of the range")
+    start, limit, delta = (ctx.require(index, "a bound of the range").reshape(-1)[0] for index in range(3))
+    count = max(0, int(np.ceil((limit - start) / delta)))
+    return ctx.constant(start + delta * np.arange(count), element_of_array(first))
 
 
 def _eye_like(ctx: NodeContext) -> Converted:
