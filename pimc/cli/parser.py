@@ -90,7 +90,7 @@ def _compile(parser: Parser) -> None:
     _add_target(parser)
     parser.add_argument("--max-seq", metavar="N", type=positive, help="longest sequence, prompt included")
     parser.add_argument("--prefill-chunk", metavar="N", type=positive, help="prompt tokens processed at a time")
-    group = parser.add_argument_group("ONNX models")
+    group = parser.add_argument_group("shapes and values of inputs (ONNX models, encoders)")
     group.add_argument(
         "--shape", metavar="NAME=1,128", type=key_value, action="append", default=[], dest="shapes",
         help="the shape of an input that the model leaves open (may be repeated)",
