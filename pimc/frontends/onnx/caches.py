@@ -58,6 +58,8 @@ def find_decoder(model: onnx.ModelProto) -> DecoderGraph | None:
 
     InputError where there are caches but the rest is not what a decoder has.
     """
+    if all(value.type.tensor_type.elem_type not in _INTEGERS for value in model.graph.input):
+        return None  # nothing that could be token ids: attention alone, not a decoder
     _split_fused(model)
     graph = model.graph
     inputs = {value.name: value for value in graph.input}
@@ -144,7 +146,9 @@ def _split_fused(model: onnx.ModelProto) -> None:
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         fused = node.op_type == "Attention" and node.domain in ("", "ai.onnx") and len(node.input) > 5
-        if not fused or not node.input[4] or len(node.output) < 3:
+        # Without the past the causal mask would begin at the first key, and the scores' output has no other place.
+        causal = any(attribute.name == "is_causal" and attribute.i for attribute in node.attribute)
+        if not fused or not node.input[4] or len(node.output) != 3 or causal:
             nodes.append(node)
             continue
         heads = next((a.i for a in node.attribute if a.name == "kv_num_heads"), 0)
