@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -44,19 +44,31 @@ def allocate_entry(
     lives = _liveness(programs, streams)
     addresses: dict[ProgramOp, dict[str, int]] = {program: {} for program in programs}
     for memory in MEMORIES:
-        areas = {program: _Area(live, memory, spaces[memory], share) for program, live in lives.items()}
-        remote: dict[str, list[tuple[_Area, AllocOp]]] = {}
+        for program, placed in _place_memory(lives, memory, spaces[memory], share).items():
+            addresses[program] |= {alloc.sym_name.data: at for alloc, at in placed.items()}
+    return addresses
+
+
+def _place_memory(
+    lives: Mapping[ProgramOp, Liveness], memory: str, space: MemorySpace, share: bool
+) -> dict[ProgramOp, dict[AllocOp, int]]:
+    """Addresses in one memory by the first of ``ORDERS`` in which all buffers fit; the first one's error if none."""
+    first: TargetError | None = None
+    for order in ORDERS:
+        areas = {program: _Area(live, memory, space, share) for program, live in lives.items()}
+        groups: dict[object, list[tuple[_Area, AllocOp]]] = {}
         for area in areas.values():
             for alloc in area.allocs:
-                if alloc.remote is not None:
-                    remote.setdefault(alloc.sym_name.data, []).append((area, alloc))
-        for same in sorted(remote.values(), key=lambda found: _by_size(found[0][1])):
-            _place_everywhere(same)
-        for program, area in areas.items():
-            for alloc in sorted((a for a in area.allocs if a not in area.placed), key=_by_size):
-                area.place(alloc, area.first_fit(alloc, area.taken(alloc)))
-            addresses[program] |= {alloc.sym_name.data: at for alloc, at in area.placed.items()}
-    return addresses
+                groups.setdefault(alloc.sym_name.data if alloc.remote is not None else alloc, []).append((area, alloc))
+        try:
+            for same in sorted(groups.values(), key=lambda found: order(*found[0])):
+                _place_everywhere(same)
+        except TargetError as error:
+            first = first or error
+            continue
+        return {program: area.placed for program, area in areas.items()}
+    assert first is not None  # there is an order
+    raise first
 
 
 @dataclass
@@ -115,7 +127,7 @@ class _Area:
 
 
 def _place_everywhere(same: Sequence[tuple[_Area, AllocOp]]) -> None:
-    """One address for a remote buffer in all programs of the entry."""
+    """One address for a buffer: for a remote one in all programs of the entry, for others in their own."""
     area, first = same[0]
     for _, other in same[1:]:
         if (other.bytes, other.align, other.memory) != (first.bytes, first.align, first.memory):
@@ -127,6 +139,33 @@ def _place_everywhere(same: Sequence[tuple[_Area, AllocOp]]) -> None:
     address = area.first_fit(first, taken)
     for place, alloc in same:
         place.place(alloc, address)
+
+
+def _remote_first(area: _Area, alloc: AllocOp) -> tuple[object, ...]:
+    return alloc.remote is None, *_by_size(alloc)
+
+
+def _largest_first(area: _Area, alloc: AllocOp) -> tuple[object, ...]:
+    return -_size(alloc), alloc.remote is None, alloc.sym_name.data
+
+
+def _earliest_first(area: _Area, alloc: AllocOp) -> tuple[object, ...]:
+    return min((start for start, _ in area.live.spans.get(alloc, ())), default=0), *_by_size(alloc)
+
+
+def _longest_first(area: _Area, alloc: AllocOp) -> tuple[object, ...]:
+    spans = area.live.spans.get(alloc, ())
+    length = max((end for _, end in spans), default=0) - min((start for start, _ in spans), default=0)
+    return -length * _size(alloc), *_by_size(alloc)
+
+
+#: Orders in which buffers are placed: each only where those before it do not fit.
+ORDERS: Sequence[Callable[[_Area, AllocOp], tuple[object, ...]]] = (
+    _remote_first,
+    _largest_first,
+    _earliest_first,
+    _longest_first,
+)
 
 
 def _size(alloc: AllocOp) -> int:

@@ -39,6 +39,8 @@ from pimc.passes.machine import Machine
 from pimc.passes.place import DOMAIN
 
 SHARD_REASON = "pim.partition"
+#: A cut input of a GEMM larger than this part of the activation memory is not made whole, but gathered by rows.
+GATHER_SHARE = 4
 #: Bytes up to which a stored table is loaded whole to look up rows in it.
 LOAD_LIMIT = 32 << 10
 
@@ -194,7 +196,8 @@ class _FunctionPartition:
     def linear(self, op: nn.LinearOp) -> None:
         """Replace the whole group of ``op`` by one matrix operation at the first member's place."""
         group = self.groups[op].members
-        x = self.whole(op.x)
+        large = nn.tensor_bytes(op.x.type) > self.machine.target.memory("activation").bytes // GATHER_SHARE
+        x = op.x if large and op.rows() > 1 else self.whole(op.x)
         for member in group:
             for value in (member.weight, member.bias):
                 param = weight_param(value)

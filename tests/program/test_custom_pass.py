@@ -19,6 +19,9 @@ from pimc.isa.program import Program
 from pimc.passes.base import format_pass
 from pimc.passes.registry import PassRegistry
 
+#: Passes up to place.
+PLACED = DEFAULT.index("place") + 1
+
 EXAMPLE = Path(__file__).parents[2] / "examples/custom_pass/lm_head_on_cores.py"
 EDIT = "...,place,lm-head-on-cores,..."
 
@@ -118,7 +121,7 @@ def test_installed_passes_are_found_by_name(pimc_cli: Callable, compilation: Com
     listed = pimc_cli("opt", "--list-passes").out
     assert "sign: Write a name on the module.\n    by: str = nobody" in listed
     steps = plan(Options(pipeline="...,place,sign{by=me},...")).passes
-    assert [step.name for step in steps] == [*DEFAULT[:5], "sign", *DEFAULT[5:]]
+    assert [step.name for step in steps] == [*DEFAULT[:PLACED], "sign", *DEFAULT[PLACED:]]
 
 
 def test_without_the_distribution_the_pass_is_unknown() -> None:
@@ -132,8 +135,8 @@ def test_without_the_distribution_the_pass_is_unknown() -> None:
 @pytest.mark.parametrize(
     ("edit", "expected"),
     [
-        ("...,lm-head-on-cores,partition,...", [*DEFAULT[:5], "lm-head-on-cores", *DEFAULT[5:]]),
-        (EDIT, [*DEFAULT[:5], "lm-head-on-cores", *DEFAULT[5:]]),
+        ("...,lm-head-on-cores,partition,...", [*DEFAULT[:PLACED], "lm-head-on-cores", *DEFAULT[PLACED:]]),
+        (EDIT, [*DEFAULT[:PLACED], "lm-head-on-cores", *DEFAULT[PLACED:]]),
         ("...,tile,lower,...", [step for step in DEFAULT if step != "schedule"]),
         ("...,tile{buffers=3},...", [f"{step}{{buffers=3}}" if step == "tile" else step for step in DEFAULT]),
     ],

@@ -98,7 +98,8 @@ def lower_module(module: ModuleOp, target: Target, options: LoweringOptions | No
             programs.extend(made)
             problems.extend(found)
     if problems:
-        raise UnsupportedModelError(list(dict.fromkeys(problems)), hint=HINT)
+        items = list(dict.fromkeys(problems))
+        raise UnsupportedModelError(items, hint=HINT, where=items[0].node if len(items) == 1 else None)
     for op in list(module.body.block.ops):  # functions, and the caches that the memory map now stands for
         op.detach()
         op.erase(safe_erase=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from xdsl.ir import SSAValue
 
-from pimc.backends.lower.context import LoweringContext, rows_of, shape_of
+from pimc.backends.lower.context import F32_BYTES, LoweringContext, rows_of, shape_of
 from pimc.backends.lower.values import Strip, Tensor
 from pimc.ir.pim.attributes import ShardAttr, ShardRound, shard_of
 from pimc.ir.pim.ops import AllGatherOp
@@ -33,24 +35,31 @@ def lower_all_gather(ctx: LoweringContext, op: AllGatherOp) -> None:
 
 def gather(ctx: LoweringContext, source: Tensor, shard: ShardAttr, result: SSAValue) -> Strip:
     """Issue the multicasts of a cut tensor and wait for all of them; the whole tensor's strip."""
-    core = ctx.core
     extent, rows = shape_of(result)[-1], rows_of(result)
     whole = ctx.strip("gather", rows, extent, remote=True)
+    gather_rows(ctx, source, shard, whole, 0)
+    return whole
+
+
+def gather_rows(ctx: LoweringContext, source: Tensor, shard: ShardAttr, whole: Strip, first: int) -> None:
+    """Gather the rows from ``first`` on of a cut tensor into ``whole``, as many as that has, and wait for them."""
+    core, rows = ctx.core, whole.rows
     semaphore = ctx.semaphores.take()
     rounds = shard.shard_rounds
     expected = 0
     group = {"group_base": core.const(0), "group_size": core.const(ctx.cores)}
     for index, strip in enumerate(source.strips):
-        starts, counts = round_counts(rounds, index, extent, ctx.cores)
+        starts, counts = round_counts(rounds, index, whole.width, ctx.cores)
         expected += ctx.cores  # a core without features sends an empty message
-        to = core.address(whole.buffer.value, [2 * start for start in starts])
+        to = core.address(whole.buffer.value, [whole.offset + 2 * start for start in starts])
         size = core.const([2 * count for count in counts])
+        here = replace(strip, offset=strip.offset + first * strip.pitch)
         if rows == 1:
-            core.nmcast(to, ctx.address(strip), size, sem=semaphore, **group)
+            core.nmcast(to, ctx.address(here), size, sem=semaphore, **group)
         else:
             core.nmcast2(
                 to,
-                ctx.address(strip),
+                ctx.address(here),
                 size,
                 sem=semaphore,
                 **group,
@@ -59,4 +68,20 @@ def gather(ctx: LoweringContext, source: Tensor, shard: ShardAttr, result: SSAVa
                 message_dst_stride=core.const(whole.pitch),
             )
     core.wait(core.const(0), sem=semaphore, imm=expected)
-    return whole
+
+
+def tell_everybody(ctx: LoweringContext, done: Strip) -> int:
+    """Tell all cores that what made the first row of ``done`` has finished; the semaphore that counts the cores."""
+    core = ctx.core
+    semaphore = ctx.semaphores.take()
+    token = ctx.alloc("token", F32_BYTES * ctx.cores, memory="temp", remote=True)
+    to = core.address(token.value, [F32_BYTES * number for number in range(ctx.cores)])
+    core.nmcast(
+        to, ctx.address(done), core.const(2), sem=semaphore, group_base=core.const(0), group_size=core.const(ctx.cores)
+    )
+    return semaphore
+
+
+def meet(ctx: LoweringContext, semaphore: int) -> None:
+    """Wait for what all cores tell by a semaphore."""
+    ctx.core.wait(ctx.core.const(0), sem=semaphore, imm=ctx.cores)

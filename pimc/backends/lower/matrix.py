@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import GO, LAYER_ROW, LoweringContext, shape_of, widths_of
-from pimc.backends.lower.exchange import round_counts
+from pimc.backends.lower.exchange import gather_rows, meet, round_counts, tell_everybody
 from pimc.backends.lower.values import Buffer, Strip, Tensor
 from pimc.ir.bank_layout import GemvLayout, Segment
 from pimc.ir.instruction_ops import LocalAddressAttr
-from pimc.ir.pim.attributes import shard_of
+from pimc.ir.pim.attributes import ShardAttr, shard_of
 from pimc.ir.pim.ops import GemmOp, GemvOp, MatrixOp
 from pimc.ir.pim.tiling import GemmTiling
 
 #: Zero, for h registers that are not set: every register of a controller starts at zero.
 NO_BASE = 0
+#: A block of rows of a GEMM's cut input takes at most this part of the activation memory (there are two).
+BLOCK_SHARE = 4
 
 
 def layout_of(ctx: LoweringContext, op: MatrixOp) -> GemvLayout:
@@ -211,32 +213,91 @@ def collect_gemv(ctx: LoweringContext, run: GemvRun) -> None:
 
 
 def lower_gemm(ctx: LoweringContext, op: GemmOp) -> None:
-    """Stream the weights tile by tile through two buffers, each tile's transfer under the previous tile's GEMM."""
+    """Weights stream tile by tile through two buffers, each tile's transfer under the previous tile's product.
+
+    A cut input is gathered in blocks of rows, each multiplied with all tiles.
+    """
     layout = layout_of(ctx, op)
     tiling = GemmTiling.of(op)
     if tiling is None:
         raise ctx.unsupported("it has no tiling (run tile before lower)")
-    x = ctx.tensor(op.x).whole
     bias = stacked_bias(ctx, op)
+    x = ctx.tensor(op.x)
     out = ctx.strip("gemm", x.rows, op.local_offsets[-1])
-    tiles = [range(s, min(s + tiling.slots, layout.slots)) for s in range(0, layout.slots, tiling.slots)]
-    size = min(tiling.slots, layout.slots) * layout.outputs_per_slot * layout.padded_k * 2
-    buffers = [ctx.alloc("gemm.weights", size) for _ in range(min(tiling.buffers, len(tiles)))]
-    segments = _segments(layout)
-    ahead = len(buffers) - 1
-    for index in range(min(ahead, len(tiles))):
-        _load_tile(ctx, layout, segments, tiles[index], buffers[index])
-    for index, tile in enumerate(tiles):
-        if index + ahead < len(tiles):
-            following = index + ahead
-            _load_tile(ctx, layout, segments, tiles[following], buffers[following % len(buffers)])
-        _multiply_tile(ctx, layout, x, tile, buffers[index % len(buffers)], out)
+    tiles = WeightTiles.of(ctx, layout, tiling)
+    shard = shard_of(op.x.type)
+    if shard is None:
+        tiles.multiply(ctx, x.whole, out)
+    else:
+        _blocks(ctx, x, shard, tiles, out)
     if bias is not None:
         with ctx.each_row(out.rows) as row:
             to = ctx.address(out, row)
             ctx.core.vadd_h(to, to, ctx.core.address(bias.value), ctx.core.const(out.width))
     for output, tensor in zip(op.outputs, results_of(op, out), strict=True):
         ctx.set(output, tensor)
+
+
+def _blocks(ctx: LoweringContext, x: Tensor, shard: ShardAttr, tiles: WeightTiles, out: Strip) -> None:
+    """Gather and multiply blocks of rows, in turn through two buffers.
+
+    A buffer is filled again when every core has said that it is done with what was in it.  All cores meet before the
+    first block and behind the last, so that the buffers share memory with what is done then and begins then.
+    """
+    meet(ctx, tell_everybody(ctx, x.strips[0]))
+    pitch = tiles.layout.k * 2
+    rows = max(1, min(x.rows, ctx.target.memory("activation").bytes // BLOCK_SHARE // pitch, ctx.target.tcu.rows))
+    starts = range(0, x.rows, rows)
+    buffers = [ctx.alloc("gemm.input", rows * pitch, remote=True) for _ in range(min(2, len(starts)))]
+    done: list[int] = []
+    for index, start in enumerate(starts):
+        if index >= len(buffers):
+            meet(ctx, done[index - len(buffers)])
+        count = min(rows, x.rows - start)
+        block = Strip(buffers[index % len(buffers)], count, tiles.layout.k, pitch)
+        gather_rows(ctx, x, shard, block, start)
+        part = Strip(out.buffer, count, out.width, out.pitch, out.offset + start * out.pitch)
+        tiles.multiply(ctx, block, part)
+        done.append(tell_everybody(ctx, part))
+    for semaphore in done[-len(buffers) :]:
+        meet(ctx, semaphore)
+
+
+@dataclass
+class WeightTiles:
+    """The weights of a GEMM in tiles, and the buffers they pass through.
+
+    Where all tiles fit the buffers, they are loaded once, however often they are used.
+    """
+
+    layout: GemvLayout
+    segments: dict[tuple[int, int], tuple[int, Segment]]
+    tiles: list[range]
+    buffers: list[Buffer]
+    loaded: bool = False
+
+    @staticmethod
+    def of(ctx: LoweringContext, layout: GemvLayout, tiling: GemmTiling) -> WeightTiles:
+        """Buffers for a GEMM's tiles."""
+        tiles = [range(s, min(s + tiling.slots, layout.slots)) for s in range(0, layout.slots, tiling.slots)]
+        size = min(tiling.slots, layout.slots) * layout.outputs_per_slot * layout.padded_k * 2
+        buffers = [ctx.alloc("gemm.weights", size) for _ in range(min(tiling.buffers, len(tiles)))]
+        return WeightTiles(layout, _segments(layout), tiles, buffers)
+
+    def multiply(self, ctx: LoweringContext, x: Strip, out: Strip) -> None:
+        """``out = x . weights^T``."""
+        ahead = len(self.buffers) - 1
+        for index in range(min(ahead, len(self.tiles))):
+            self._load(ctx, index)
+        for index, tile in enumerate(self.tiles):
+            if index + ahead < len(self.tiles):
+                self._load(ctx, index + ahead)
+            _multiply_tile(ctx, self.layout, x, tile, self.buffers[index % len(self.buffers)], out)
+        self.loaded = len(self.tiles) == len(self.buffers)
+
+    def _load(self, ctx: LoweringContext, index: int) -> None:
+        if not self.loaded:
+            _load_tile(ctx, self.layout, self.segments, self.tiles[index], self.buffers[index % len(self.buffers)])
 
 
 def _segments(layout: GemvLayout) -> dict[tuple[int, int], tuple[int, Segment]]:

@@ -30,7 +30,7 @@ def _matrix(frame: Frame, op: pim.MatrixOp, args: Sequence[Any]) -> Sequence[Val
     biases = [None if owner is None else given[owner] for owner in owners]
     shards = [shard for output in op.outputs if (shard := pim.shard_of(output.type)) is not None]
     layout = None if op.layout is None else op.layout.layout
-    return reference.matrix(x, weights, biases, shards, layout)
+    return reference.matrix(_owned(x, op.x), weights, biases, shards, layout)
 
 
 @TABLE.register(pim.GemvOp)

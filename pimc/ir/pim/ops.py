@@ -69,7 +69,8 @@ class MatrixOp(IRDLOperation):
     """``results[i] = x . weights[i]^T (+ bias)`` for weights ``[N_i, K]`` that share the input ``x [1, M,
     K]``.
 
-    ``x`` is replicated, result ``i`` is ``[1, M, N_i]`` cut by its encoding.  ``bias_of[j]`` is the weight
+    ``x`` is replicated (that of a GEMM may be cut: it is gathered in blocks of rows), result ``i`` is ``[1, M, N_i]``
+    cut by its encoding.  ``bias_of[j]`` is the weight
     that operand ``biases[j]`` (``[N]``, replicated) belongs to.  The weights' slices are stacked in operand
     order, each its rounds in order, in the tile's local output space; ``layout`` (set by the layout pass)
     says where that stack lies in the banks.
@@ -118,7 +119,11 @@ class MatrixOp(IRDLOperation):
 
     def verify_(self) -> None:
         """Shapes, encodings, biases and the layout agree."""
-        _require_replicated(self.x, "the input")
+        shard = shard_of(self.x.type)
+        if shard is not None:
+            if not isinstance(self, GemmOp):
+                raise VerifyException(f"the input must be replicated, but is {self.x.type}")
+            shard.check(_shape(self.x)[-1])
         x = _shape(self.x)
         if len(self.weights) != len(self.outputs) or not self.weights:
             raise VerifyException("one result a weight, and at least one, is expected")
