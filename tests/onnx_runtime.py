@@ -1,4 +1,4 @@
-"""One ONNX node in ONNX Runtime and in the interpreter."""
+"""One ONNX node in ONNX Runtime (or the reference implementation of the onnx package) and in the interpreter."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from xdsl.dialects.builtin import ModuleOp
 
 from pimc.frontends.onnx import import_onnx
 from pimc.ir.interpreter import Interpreter
@@ -56,14 +58,19 @@ def compare(
     stored: Sequence[int] = (),
     tolerance: float = 2e-5,
     wanted: Sequence[int] | None = None,
+    reference: bool = False,
     **attributes: Attribute,
-) -> None:
-    """Assert that both give the same (the outputs in ``wanted``, without it all)."""
+) -> ModuleOp:
+    """Assert that both give the same (the outputs in ``wanted``, without it all); the imported module."""
     names = [f"o{index}" if wanted is None or index in wanted else "" for index in range(outputs)]
     model, given = node_model(op, inputs, names, domain=domain, opset=opset, stored=stored, attributes=attributes)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     present = [name for name in names if name]
-    expected = dict(zip(present, session.run(None, given), strict=True))
+    if reference:
+        found = ReferenceEvaluator(model).run(None, given)
+    else:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        found = session.run(None, given)
+    expected = dict(zip(present, found, strict=True))
     del model.graph.output[:]
     model.graph.output.extend(_info(name, value) for name, value in expected.items())
     imported = import_onnx(model)
@@ -71,3 +78,4 @@ def compare(
     got = Interpreter(imported.module, imported.weights, "f32").call("main", given)
     for name, value in expected.items():
         np.testing.assert_allclose(got[name], value, rtol=tolerance, atol=tolerance, err_msg=name)
+    return imported.module
