@@ -301,6 +301,8 @@ def _check_fields(
     index = isa.index[mnemonic]
     operands = [operand.name for operand in isa.instructions[index].operands]
     (positions,) = np.nonzero(decoded.op == index)
+    if not positions.size:
+        return
     total = sum(decoded.operands[positions, operands.index(name)] for name in names)
     bad = total >= limit + ("count" in names)
     if np.any(bad):

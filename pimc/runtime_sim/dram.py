@@ -28,6 +28,8 @@ nodes. Windows (tFAW) keep the last activations' bus ends in a ring; a ganged ac
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -69,6 +71,11 @@ _WINDOW = _MEMBER + 2 * _COUNT
 
 def build_tables(spec: DramSpec) -> I64:
     """Table vector of ``spec`` for the functions of this module."""
+    return _tables(spec).copy()
+
+
+@lru_cache(maxsize=8)
+def _tables(spec: DramSpec) -> I64:
     windows = [row for row in spec.constraints if row.window]
     window_at = _HEADER + _COUNT * _COMMAND
     entry_at = window_at + len(windows) * _WINDOW
@@ -114,9 +121,7 @@ def _entries(spec: DramSpec, records: I64, entry_at: int) -> I64:
             continue
         for before in map(DRAM_COMMANDS.index, row.preceding):
             for after in map(DRAM_COMMANDS.index, row.following):
-                level = min(
-                    _LEVELS.index(row.level), int(records[before, _SCOPE]), int(records[after, _SCOPE])
-                )
+                level = min(_LEVELS.index(row.level), int(records[before, _SCOPE]), int(records[after, _SCOPE]))
                 distance = spec.fs(row.latency) + int(records[before, _TIME] - records[after, _TIME])
                 key = (level, before, after)
                 merged[key] = max(distance, merged.get(key, distance))
@@ -131,7 +136,7 @@ def _entries(spec: DramSpec, records: I64, entry_at: int) -> I64:
 
 def new_state(spec: DramSpec, pchs: int | None = None) -> I64:
     """State of ``pchs`` pseudo-channels (default: the machine's), every bank closed and nothing pending."""
-    table = build_tables(spec)
+    table = _tables(spec)
     state = np.full((spec.pch_count if pchs is None else pchs, int(table[_WORDS])), NEVER, np.int64)
     for window in range(int(table[_WINDOWS])):
         state[:, table[table[_WINDOW_AT] + window * _WINDOW + _RING]] = 0

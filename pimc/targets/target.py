@@ -15,6 +15,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -193,7 +194,7 @@ class Target:
         """Size of a core's local address space (all local memories)."""
         return max(memory.base + memory.bytes for memory in self.memories if memory.kind == "local")
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of the resolved content; the description does not count."""
         content = dataclasses.asdict(dataclasses.replace(self, description=""))
@@ -297,9 +298,7 @@ def _step(node: object, key: str, place: str) -> object:
             return node[key]
         raise TargetError(f"unknown key {key!r}", where=place, hint=did_you_mean(key, node))
     if isinstance(node, list):
-        named = {
-            str(item.get("name", index)): item for index, item in enumerate(node) if isinstance(item, dict)
-        }
+        named = {str(item.get("name", index)): item for index, item in enumerate(node) if isinstance(item, dict)}
         if key in named:
             return named[key]
         if key.isdecimal() and int(key) < len(node):
@@ -341,13 +340,9 @@ def _check(target: Target, where: str) -> None:
             )
     cores, pchs, noc = target.cores.count, target.hbm.pch_count, target.noc
     if pchs % cores:
-        raise TargetError(
-            f"{cores} cores cannot share {pchs} pseudo-channels evenly", where=f"{where}: cores.count"
-        )
+        raise TargetError(f"{cores} cores cannot share {pchs} pseudo-channels evenly", where=f"{where}: cores.count")
     if noc.columns * noc.rows < cores:
-        raise TargetError(
-            f"a {noc.columns} x {noc.rows} mesh is too small for {cores} cores", where=f"{where}: noc"
-        )
+        raise TargetError(f"a {noc.columns} x {noc.rows} mesh is too small for {cores} cores", where=f"{where}: noc")
     _check_memories(target, where)
 
 
