@@ -52,6 +52,22 @@ _ELEMENTS: Final[Mapping[int, Element]] = MappingProxyType(
 )
 
 
+NARROW: Final[Mapping[int, type[np.generic]]] = MappingProxyType(
+    {
+        TensorProto.INT4: np.int8,
+        TensorProto.UINT4: np.uint8,
+        TensorProto.INT2: np.int8,
+        TensorProto.UINT2: np.uint8,
+        TensorProto.FLOAT8E4M3FN: np.float32,
+        TensorProto.FLOAT8E4M3FNUZ: np.float32,
+        TensorProto.FLOAT8E5M2: np.float32,
+        TensorProto.FLOAT8E5M2FNUZ: np.float32,
+        TensorProto.FLOAT4E2M1: np.float32,
+    }
+)
+"""Types of stored weights that exist only quantised -> a type that holds their values."""
+
+
 def element_of(number: int) -> Element:
     """The IR's element type of an ONNX ``TensorProto.DataType``; UnsupportedError where there is none."""
     if number in _ELEMENTS:

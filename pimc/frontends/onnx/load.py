@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, checker, inliner, shape_inference
 
 from pimc.diagnostics import InputError
-from pimc.frontends.onnx.elements import Array, array_of
+from pimc.frontends.onnx.elements import NARROW, Array, array_of
 from pimc.frontends.unsupported import UnsupportedError, UnsupportedItem, UnsupportedModelError
 
 _MAX_FILE: Final = 2 << 30
@@ -223,9 +223,13 @@ def stored_tensors(model: onnx.ModelProto, folder: Path | None, where: str | Non
     """
     items: list[UnsupportedItem] = []
     found: dict[str, Array] = {}
+    quantised = _only_dequantised(model.graph)
     for tensor in model.graph.initializer:
         try:
-            found[tensor.name] = _values(tensor, folder, where)
+            if tensor.name in quantised and tensor.data_type in NARROW:
+                found[tensor.name] = _widened(tensor, folder, where)
+            else:
+                found[tensor.name] = _values(tensor, folder, where)
         except UnsupportedError as error:
             items.append(UnsupportedItem("initializer", tensor.name, None, error.reason, error.alternative))
     items += [
@@ -235,6 +239,32 @@ def stored_tensors(model: onnx.ModelProto, folder: Path | None, where: str | Non
     if items:
         raise UnsupportedModelError(items, where=where)
     return found
+
+
+def _only_dequantised(graph: onnx.GraphProto) -> set[str]:
+    """Tensors that nothing but ``DequantizeLinear`` reads: their values matter, not their element type."""
+    inputs = [(node, name) for node in graph.node for name in node.input]
+    dequantised = {name for node, name in inputs if node.op_type == "DequantizeLinear"}
+    return dequantised - {name for node, name in inputs if node.op_type != "DequantizeLinear"}
+
+
+def _widened(tensor: TensorProto, folder: Path | None, where: str | None) -> Array:
+    """Numbers of less than 8 bits, or floats of 8, in the next wider type that numpy has."""
+    whole = TensorProto()
+    whole.CopyFrom(tensor)
+    try:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            path = _inside(folder, entries.get("location", ""), tensor.name, where)
+            with path.open("rb") as file:
+                file.seek(int(entries.get("offset", 0)))
+                whole.raw_data = file.read(int(entries.get("length", prod(tensor.dims))))
+            whole.data_location = TensorProto.DEFAULT
+            del whole.external_data[:]
+        array: Array = onnx.numpy_helper.to_array(whole).astype(NARROW[tensor.data_type])
+    except (ValueError, OSError) as error:
+        raise InputError(f"the values of tensor {tensor.name!r} do not fill its shape", where=where) from error
+    return array
 
 
 def _values(tensor: TensorProto, folder: Path | None, where: str | None) -> Array:

@@ -77,8 +77,6 @@ def _quantize_linear(context: NodeContext) -> Converted:
 
 def _dequantize_linear(context: NodeContext) -> Converted:
     x, scale = context.value(0), context.value(1)
-    if not isinstance(context.element_of(x), IntegerType):
-        raise UnsupportedError(f"dequantisation of {context.element_of(x)}", "integers")
     shape, axis, block = context.shape_of(x), context.attr_int("axis", 1), context.attr_int("block_size", 0)
     zero = spread(context, context.value(2), shape, axis, block) if context.has(2) else None
     wanted = context.attr_int("output_dtype", 0)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_runtime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from xdsl.dialects.builtin import ModuleOp
 
 from pimc.frontends.onnx import import_onnx
 from pimc.frontends.unsupported import UnsupportedModelError
+from pimc.ir.interpreter import Interpreter
 
 RNG = np.random.default_rng(7)
 compare = partial(onnx_runtime.compare, reference=True, opset=24, tolerance=1e-4)
@@ -144,6 +148,31 @@ def test_quantised_weights_are_folded() -> None:
     module = compare("DequantizeLinear", [numbers, np.array(0.1, np.float32)], stored=(0, 1))
     assert operators(module)["nn.param"] == 1
     assert operators(module)["nn.mul"] == 0
+
+
+@pytest.mark.parametrize(
+    "kind", [TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2]
+)
+@pytest.mark.parametrize("external", [False, True])
+def test_weights_of_few_bits_are_dequantised_at_import(kind: int, external: bool, tmp_path: Path) -> None:
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    numbers, scales = RNG.integers(0, 8, (4, 6)).astype(dtype), np.abs(floats(2, 6)) + 0.1
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s"], ["w"], axis=0, block_size=2),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    x = floats(3, 4)
+    ports = [helper.make_tensor_value_info(name, 1, shape) for name, shape in (("x", (3, 4)), ("y", (3, 6)))]
+    stored = [numpy_helper.from_array(numbers, "q"), numpy_helper.from_array(scales, "s")]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=11)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, str(path), save_as_external_data=external, size_threshold=0)
+    imported = import_onnx(path)
+    got = Interpreter(imported.module, imported.weights, "f32").call("main", {"x": x})["y"]
+    weight = numbers.astype(np.float32) * np.repeat(scales, 2, axis=0)
+    np.testing.assert_allclose(got, x @ weight, rtol=1e-4)
+    assert operators(imported.module)["nn.linear"] == 1
 
 
 @pytest.mark.parametrize("rule", ["linear", "gated", "delta", "gated_delta"])
