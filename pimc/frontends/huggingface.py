@@ -15,7 +15,7 @@ from pimc.frontends.model import Checkpoint, TokenizerData
 if TYPE_CHECKING:
     import torch
 
-MODEL_TYPES: Final = ("gpt2", "llama", "mistral", "opt", "qwen2", "qwen3")
+MODEL_TYPES: Final = ("bloom", "gemma", "gpt2", "gpt_neox", "llama", "mistral", "opt", "phi3", "qwen2", "qwen3")
 """Architectures whose decoder takes positions, a mask and a cache as the export wrapper gives them."""
 
 _ROLES: Final = ("bos_token", "eos_token", "unk_token", "pad_token")

@@ -1,8 +1,8 @@
 """Weights of an imported model: tensors by name, and views of them that the IR refers to.
  A name in the IR is the name of a parameter in the checkpoint, followed by any number of view suffixes, read
 from left to right: ``^T`` is the transpose of a matrix, ``[a:b]`` are the rows (elements of a vector) a to
-b-1.  Views share memory with their parameter, so that a pass can ask for a part of a weight without moving
-data.
+b-1, ``[nxa:b]`` rows a to b-1 of each of n equal groups of rows.  Views share memory with their parameter where
+numpy can, so that a pass can ask for a part of a weight without moving data.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from pimc.diagnostics import InputError
 from pimc.ir.weights import WeightArray, array_digest, unknown_weight
 
-_SUFFIX: Final = re.compile(r"(\^T|\[\d+:\d+\])$")
+_SUFFIX: Final = re.compile(r"(\^T|\[(?:\d+x)?\d+:\d+\])$")
 _FLOAT16_MAX: Final = 65504.0
 
 
@@ -134,7 +134,12 @@ def _apply(value: WeightArray, view: str, name: str) -> WeightArray:
         if value.ndim != 2:
             raise InputError(f"weight {name!r}: a transpose needs a matrix, this has shape {value.shape}")
         return value.T
-    start, stop = (int(bound) for bound in view[1:-1].split(":"))
-    if not 0 <= start <= stop <= value.shape[0]:
-        raise InputError(f"weight {name!r}: rows {start}:{stop} of {value.shape[0]}")
-    return value[start:stop]
+    groups, _, bounds = view[1:-1].rpartition("x")
+    start, stop = (int(bound) for bound in bounds.split(":"))
+    count = int(groups or 1)
+    size, rest = divmod(value.shape[0], count)
+    if rest or not 0 <= start <= stop <= size:
+        raise InputError(f"weight {name!r}: rows {start}:{stop} of {count} group(s) of {value.shape[0]} rows")
+    if count == 1:
+        return value[start:stop]
+    return value.reshape(count, size, *value.shape[1:])[:, start:stop].reshape(-1, *value.shape[1:])

@@ -72,7 +72,7 @@ def raise_parts(function: FuncOp, notes: Notes) -> None:
     weight.
     """
     for op in list(function.walk()):
-        if isinstance(op, nn.LinearOp):
+        if isinstance(op, nn.LinearOp) and not _split_heads(op):
             _split(op, notes)
 
 
@@ -102,11 +102,56 @@ def _split(op: nn.LinearOp, notes: Notes) -> None:
         Replacer.replace(part, nn.LinearOp(op.x, rows, some))
 
 
-def _rows(param: nn.ParamOp, start: int, stop: int) -> nn.ParamOp:
-    """Rows start to stop-1 of a weight, by a view suffix of its name (:mod:`pimc.frontends.weights`)."""
+def _rows(param: nn.ParamOp, start: int, stop: int, groups: int = 1) -> nn.ParamOp:
+    """Rows start to stop-1 (of each of ``groups`` groups) of a weight, by a view suffix of its name
+    (:mod:`pimc.frontends.weights`).
+    """
     type_ = nn.tensor_of(param.result)
-    shape = (stop - start, *type_.get_shape()[1:])
-    return nn.ParamOp(f"{param.weight_name.data}[{start}:{stop}]", TensorType(type_.element_type, shape))
+    shape = ((stop - start) * groups, *type_.get_shape()[1:])
+    prefix = f"{groups}x" if groups > 1 else ""
+    return nn.ParamOp(f"{param.weight_name.data}[{prefix}{start}:{stop}]", TensorType(type_.element_type, shape))
+
+
+def _split_heads(op: nn.LinearOp) -> bool:
+    """Queries, keys and values of one head after the other (GPT-NeoX, Bloom): the result is cut into heads, and every
+    use takes the same features of each.  One layer a use, with those rows of every head; whether that is the form.
+    """
+    weight = producer(op.weight, nn.ParamOp)
+    bias = producer(op.bias, nn.ParamOp) if op.bias is not None else None
+    heads = only_user(op.result, nn.ReshapeOp)
+    if weight is None or weight.layer is not None or heads is None or (op.bias is not None and bias is None):
+        return False
+    x, split = shape_of(op.result), shape_of(heads.result)
+    if len(x) != 3 or len(split) not in (4, 5) or split[:2] != x[:2] or split[2] < 2:
+        return False
+    turned = only_user(heads.result, nn.TransposeOp)
+    order = values_of(turned.permutation) if turned is not None else tuple(range(len(split)))
+    cut = turned.result if turned is not None else heads.result
+    parts = [user for user in users(cut) if isinstance(user, nn.SliceOp)]
+    axis = order.index(3)  # of what is cut: features of a head, or its parts where those have a dimension
+    bounds = [_bounds(part, axis) for part in parts]
+    if not parts or len(parts) != len(users(cut)) or None in bounds:
+        return False
+    unit = split[4] if len(split) == 5 else 1
+    for part, found in zip(parts, bounds, strict=True):
+        assert found is not None
+        start, stop = found[0] * unit, found[1] * unit
+        rows = Replacer.insert(part, _rows(weight, start, stop, split[2]))
+        some = Replacer.insert(part, _rows(bias, start, stop, split[2])) if bias is not None else None
+        linear = nn.LinearOp(op.x, rows, some)
+        again = nn.ReshapeOp(linear, (*split[:3], found[1] - found[0], *split[4:]))
+        views = [again] if turned is None else [again, nn.TransposeOp(again, order)]
+        Replacer.replace(part, linear, *views)
+    return True
+
+
+def _bounds(part: nn.SliceOp, axis: int) -> tuple[int, int] | None:
+    """Start and stop of a slice along ``axis`` alone; None for any other slice."""
+    shape = shape_of(part.x)
+    starts, stops = values_of(part.starts), values_of(part.stops)
+    others = (index for index in range(len(shape)) if index != axis)
+    whole = all((starts[index], stops[index]) == (0, shape[index]) for index in others)
+    return (starts[axis], stops[axis]) if whole and set(values_of(part.steps)) == {1} else None
 
 
 def raise_select_token(function: FuncOp, notes: Notes) -> None:

@@ -9,6 +9,7 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import SSAValue
 
 from pimc.ir import nn
+from pimc.ir.nn.base import values_of
 from pimc.passes.raise_match import Notes, Replacer, producer
 from pimc.passes.raise_views import Steps, chain, heads_split, same_view, shape_of
 
@@ -29,30 +30,56 @@ def raise_positions(function: FuncOp, notes: Notes) -> None:
 
 
 def raise_rope(function: FuncOp, notes: Notes) -> None:
-    """``x * cos + rotate_half(x) * sin`` on split heads becomes `nn.rope` on folded heads."""
+    """``x * cos + rotate_half(x) * sin`` on split heads becomes `nn.rope` on folded heads; so does the same on the
+    first features of each head, joined with the others.
+    """
+    for op in list(function.walk()):
+        if isinstance(op, nn.ConcatOp) and len(shape_of(op.result)) == 4:
+            _raise_in_part(op, notes)
     for op in list(function.walk()):
         if isinstance(op, nn.AddOp) and len(shape_of(op.result)) == 4:
-            _raise_rotation(op, notes)
+            found = _rotation(op)
+            reason = None if found is None else _replace(op, *found)
+            if reason is not None:
+                notes.refuse(op, _PATTERN, reason)
 
 
-def _raise_rotation(total: nn.AddOp, notes: Notes) -> None:
+def _raise_in_part(joined: nn.ConcatOp, notes: Notes) -> None:
+    """``concat(rotated first features, other features)``."""
+    total = producer(joined.inputs[0], nn.AddOp)
+    other = producer(joined.inputs[1], nn.SliceOp) if len(joined.inputs) == 2 else None
+    found = _rotation(total) if total is not None else None
+    if found is None or other is None:
+        return
+    x, cosine, sine = found
+    first, shape = producer(x, nn.SliceOp), shape_of(other.x)
+    turned = shape_of(x)[-1]
+    if first is None or first.x is not other.x:
+        return
+    starts = (*(0,) * (len(shape) - 1), turned)
+    if values_of(other.starts) == starts and values_of(other.stops) == shape and shape_of(x)[:-1] == shape[:-1]:
+        reason = _replace(joined, other.x, cosine, sine, turned)
+        if reason is not None:
+            notes.refuse(joined, _PATTERN, reason)
+
+
+def _rotation(total: nn.AddOp) -> tuple[SSAValue, SSAValue, SSAValue] | None:
+    """``(x, cos, sin)`` of ``x * cos + rotate_half(x) * sin``."""
     products = (producer(total.lhs, nn.MulOp), producer(total.rhs, nn.MulOp))
     for straight, rotated in (products, products[::-1]):
         if straight is None or rotated is None:
-            return
+            return None
         for turned, sine in ((rotated.lhs, rotated.rhs), (rotated.rhs, rotated.lhs)):
             x = _rotated_half(turned)
-            if x is None or x not in (straight.lhs, straight.rhs):
-                continue
-            cosine = straight.rhs if straight.lhs is x else straight.lhs
-            reason = _replace(total, x, cosine, sine)
-            if reason is not None:
-                notes.refuse(total, _PATTERN, reason)
-            return
+            if x is not None and x in (straight.lhs, straight.rhs):
+                return x, straight.rhs if straight.lhs is x else straight.lhs, sine
+    return None
 
 
-def _replace(total: nn.AddOp, x: SSAValue, cosine: SSAValue, sine: SSAValue) -> str | None:
-    """Replace the sum; the reason why not.  Heads may stand before tokens or behind them."""
+def _replace(
+    total: nn.NnOp, x: SSAValue, cosine: SSAValue, sine: SSAValue, rotary_dim: int | None = None
+) -> str | None:
+    """Replace ``total``, the turned heads; the reason why not.  Heads may stand before tokens or behind them."""
     shape = shape_of(x)
     if shape[0] != 1:
         return f"a batch of {shape[0]}"
@@ -65,13 +92,13 @@ def _replace(total: nn.AddOp, x: SSAValue, cosine: SSAValue, sine: SSAValue) -> 
         source = _folded(x, tokens * heads * size, arranged)
         if source is None:
             continue
-        table = _table(cosine, sine, tokens, size)
+        table = _table(cosine, sine, tokens, rotary_dim or size)
         if table is None:
             reason = "cosine and sine are not the halves of one row of a table"
             continue
         if shape_of(source) != (1, tokens, heads * size):
             source = Replacer.insert(total, nn.ReshapeOp(source, (1, tokens, heads * size))).result
-        rope = nn.RopeOp(source, table, size)
+        rope = nn.RopeOp(source, table, size, rotary_dim)
         views: list[nn.NnOp] = [nn.ReshapeOp(rope, (1, tokens, heads, size))]
         if len(arranged) == 2:
             views.append(nn.TransposeOp(views[0], (0, 2, 1, 3)))

@@ -83,8 +83,15 @@ def same_view(root: Shape, steps: Steps, expected: Steps, broadcast: Shape | Non
 
 
 def fold_identities(function: FuncOp) -> None:
-    """Remove views that give back one of their sources unchanged, and reshapes of reshapes."""
+    """Remove views that give back one of their sources unchanged, reshapes of reshapes, and empty parts of joins."""
     for op in list(function.walk()):
+        if isinstance(op, nn.ConcatOp):
+            parts = [value for value in op.inputs if 0 not in shape_of(value)]
+            if len(parts) == 1:
+                op.result.replace_all_uses_with(parts[0])
+            elif 0 < len(parts) < len(op.inputs):
+                Replacer.replace(op, nn.ConcatOp(parts, op.axis.value.data))
+            continue
         if not isinstance(op, nn.ReshapeOp | nn.TransposeOp | nn.BroadcastToOp | nn.SliceOp):
             continue
         shape = shape_of(op.result)

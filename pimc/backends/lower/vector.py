@@ -52,6 +52,13 @@ UNARY: Mapping[type[Operation], str] = {
     nn.AbsOp: "vabs_h",
     nn.LogOp: "vlog_h",
     nn.RecipOp: "vrecip_h",
+    nn.FloorOp: "vfloor_h",
+    nn.CeilOp: "vceil_h",
+    nn.RoundOp: "vround_h",
+    nn.SignOp: "vsign_h",
+    nn.SinOp: "vsin_h",
+    nn.CosOp: "vcos_h",
+    nn.AtanOp: "vatan_h",
 }
 
 
@@ -103,7 +110,7 @@ def _scalar_left(ctx: LoweringContext, op: Operation, value: float, x: Tensor) -
         map_rows(ctx, "vneg_h", result, result)
     elif isinstance(op, nn.DivOp):
         result = map_rows(ctx, "vrecip_h", x, ctx.like("vector", x))
-        ctx.set(op.results[0], map_rows(ctx, "vmuls_h", result, result, ctx.f32(value)))
+        ctx.set(op.results[0], result if value == 1 else map_rows(ctx, "vmuls_h", result, result, ctx.f32(value)))
     else:
         _with_scalar(ctx, op, x, value)
 
@@ -198,7 +205,7 @@ def lower_layer_norm(ctx: LoweringContext, op: nn.LayerNormOp) -> None:
     """(x - mean) / sqrt(var + eps) * w + b."""
     core = ctx.core
     x = ctx.tensor(op.x).whole
-    centred = ctx.strip("layer_norm.centred", x.rows, x.width)
+    centred = ctx.strip("layer_norm", x.rows, x.width)
     mean = ctx.alloc("layer_norm.mean", x.rows * F32_BYTES)
     with ctx.each_row(x.rows) as row:
         core.vrsum_h(_scalar_of(ctx, mean.value, row), ctx.address(x, row), core.const(x.width))
@@ -213,16 +220,15 @@ def lower_layer_norm(ctx: LoweringContext, op: nn.LayerNormOp) -> None:
             core.const(x.width),
         )
     scale = _inverse_deviation(ctx, centred, op.eps.value.data)
-    result = ctx.strip("layer_norm", x.rows, x.width)
     w, b = ctx.tensor(op.weight).whole, ctx.tensor(op.bias).whole if op.bias is not None else None
     with ctx.each_row(x.rows) as row:
-        to = ctx.address(result, row)
+        to = ctx.address(centred, row)
         width = core.const(x.width)
-        core.vmuls_h(to, ctx.address(centred, row), _scalar_of(ctx, scale, row), width)
+        core.vmuls_h(to, to, _scalar_of(ctx, scale, row), width)
         core.vmul_h(to, to, ctx.address(w), width)
         if b is not None:
             core.vadd_h(to, to, ctx.address(b), width)
-    ctx.set(op.results[0], Tensor((result,)))
+    ctx.set(op.results[0], Tensor((centred,)))
 
 
 def _inverse_deviation(ctx: LoweringContext, x: Strip, eps: float) -> SSAValue:
@@ -249,12 +255,27 @@ def lower_rope(ctx: LoweringContext, op: nn.RopeOp) -> None:
     core = ctx.core
     x, table = ctx.tensor(op.x).whole, ctx.tensor(op.table).whole
     result = ctx.strip("rope", x.rows, x.width)
+    if op.turned != op.head_dim.value.data:
+        _rope_in_part(ctx, op, x, table, result)
+        return
     head_dim = core.const(op.head_dim.value.data)
     with ctx.each_row(x.rows) as row:
         core.vrope(
             ctx.address(result, row), ctx.address(x, row), ctx.address(table, row), core.const(x.width),
             head_dim=head_dim,
         )  # fmt: skip
+    ctx.set(op.results[0], Tensor((result,)))
+
+
+def _rope_in_part(ctx: LoweringContext, op: nn.RopeOp, x: Strip, table: Strip, result: Strip) -> None:
+    """Only the first features of a head are turned: head by head, on a copy."""
+    core = ctx.core
+    copy(ctx, x, result)
+    turned = core.const(op.turned)
+    step = op.head_dim.value.data * 2
+    with ctx.each_row(x.rows) as row, core.loop(core.const(0), core.const(x.width * 2), step) as at:
+        to, source = core.add(ctx.address(result, row), at), core.add(ctx.address(x, row), at)
+        core.vrope(to, source, ctx.address(table, row), turned, head_dim=turned)
     ctx.set(op.results[0], Tensor((result,)))
 
 

@@ -127,12 +127,12 @@ def _softmax(frame: Frame, op: nn.SoftmaxOp, args: Sequence[Any]) -> Sequence[Va
 @TABLE.register(nn.RopeOp)
 def _rope(frame: Frame, op: nn.RopeOp, args: Sequence[Any]) -> Sequence[Value]:
     x, table = args
-    size = op.head_dim.value.data
-    heads = x.reshape(*x.shape[:2], -1, size)
+    size = op.turned
+    heads = x.reshape(*x.shape[:2], -1, op.head_dim.value.data)
     cos, sin = table[:, :, None, :size], table[:, :, None, size:]
-    first, second = heads[..., : size // 2], heads[..., size // 2 :]
-    turned = np.concatenate([-second, first], axis=-1)
-    return ((heads * cos + turned * sin).reshape(x.shape),)
+    first, second, rest = heads[..., : size // 2], heads[..., size // 2 : size], heads[..., size:]
+    turned = heads[..., :size] * cos + np.concatenate([-second, first], axis=-1) * sin
+    return (np.concatenate([turned, rest], axis=-1).reshape(x.shape),)
 
 
 @TABLE.register(nn.CacheWriteOp, exact=True)

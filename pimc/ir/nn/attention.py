@@ -17,7 +17,15 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.dialects.ml_program import GlobalOp
 from xdsl.ir import Attribute, Operation
-from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, prop_def, result_def, traits_def
+from xdsl.irdl import (
+    irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    opt_prop_def,
+    prop_def,
+    result_def,
+    traits_def,
+)
 from xdsl.traits import MemoryReadEffect, MemoryWriteEffect, Pure, SymbolTable
 from xdsl.utils.exceptions import VerifyException
 
@@ -77,11 +85,12 @@ def check_heads(heads: int, kv_heads: int, head_dim: int, what: str) -> None:
 
 @irdl_op_definition
 class RopeOp(NnOp):
-    """Rotary position embedding of every head: x ``[1, M, H*D]``, table ``[1, M, 2*D]`` with rows cos(D) |
-    sin(D).
+    """Rotary position embedding of every head: x ``[1, M, H*D]``, table ``[1, M, 2*R]`` with rows cos(R) |
+    sin(R).
 
-    Half-split form: ``x = (x1, x2)`` cut in the middle of a head, ``result = x * cos + (-x2, x1) * sin``.
-    Definition: Su et al., RoFormer, 2021, in the arrangement of the Llama models.
+    Half-split form: ``x = (x1, x2)`` cut in the middle of a head, ``result = x * cos + (-x2, x1) * sin``.  Only the
+    first R = ``rotary_dim`` features of a head are turned (by default all D = ``head_dim``), the others stay.
+    Definition: Su et al., RoFormer, 2021, in the arrangement of the Llama models; partly, of GPT-NeoX.
     """
 
     name = "nn.rope"
@@ -89,12 +98,19 @@ class RopeOp(NnOp):
     x = operand_def(TensorType)
     table = operand_def(TensorType)
     head_dim = prop_def(IntegerAttrI64)
+    rotary_dim = opt_prop_def(IntegerAttrI64)
     result = result_def(TensorType)
 
     traits = traits_def(Pure())
 
-    def __init__(self, x: Value, table: Value, head_dim: int) -> None:
-        construct(self, [x, table], {"head_dim": integer(head_dim)})
+    def __init__(self, x: Value, table: Value, head_dim: int, rotary_dim: int | None = None) -> None:
+        partly = None if rotary_dim in (None, head_dim) else integer(int(rotary_dim or 0))
+        construct(self, [x, table], {"head_dim": integer(head_dim), "rotary_dim": partly})
+
+    @property
+    def turned(self) -> int:
+        """Features of a head that are turned."""
+        return self.head_dim.value.data if self.rotary_dim is None else self.rotary_dim.value.data
 
     @override
     def infer_types(self) -> Sequence[Attribute]:
@@ -102,12 +118,14 @@ class RopeOp(NnOp):
         check_float(x, "nn.rope x")
         check_shape(x, (1, None, None), "nn.rope x")
         size = self.head_dim.value.data
-        check(size >= 2 and size % 2 == 0, f"nn.rope head_dim must be even and positive, is {size}")
+        turned = self.turned
+        check(size >= 1, f"nn.rope head_dim must be positive, is {size}")
+        check(2 <= turned <= size and turned % 2 == 0, f"nn.rope turns an even number of features, not {turned}")
         check(
             x.get_shape()[2] % size == 0,
             f"nn.rope: {x.get_shape()[2]} features are no multiple of head_dim {size}",
         )
-        check_shape(table, (1, x.get_shape()[1], 2 * size), "nn.rope table")
+        check_shape(table, (1, x.get_shape()[1], 2 * turned), "nn.rope table")
         return [x]
 
     @override
