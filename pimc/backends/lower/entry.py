@@ -12,6 +12,7 @@ from xdsl.dialects.builtin import IntegerAttr, ModuleOp, TensorType
 from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.backends.builder import HbmBuilder, SramBuilder
+from pimc.backends.lower import elementwise, functions, reductions, shape
 from pimc.backends.lower.attention import lower_attention, lower_kv_append
 from pimc.backends.lower.attention_full import lower_attention_full
 from pimc.backends.lower.context import (
@@ -43,18 +44,12 @@ from pimc.backends.lower.ports import lower_inputs, lower_outputs
 from pimc.backends.lower.regions import Regions
 from pimc.backends.lower.values import Integers, Positions, Scalar, Strip, Tensor, Weight
 from pimc.backends.lower.vector import (
-    BINARY,
-    UNARY,
     copy,
-    lower_binary,
     lower_gelu,
     lower_layer_norm,
-    lower_pow,
     lower_rms_norm,
     lower_rope,
     lower_select_token,
-    lower_softmax,
-    lower_unary,
 )
 from pimc.diagnostics import UnsupportedItem, UnsupportedModelError
 from pimc.ir import nn
@@ -281,8 +276,6 @@ LOWERINGS: dict[type[Operation], Lowering] = {
     nn.SelectTokenOp: cast(Lowering, lower_select_token),
     nn.GeluOp: cast(Lowering, lower_gelu),
     nn.ConstantOp: cast(Lowering, _constant_value),
-    nn.PowOp: cast(Lowering, lower_pow),
-    nn.SoftmaxOp: cast(Lowering, lower_softmax),
     nn.MatmulOp: cast(Lowering, lower_matmul),
     nn.GatherOp: cast(Lowering, lower_gather),
     nn.GatherElementsOp: cast(Lowering, lower_gather_elements),
@@ -298,6 +291,8 @@ LOWERINGS: dict[type[Operation], Lowering] = {
     AttentionFullOp: cast(Lowering, lower_attention_full),
     AsyncOp: cast(Lowering, _async),
     AwaitOp: cast(Lowering, _await),
-    **dict.fromkeys(BINARY, lower_binary),
-    **dict.fromkeys(UNARY, lower_unary),
+    **elementwise.TABLE,
+    **functions.TABLE,
+    **reductions.TABLE,
+    **shape.TABLE,
 }

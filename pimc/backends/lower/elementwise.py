@@ -1,0 +1,399 @@
+"""Element-wise operators of any rank with numpy broadcasting: on fp16, on truth values (fp16 0 and 1), on i32.
+
+:func:`map_views` runs one vector instruction over views.  What decoder models use stays with ``vector``: constants on
+one side, operands that agree row by row, single instructions on whole tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import TypeAlias
+
+from xdsl.dialects.builtin import TensorType, i1
+from xdsl.ir import Operation, SSAValue
+
+from pimc.backends.lower.context import INTEGER_BYTES, LoweringContext, element_bytes, shape_of
+from pimc.backends.lower.values import Scalar, Strip, Tensor
+from pimc.backends.lower.vector import POWERS, UNARY, lower_binary, lower_pow, lower_unary
+from pimc.backends.lower.views import (
+    Dim,
+    View,
+    address_of,
+    coalesce,
+    contiguous,
+    copy_view,
+    filled,
+    fresh,
+    nest,
+    set_view,
+    view_of,
+)
+from pimc.ir import nn
+from pimc.ir.pim.attributes import shard_of
+
+#: What makes a result: the view to write, and those of the operands (not yet broadcast).
+Apply: TypeAlias = Callable[..., None]
+
+#: Instructions for a second, and for a first operand that is one number along the rows.
+SCALAR_FORMS: Mapping[str, tuple[str, str | None]] = {
+    "vadd_h": ("vadds_h", "vadds_h"),
+    "vsub_h": ("vsubs_h", None),
+    "vmul_h": ("vmuls_h", "vmuls_h"),
+    "vdiv_h": ("vdivs_h", None),
+    "vmax_h": ("vmaxs_h", "vmaxs_h"),
+    "vmin_h": ("vmins_h", "vmins_h"),
+    "veq_h": ("veqs_h", "veqs_h"),
+    "vlt_h": ("vlts_h", "vgts_h"),
+    "vle_h": ("vles_h", "vges_h"),
+}
+#: Instruction of each operator of two fp16 tensors.
+HALF: Mapping[type[Operation], str] = {
+    nn.AddOp: "vadd_h",
+    nn.SubOp: "vsub_h",
+    nn.MulOp: "vmul_h",
+    nn.DivOp: "vdiv_h",
+    nn.MaximumOp: "vmax_h",
+    nn.MinimumOp: "vmin_h",
+}
+#: Of truth values, where it is one instruction.
+BOOLEAN: Mapping[type[Operation], str] = {
+    nn.AddOp: "vmax_h",
+    nn.MulOp: "vmul_h",
+    nn.MaximumOp: "vmax_h",
+    nn.MinimumOp: "vmul_h",
+    nn.AndOp: "vmul_h",
+    nn.OrOp: "vmax_h",
+}
+#: Of i32.
+INTEGER: Mapping[type[Operation], str] = {
+    nn.AddOp: "vadd_i",
+    nn.SubOp: "vsub_i",
+    nn.MulOp: "vmul_i",
+    nn.DivOp: "vdiv_i",
+    nn.MaximumOp: "vmax_i",
+    nn.MinimumOp: "vmin_i",
+    nn.AndOp: "vand_i",
+    nn.OrOp: "vor_i",
+    nn.XorOp: "vxor_i",
+    nn.ShiftLeftOp: "vsll_i",
+    nn.ShiftRightOp: "vsra_i",
+}
+#: Predicate: instruction, whether the operands change places, whether the answer is turned round.
+PREDICATES: Mapping[str, tuple[str, bool, bool]] = {
+    "eq": ("veq", False, False),
+    "ne": ("veq", False, True),
+    "lt": ("vlt", False, False),
+    "le": ("vle", False, False),
+    "gt": ("vlt", True, False),
+    "ge": ("vle", True, False),
+}
+
+
+# -- instructions on views --------------------------------------------------------------------------------------------
+
+
+def map_views(ctx: LoweringContext, name: str, to: View, *operands: View) -> None:
+    """``to = instruction(operands)`` element by element; operands are broadcast to ``to``."""
+    if not to.elements:
+        return
+    views = [operand.broadcast(to.shape) for operand in operands]
+    dims = coalesce(to.shape, [view.strides for view in (to, *views)])
+    if dims and dims[-1].strides[0] == to.itemsize:
+        name, views = _arranged(ctx, name, operands, views, dims[-1].strides[1:])
+    _runs(ctx, name, [to, *views])
+
+
+def map_scalar(ctx: LoweringContext, name: str, to: View, operand: View, number: float) -> None:
+    """``to = instruction(operand, number)``; both views of one shape."""
+    if to.elements:
+        _runs(ctx, name, [to, operand if operand == to else contiguous(ctx, operand)], ctx.f32(number))
+
+
+def _runs(ctx: LoweringContext, name: str, views: list[View], *numbers: SSAValue) -> None:
+    """An instruction for each run of the first view: all that are vectors have the same runs."""
+    to = views[0]
+    dims = coalesce(to.shape, [view.strides for view in views])
+    run = dims.pop() if dims and dims[-1].strides[0] == to.itemsize else Dim(1, ())
+    with nest(ctx, dims, [address_of(ctx, view) for view in views]) as places:
+        ctx.core.emit(name, *places, *numbers, ctx.core.const(run.extent))
+
+
+def _arranged(
+    ctx: LoweringContext, name: str, operands: tuple[View, ...], views: list[View], steps: tuple[int, ...]
+) -> tuple[str, list[View]]:
+    """The operands as runs, or one as an f32 number for each run; ``steps``: their strides along the runs."""
+    right, left = SCALAR_FORMS.get(name, (None, None))
+    number: View | None = None
+    if right and steps[1] == 0 != steps[0]:
+        name, number, views, steps = right, operands[1], views[:1], steps[:1]
+    elif left and steps[0] == 0 != steps[1]:
+        name, number, views, steps = left, operands[0], views[1:], steps[1:]
+    shape = views[0].shape
+    views = [v if step == v.itemsize else contiguous(ctx, v) for v, step in zip(views, steps, strict=True)]
+    return name, views if number is None else [*views, widened(ctx, number).broadcast(shape)]
+
+
+def widened(ctx: LoweringContext, view: View) -> View:
+    """fp16 numbers as f32."""
+    wide = fresh(ctx, "wide", view.shape, 4)
+    map_views(ctx, "vcvt_f", wide, view)
+    return wide
+
+
+def floats_of(ctx: LoweringContext, view: View) -> View:
+    """Numbers as f32: fp16 or truth values by their size of two bytes, else i32."""
+    if view.itemsize == 2:
+        return widened(ctx, view)
+    wide = fresh(ctx, "wide", view.shape, 4)
+    map_views(ctx, "vitof", wide, view)
+    return wide
+
+
+def negate(ctx: LoweringContext, truth: View) -> None:
+    """Truth values turned round in place."""
+    map_scalar(ctx, "veqs_h", truth, truth, 0.0)
+
+
+# -- operators --------------------------------------------------------------------------------------------------------
+
+
+def is_integer(value: SSAValue) -> bool:
+    """Whether a value holds 32-bit integers."""
+    return element_bytes(value) == INTEGER_BYTES
+
+
+def is_boolean(value: SSAValue) -> bool:
+    """Whether a value holds truth values."""
+    return isinstance(value.type, TensorType) and value.type.element_type == i1
+
+
+def elementwise(ctx: LoweringContext, op: Operation, apply: Apply) -> None:
+    """Lower ``op`` by ``apply``: on whole tensors, or strip by strip where they are cut alike over the cores."""
+    result = op.results[0]
+    if shard_of(result.type) is None:
+        to = fresh(ctx, "vector", shape_of(result), element_bytes(result))
+        if to.elements:
+            apply(to, *(view_of(ctx, operand) for operand in op.operands))
+        set_view(ctx, result, to)
+        return
+    cut = next(operand for operand in op.operands if shard_of(operand.type) is not None)
+    tensor = ctx.like("vector", ctx.tensor(cut))
+    for index, strip in enumerate(tensor.strips):
+        apply(_view(strip), *(_piece(ctx, operand, index) for operand in op.operands))
+    ctx.set(result, tensor)
+
+
+def _piece(ctx: LoweringContext, value: SSAValue, index: int) -> View:
+    """Strip ``index`` of a cut operand; the others are numbers."""
+    if shard_of(value.type) is not None:
+        return _view(ctx.tensor(value).strips[index])
+    lowered = ctx.values.get(value)
+    if not isinstance(lowered, Scalar):
+        raise ctx.unsupported("an operand that is cut over the cores beside one that is not")
+    return filled(ctx, (1,), lowered.value)
+
+
+def _view(strip: Strip) -> View:
+    return View(strip.buffer, (strip.rows, strip.width), (strip.pitch, 2), strip.offset)
+
+
+def lower_any_binary(ctx: LoweringContext, op: Operation) -> None:
+    """``dst = a op b`` by one instruction."""
+    kind = op.operands[0]
+    if not is_integer(kind) and not is_boolean(kind) and type(op) in HALF and _by_rows(ctx, op):
+        lower_binary(ctx, op)
+        return
+    table = INTEGER if is_integer(kind) else BOOLEAN if is_boolean(kind) else HALF
+    name = table.get(type(op))
+    if name is None:
+        raise ctx.unsupported(
+            "no vector instruction does this with " + ("truth values" if is_boolean(kind) else "fp16")
+        )
+    elementwise(ctx, op, lambda to, a, b: map_views(ctx, name, to, a, b))
+
+
+def _by_rows(ctx: LoweringContext, op: Operation) -> bool:
+    """Whether ``vector`` does it: one constant number, or each operand has all rows or a single one."""
+    numbers = [isinstance(ctx.values.get(operand), Scalar) for operand in op.operands]
+    if any(numbers) or shard_of(op.results[0].type) is not None:
+        return not all(numbers)
+    shape = _without_ones(shape_of(op.results[0]))
+    return 0 not in shape and all(
+        _without_ones(shape_of(operand)) in (shape, shape[-1:]) and shape_of(operand)[-1:] == shape[-1:]
+        for operand in op.operands
+    )
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without its leading dimensions of 1."""
+    while len(shape) > 1 and shape[0] == 1:
+        shape = shape[1:]
+    return shape
+
+
+def lower_xor(ctx: LoweringContext, op: nn.XorOp) -> None:
+    """Exclusive or: of integers bitwise; truth values that differ."""
+    if is_integer(op.lhs):
+        lower_any_binary(ctx, op)
+    else:
+        elementwise(ctx, op, lambda to, a, b: _compare(ctx, "ne", "h", to, a, b))
+
+
+def lower_compare(ctx: LoweringContext, op: nn.CompareOp) -> None:
+    """Comparison to truth values."""
+    suffix = "i" if is_integer(op.lhs) else "h"
+    elementwise(ctx, op, lambda to, a, b: _compare(ctx, op.predicate.data, suffix, to, a, b))
+
+
+def _compare(ctx: LoweringContext, predicate: str, suffix: str, to: View, a: View, b: View) -> None:
+    name, swapped, turned = PREDICATES[predicate]
+    map_views(ctx, f"{name}_{suffix}", to, *((b, a) if swapped else (a, b)))
+    if turned:
+        negate(ctx, to)
+
+
+def lower_select(ctx: LoweringContext, op: nn.SelectOp) -> None:
+    """``condition ? a : b``."""
+    name = "vsel_f" if is_integer(op.a) else "vsel_h"
+
+    def apply(to: View, condition: View, a: View, b: View) -> None:
+        copy_view(ctx, b.broadcast(to.shape), to)
+        map_views(ctx, name, to, a, condition)
+
+    elementwise(ctx, op, apply)
+
+
+def lower_mod(ctx: LoweringContext, op: nn.ModOp) -> None:
+    """Remainder with the sign of the dividend or of the divisor."""
+    name = ("vrem" if op.fmod.value.data else "vmod") + ("_i" if is_integer(op.lhs) else "_h")
+    elementwise(ctx, op, lambda to, a, b: map_views(ctx, name, to, a, b))
+
+
+def lower_any_pow(ctx: LoweringContext, op: nn.PowOp) -> None:
+    """Power: by products and roots for the constants that models use, else by the power function in f32."""
+    base, exponent = op.lhs, op.rhs
+    constant = ctx.values.get(exponent)
+    if isinstance(constant, Scalar) and constant.value in POWERS and isinstance(ctx.local(base), Tensor):
+        lower_pow(ctx, op)
+        return
+    if is_integer(base) and is_integer(exponent):
+        elementwise(ctx, op, lambda to, a, b: _integer_power(ctx, to, a, b))
+        return
+
+    def apply(to: View, a: View, b: View) -> None:
+        wide = fresh(ctx, "power", to.shape, 4)
+        map_views(ctx, "vpow_f", wide, floats_of(ctx, a), floats_of(ctx, b))
+        map_views(ctx, "vftoi" if is_integer(base) else "vcvt_h", to, wide)
+
+    elementwise(ctx, op, apply)
+
+
+def _integer_power(ctx: LoweringContext, to: View, a: View, b: View) -> None:
+    """``a ^ b`` modulo 2^32 for b >= 0: squares of a, multiplied where b has the bit."""
+    square, rest = (fresh(ctx, f"power.{name}", to.shape, 4) for name in ("square", "exponent"))
+    odd, product = fresh(ctx, "power.odd", to.shape), fresh(ctx, "power.product", to.shape, 4)
+    bit = fresh(ctx, "power.bit", to.shape, 4)
+    copy_view(ctx, a.broadcast(to.shape), square)
+    copy_view(ctx, b.broadcast(to.shape), rest)
+    one = filled(ctx, to.shape, 1, 4)
+    copy_view(ctx, one, to)
+    with ctx.core.loop(0, 31):
+        map_views(ctx, "vand_i", bit, rest, one)
+        map_views(ctx, "veq_i", odd, bit, one)
+        map_views(ctx, "vmul_i", product, to, square)
+        map_views(ctx, "vsel_f", to, product, odd)
+        map_views(ctx, "vmul_i", square, square, square)
+        map_views(ctx, "vsra_i", rest, rest, one)
+
+
+def lower_cast(ctx: LoweringContext, op: nn.CastOp) -> None:
+    """Conversion between fp16, i32 and truth values; a truth value is the number 0 or 1 already."""
+    source, result = op.x, op.result
+    if is_boolean(result) and not is_boolean(source):
+        elementwise(ctx, op, lambda to, x: _to_boolean(ctx, to, x))
+    elif is_integer(source) == is_integer(result):
+        ctx.set(result, ctx.values[source])
+    elif is_integer(result):
+        elementwise(ctx, op, lambda to, x: map_views(ctx, "vftoi", to, widened(ctx, x)))
+    else:
+        elementwise(ctx, op, lambda to, x: map_views(ctx, "vcvt_h", to, floats_of(ctx, x)))
+
+
+def _to_boolean(ctx: LoweringContext, to: View, x: View) -> None:
+    """Whether x is not 0."""
+    wide = floats_of(ctx, x)
+    map_scalar(ctx, "veqs_f", wide, wide, 0.0)
+    map_views(ctx, "vcvt_h", to, wide)
+    negate(ctx, to)
+
+
+def lower_is_nan(ctx: LoweringContext, op: nn.IsNanOp) -> None:
+    """x differs from itself."""
+    elementwise(ctx, op, lambda to, x: _compare(ctx, "ne", "h", to, x, x))
+
+
+def lower_is_inf(ctx: LoweringContext, op: nn.IsInfOp) -> None:
+    """x, or its magnitude, is infinity."""
+    positive, negative = bool(op.positive.value.data), bool(op.negative.value.data)
+
+    def apply(to: View, x: View) -> None:
+        if positive and negative:
+            map_views(ctx, "vabs_h", to, x)
+            x = to
+        if positive or negative:
+            map_scalar(ctx, "veqs_h", to, x, inf if positive else -inf)
+        else:
+            copy_view(ctx, filled(ctx, to.shape, 0.0), to)
+
+    elementwise(ctx, op, apply)
+
+
+def lower_not(ctx: LoweringContext, op: Operation) -> None:
+    """Truth values turned round; every bit of an integer."""
+
+    def apply(to: View, x: View) -> None:
+        if to.itemsize == INTEGER_BYTES:
+            map_views(ctx, "vxor_i", to, x, filled(ctx, to.shape, -1, 4))
+        else:
+            map_views(ctx, "veq_h", to, x, filled(ctx, (1,), 0.0))
+
+    elementwise(ctx, op, apply)
+
+
+def lower_any_unary(ctx: LoweringContext, op: Operation) -> None:
+    """``dst = f(a)``: one instruction on fp16; sign, magnitude and negation of integers."""
+    if not is_integer(op.operands[0]):
+        if isinstance(ctx.values.get(op.operands[0]), Scalar):
+            elementwise(ctx, op, lambda to, x: map_views(ctx, UNARY[type(op)], to, x))
+        else:
+            lower_unary(ctx, op)
+        return
+
+    def apply(to: View, x: View) -> None:
+        if isinstance(op, nn.SignOp):
+            map_views(ctx, "vmax_i", to, x, filled(ctx, to.shape, -1, 4))
+            map_views(ctx, "vmin_i", to, to, filled(ctx, to.shape, 1, 4))
+            return
+        map_views(ctx, "vsub_i", to, filled(ctx, to.shape, 0, 4), x)
+        if isinstance(op, nn.AbsOp):
+            map_views(ctx, "vmax_i", to, to, x)
+
+    elementwise(ctx, op, apply)
+
+
+#: Lowering of each operator of this module.
+TABLE: Mapping[type[Operation], Callable[..., None]] = {
+    **dict.fromkeys((*HALF, *INTEGER), lower_any_binary),
+    **dict.fromkeys(UNARY, lower_any_unary),
+    nn.XorOp: lower_xor,
+    nn.CompareOp: lower_compare,
+    nn.SelectOp: lower_select,
+    nn.ModOp: lower_mod,
+    nn.PowOp: lower_any_pow,
+    nn.CastOp: lower_cast,
+    nn.IsNanOp: lower_is_nan,
+    nn.IsInfOp: lower_is_inf,
+    nn.NotOp: lower_not,
+    nn.BitNotOp: lower_not,
+}
