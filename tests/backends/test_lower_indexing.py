@@ -63,3 +63,30 @@ def test_scatter_elements_of_integers() -> None:
 def test_scatter_nd(reduction: str) -> None:
     arrays = [floats(4, 5, 3), np.array([[0, 1], [-1, 4], [2, 2]]), floats(3, 3)]
     compare(arrays, lambda x, i, u: [nn.ScatterNdOp(x, i, u, reduction).result])
+
+
+TIES = np.array([[3, 1, 3, -2], [0, 0, 0, 0], [-5, 4, 1, 4]], np.float32)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("op", [nn.ArgMaxOp, nn.ArgMinOp])
+def test_arg(op: type[nn.ArgMaxOp | nn.ArgMinOp], last: bool) -> None:
+    compare([TIES, floats(2, 5, 3)], lambda x, y: [op(x, 1, last, last).result, op(y, 1, not last, last).result])
+
+
+def test_arg_of_integers_and_scalars() -> None:
+    compare([ids(-(10**6), 10**6, 4, 3), floats(1)], lambda x, y: [nn.ArgMaxOp(x, 0).result, nn.ArgMinOp(y, 0).result])
+
+
+@pytest.mark.parametrize(
+    ("shape", "k", "axis", "largest"), [((7,), 3, 0, True), ((2, 6, 3), 6, 1, False), ((3, 4), 1, -1, True)]
+)
+def test_top_k(shape: tuple[int, ...], k: int, axis: int, largest: bool) -> None:
+    compare([floats(*shape)], lambda x: list(nn.TopKOp(x, k, axis, largest).results))
+
+
+def test_top_k_of_ties_infinities_and_integers() -> None:
+    infinite = np.array([-np.inf, 1, -np.inf, np.inf, 0], np.float32)
+    compare(
+        [TIES, infinite, ids(-1000, 1000, 9)], lambda x, y, z: [r for v in (x, y, z) for r in nn.TopKOp(v, 4).results]
+    )

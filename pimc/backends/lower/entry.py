@@ -12,7 +12,7 @@ from xdsl.dialects.builtin import IntegerAttr, ModuleOp, TensorType
 from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.backends.builder import HbmBuilder, SramBuilder
-from pimc.backends.lower import elementwise, functions, reductions, shape
+from pimc.backends.lower import elementwise, functions, reductions, search, shape
 from pimc.backends.lower.attention import lower_attention, lower_kv_append
 from pimc.backends.lower.attention_full import lower_attention_full
 from pimc.backends.lower.context import (
@@ -294,5 +294,6 @@ LOWERINGS: dict[type[Operation], Lowering] = {
     **elementwise.TABLE,
     **functions.TABLE,
     **reductions.TABLE,
+    **search.TABLE,
     **shape.TABLE,
 }
