@@ -34,8 +34,9 @@ from xdsl.utils.exceptions import VerifyException
 
 from pimc.diagnostics import InputError
 from pimc.frontends.fx_values import ParamRef
-from pimc.frontends.onnx.context import Converted, NodeContext, Table, node_name
+from pimc.frontends.onnx.context import Converted, NeedsValue, NodeContext, Table, node_name
 from pimc.frontends.onnx.elements import Array, array_of, element_of, element_of_array, held, onnx_type_of
+from pimc.frontends.onnx.loops import unrolled
 from pimc.frontends.unsupported import UnsupportedError, UnsupportedItem, UnsupportedModelError
 from pimc.frontends.weights import ModelWeights
 from pimc.ir import nn
@@ -165,6 +166,12 @@ class GraphBuilder:
             self.define_known(node.output[0], _constant(node))
         elif node.op_type == "If" and node.domain in _STANDARD:
             self._branch(node, depends)
+        elif node.op_type in ("Loop", "Scan") and node.domain in _STANDARD:
+            for name, found in zip(node.output, unrolled(self, node, self.opsets.get("", 1)), strict=False):
+                if isinstance(found, SSAValue):
+                    self.define(name, found, depends)
+                else:
+                    self.define_known(name, found)
         elif self._key(node) in self.converters and self._all_known(node):
             self._fold(node)
         else:
@@ -225,7 +232,7 @@ class GraphBuilder:
         """``If`` of a known condition: the branch that is taken, in place."""
         condition = self.known(node.input[0])
         if condition is None:
-            raise UnsupportedError("a branch whose condition is computed", "a condition known at compile time")
+            raise NeedsValue("the condition of a branch", self.depends_on(node.input[0]))
         chosen = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
         graph = next(attribute.g for attribute in node.attribute if attribute.name == chosen)
         inner = self._inner(node)
@@ -233,6 +240,25 @@ class GraphBuilder:
             inner.define_known(tensor.name, array_of(tensor), stored=True)
         inner.convert_all(graph.node)
         self._export(inner, [value.name for value in graph.output], node, depends)
+
+    def inside(
+        self, node: onnx.NodeProto, graph: onnx.GraphProto, given: Sequence[SSAValue | Array]
+    ) -> list[SSAValue | Array]:
+        """The outputs of a graph inside ``node`` for values of its inputs; arrays where they are known."""
+        inner = self._inner(node)
+        depends = frozenset[str]().union(*(self.depends_on(name) for name in _uses(node)))
+        for formal, value in zip(graph.input, given, strict=True):
+            if isinstance(value, SSAValue):
+                inner.define(formal.name, value, depends)
+            else:
+                inner.define_known(formal.name, value)
+        for tensor in graph.initializer:
+            inner.define_known(tensor.name, array_of(tensor), stored=True)
+        inner.convert_all(graph.node)
+        place = source_location(inner.scope)
+        arrays = [inner.known(output.name) for output in graph.output]
+        pairs = zip(arrays, graph.output, strict=True)
+        return [inner.value(output.name, place) if array is None else array for array, output in pairs]
 
     def _inner(self, node: onnx.NodeProto) -> GraphBuilder:
         """A builder for nodes inside ``node`` that sees all names of this one, and emits into the same block."""
@@ -401,8 +427,6 @@ def _as_element(array: Array, element: Attribute) -> Array:
 
 
 _ALTERNATIVES: Final[Mapping[str, str]] = {
-    "Loop": "a loop with a trip count known at compile time, unrolled by the exporter",
-    "Scan": "the same computation unrolled by the exporter",
     "RandomNormal": "random numbers as an input of the model",
     "RandomUniform": "random numbers as an input of the model",
     "RandomNormalLike": "random numbers as an input of the model",
