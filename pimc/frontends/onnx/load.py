@@ -89,6 +89,7 @@ def check(model: onnx.ModelProto, where: str | None = None) -> None:
     light.CopyFrom(model)
     for tensor in light.graph.initializer:
         _strip(tensor)
+    _write_defaults(light)
     try:
         shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError as error:
@@ -104,6 +105,21 @@ def _strip(tensor: TensorProto) -> None:
         tensor.ClearField("float_data")
         tensor.ClearField("external_data")
         tensor.data_location = TensorProto.DEFAULT
+
+
+def _write_defaults(model: onnx.ModelProto) -> None:
+    """Write out default attributes of operators that are functions: `onnx` infers their bodies without them."""
+    versions = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in model.opset_import}
+    for node in model.graph.node:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        version = versions.get(domain, 0)
+        if not onnx.defs.has(node.op_type, version, domain):
+            continue
+        schema = onnx.defs.get_schema(node.op_type, version, domain)
+        if schema.has_function:
+            given = {attribute.name for attribute in node.attribute}
+            defaults = {name: attribute.default_value for name, attribute in schema.attributes.items()}
+            node.attribute.extend(value for name, value in defaults.items() if name not in given and value.type)
 
 
 def _reason(error: Exception) -> str:
