@@ -230,6 +230,10 @@ class GraphBuilder:
 
     def _branch(self, node: onnx.NodeProto, depends: frozenset[str]) -> None:
         """``If`` of a known condition: the branch that is taken, in place."""
+        branches = [attribute.g for attribute in node.attribute if attribute.type == AttributeProto.GRAPH]
+        kinds = {value.type.WhichOneof("value") for graph in branches for value in graph.output}
+        if kinds - {"tensor_type", None}:
+            raise UnsupportedError("a branch whose result is a sequence or an optional", "results that are tensors")
         condition = self.known(node.input[0])
         if condition is None:
             raise NeedsValue("the condition of a branch", self.depends_on(node.input[0]))
