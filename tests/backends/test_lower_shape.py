@@ -60,6 +60,14 @@ def test_pad(mode: str) -> None:
     compare([floats(2, 3, 4), ids(-9, 9, 3, 2)], build)
 
 
+def test_positions_as_numbers() -> None:
+    def build(first: SSAValue) -> list[SSAValue]:
+        positions = nn.PositionsOp(first, 6).result
+        return [nn.AddOp(positions, positions).result, nn.ReshapeOp(positions, (2, 3)).result]
+
+    compare([np.array([40], np.int32)], build)
+
+
 def test_iota() -> None:
     def build(a: SSAValue) -> list[SSAValue]:
         counts = nn.IotaOp(TensorType(i64, (3, 70, 2)), 1).result

@@ -14,8 +14,8 @@ from math import prod
 
 from xdsl.ir import SSAValue
 
-from pimc.backends.lower.context import LoweringContext, element_bytes, shape_of
-from pimc.backends.lower.values import Buffer, Integers, Scalar, Strip, Tensor
+from pimc.backends.lower.context import INTEGER_BYTES, LoweringContext, element_bytes, shape_of
+from pimc.backends.lower.values import Buffer, Integers, Positions, Scalar, Strip, Tensor
 from pimc.diagnostics import InternalError
 
 #: Vector instructions that copy, by bytes of an element: a run, and elements apart.
@@ -120,6 +120,8 @@ def view_of(ctx: LoweringContext, value: SSAValue) -> View:
     shape, lowered = shape_of(value), ctx.local(value)
     if isinstance(lowered, Integers):
         return View(lowered.buffer, shape, dense_strides(shape, 4), 0, 4)
+    if isinstance(lowered, Positions):
+        return _counted(ctx, shape, lowered)
     if isinstance(lowered, Scalar):
         return filled(ctx, shape, lowered.value, element_bytes(value))
     tensor = ctx.tensor(value)
@@ -130,6 +132,16 @@ def view_of(ctx: LoweringContext, value: SSAValue) -> View:
         return View(strip.buffer, shape, dense_strides(shape, 2), strip.offset, 2)
     rows = tuple(stride // (shape[-1] * 2) * strip.pitch for stride in dense_strides(shape, 2)[:-1])
     return View(strip.buffer, shape, (*rows, 2), strip.offset, 2)
+
+
+def _counted(ctx: LoweringContext, shape: tuple[int, ...], positions: Positions) -> View:
+    """Consecutive positions, stored one by one."""
+    core, view = ctx.core, fresh(ctx, "positions", shape, INTEGER_BYTES)
+    first = core.addi(core.lw(core.address(positions.base.buffer.value), imm=0), imm=positions.first)
+    dims = [Dim(view.elements, (INTEGER_BYTES, 1))] if view.elements > 1 else []
+    with nest(ctx, dims, [address_of(ctx, view), first]) as (place, number):
+        core.sw(number, place, imm=0)
+    return view
 
 
 def tensor_of_view(view: View) -> Tensor:
