@@ -117,6 +117,10 @@ def _wrapper(model: torch.nn.Module, shape: DecoderShape, attention: str) -> tor
     import torch
     from transformers.cache_utils import Cache, CacheLayerMixin
 
+    parameters = inspect.signature(model.forward).parameters
+    # Bloom takes no positions: it makes its mask and the bias of its heads from the length of the cache.
+    own_positions = "position_ids" not in parameters
+
     class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
         """One layer of the cache: writes the chunk at its positions and returns all slots."""
 
@@ -139,8 +143,8 @@ def _wrapper(model: torch.nn.Module, shape: DecoderShape, attention: str) -> tor
         def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
             return shape.slots, 0
 
-        def get_seq_length(self) -> int:
-            return 0
+        def get_seq_length(self) -> int | torch.Tensor:
+            return self.positions[0] if own_positions else 0
 
         def get_max_length(self) -> int:
             return shape.slots
@@ -167,17 +171,17 @@ def _wrapper(model: torch.nn.Module, shape: DecoderShape, attention: str) -> tor
                 BufferLayer(getattr(self, f"{K_CACHE}{i}"), getattr(self, f"{V_CACHE}{i}"), positions)
                 for i in range(shape.layers)
             ]
+            given = {} if own_positions else {"attention_mask": mask[None, None], "position_ids": positions[None]}
             output = self.model(
                 input_ids=tokens,
-                attention_mask=mask[None, None],
-                position_ids=positions[None],
+                **given,
                 past_key_values=Cache(layers=layers),
                 use_cache=True,
                 **({} if length is None else {"logits_to_keep": length - 1}),
             )
             return output.logits
 
-    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+    if "logits_to_keep" not in parameters:
         raise InputError(f"{type(model).__name__} cannot compute the logits of one token alone")
     return Entry()
 

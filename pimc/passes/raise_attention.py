@@ -6,17 +6,17 @@ is compared as views, not by how it is written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 
 from pimc.ir import nn
-from pimc.passes.raise_mask import Mask, MaskReader
+from pimc.passes.raise_mask import Mask, MaskReader, slopes_of
 from pimc.passes.raise_match import Notes, Replacer, only_user, producer, scalar, with_scalar
 from pimc.passes.raise_rope import folded_heads
-from pimc.passes.raise_views import chain, heads_repeated, same_view, shape_of
+from pimc.passes.raise_views import Shape, chain, heads_repeated, same_view, shape_of
 
 _PATTERN: Final = "attention"
 
@@ -27,11 +27,12 @@ class _RefuseError(Exception):
 
 @dataclass(frozen=True)
 class _Scores:
-    """The product of queries and keys, the constant it is scaled by, and the mask (of which kind)."""
+    """The product of queries and keys, the constant it is scaled by, the mask, and a bias (with its factor)."""
 
     product: nn.MatmulOp
     scale: float
     mask: SSAValue | None = None
+    bias: tuple[SSAValue, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,15 @@ def _raise_softmax(softmax: nn.SoftmaxOp, masks: MaskReader) -> None:
     scores = _scores(softmax.x)
     if scores is None:
         raise _RefuseError("no product of queries and keys under the softmax")
-    context = only_user(softmax.result, nn.MatmulOp)
-    if context is None or context.a is not softmax.result:
+    weights = softmax.result
+    while (view := only_user(weights, nn.ReshapeOp)) is not None:
+        weights = view.result
+    context = only_user(weights, nn.MatmulOp)
+    if context is None or context.a is not weights:
         raise _RefuseError("the softmax is not multiplied with values alone")
     shape = shape_of(scores.product.a)
+    by_head = len(shape) == 3  # Bloom: one product a head, without a dimension for the batch
+    shape = (1, *shape) if by_head else shape
     if len(shape) != 4 or shape[0] != 1 or shape_of(scores.product.b)[-1] != shape_of(softmax.x)[-1]:
         raise _RefuseError("queries are not split into heads of one sequence")
     sizes = _Sizes(shape[1], shape[2], shape_of(softmax.x)[-1], shape[3])
@@ -93,20 +99,27 @@ def _raise_softmax(softmax: nn.SoftmaxOp, masks: MaskReader) -> None:
     mask = masks.read(scores.mask, sizes.queries, sizes.keys) if scores.mask is not None else None
     new: nn.AttentionOp | nn.AttentionFullOp
     if key.read is not None and value.read is not None:
-        new = _cached(context, (key.read, value.read), query, scale, sizes, mask)
+        new = _cached(context, (key.read, value.read), query, scale, sizes, mask, _slopes(scores, sizes))
     elif key.read is None and value.read is None:
+        if scores.bias is not None:
+            raise _RefuseError("a bias is added to the scores")
         new = _uncached(key, value, query, scale, sizes, mask, scores)
     else:
         raise _RefuseError("keys or values, but not both, come from a cache")
     split = nn.ReshapeOp(new, (1, sizes.queries, sizes.heads, sizes.head_dim))
-    Replacer.replace(context, new, split, nn.TransposeOp(split, (0, 2, 1, 3)))
+    views: list[nn.NnOp] = [split, nn.TransposeOp(split, (0, 2, 1, 3))]
+    if by_head:
+        views.append(nn.ReshapeOp(views[-1], (sizes.heads, sizes.queries, sizes.head_dim)))
+    Replacer.replace(context, new, *views)
 
 
 def _scores(value: SSAValue, scale: float = 1.0, mask: SSAValue | None = None) -> _Scores | None:
-    """Look through scaling and one mask to the product."""
+    """Look through scaling, one mask and one bias under it to the product."""
     op = value.owner
     if isinstance(op, nn.MatmulOp):
         return _Scores(op, scale, mask)
+    if isinstance(op, nn.ReshapeOp) and squeezed(shape_of(op.x)) == squeezed(shape_of(op.result)):
+        return _scores(op.x, scale, mask)
     if (scaled := with_scalar(op, nn.MulOp)) is not None:
         return _scores(scaled[0], scale * scaled[1], mask) if mask is None or scaled[1] > 0 else None
     if (divided := with_scalar(op, nn.DivOp)) is not None and divided[1] != 0:
@@ -116,7 +129,28 @@ def _scores(value: SSAValue, scale: float = 1.0, mask: SSAValue | None = None) -
         return _scores(op.a, scale, op.condition) if hidden is not None and hidden <= -1e4 else None
     if mask is None and isinstance(op, nn.AddOp):
         return _scores(op.lhs, scale, op.rhs) or _scores(op.rhs, scale, op.lhs)
+    if isinstance(op, nn.AddOp):
+        for scores, bias in ((op.lhs, op.rhs), (op.rhs, op.lhs)):
+            found = _scores(scores, scale, mask)
+            if found is not None and found.bias is None:
+                return replace(found, bias=(bias, scale))
     return None
+
+
+def squeezed(shape: Shape) -> Shape:
+    """``shape`` without dimensions of size 1."""
+    return tuple(size for size in shape if size != 1)
+
+
+def _slopes(scores: _Scores, sizes: _Sizes) -> tuple[float, ...] | None:
+    """The slopes of the bias (ALiBi), if there is one."""
+    if scores.bias is None:
+        return None
+    bias, factor = scores.bias
+    slopes = slopes_of(bias, sizes.heads, sizes.keys)
+    if slopes is None:
+        raise _RefuseError("a bias that is no slope over the keys is added to the scores")
+    return tuple(slope * factor for slope in slopes)
 
 
 def _query(scores: _Scores, sizes: _Sizes) -> tuple[SSAValue, float]:
@@ -170,6 +204,7 @@ def _cached(
     scale: float,
     sizes: _Sizes,
     mask: Mask | None,
+    slopes: tuple[float, ...] | None,
 ) -> nn.AttentionOp:
     key, value = reads
     if mask is None or not mask.causal or mask.position is None:
@@ -189,6 +224,7 @@ def _cached(
         kv_heads=kv_heads,
         head_dim=sizes.head_dim,
         scale=scale,
+        slopes=slopes,
     )
 
 

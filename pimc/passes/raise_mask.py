@@ -29,6 +29,7 @@ _BINARY: Final[Mapping[type[Operation], Callable[[Array, Array], Array]]] = {
     nn.MulOp: np.multiply,
     nn.MaximumOp: np.maximum,
     nn.MinimumOp: np.minimum,
+    nn.PowOp: np.power,
 }
 _COMPARE: Final[Mapping[str, Callable[[Array, Array], Array]]] = {
     "eq": np.equal,
@@ -65,6 +66,24 @@ class MaskReader:
         if key not in self.known:
             self.known[key] = _read(mask, queries, keys)
         return self.known[key]
+
+
+def slopes_of(bias: SSAValue, heads: int, keys: int) -> tuple[float, ...] | None:
+    """The slopes of a bias ``slope * key`` of every head (ALiBi), up to a number that is the same for all keys; None
+    if it is no such bias.
+    """
+    try:
+        if _leaves(bias):
+            return None
+        values = _compute(bias, None, 0, {})
+    except NotAMask:
+        return None
+    if values.dtype == np.bool_ or values.size != heads * keys or keys < 2:
+        return None
+    rows = values.reshape(heads, keys).astype(np.float64)
+    slopes = rows[:, 1] - rows[:, 0]
+    straight = rows[:, :1] + slopes[:, None] * np.arange(keys)
+    return tuple(map(float, slopes)) if np.allclose(rows, straight, rtol=1e-4, atol=1e-6) else None
 
 
 def _read(mask: SSAValue, queries: int, keys: int) -> Mask:
@@ -130,6 +149,8 @@ def _apply(op: Operation, inputs: list[Array]) -> Array:
         return np.where(*inputs)
     if isinstance(op, nn.ReshapeOp | nn.TransposeOp | nn.BroadcastToOp | nn.SliceOp):
         return apply_steps(inputs[0], (step_of(op),))
+    if isinstance(op, nn.ConcatOp):
+        return np.concatenate(inputs, axis=op.axis.value.data)
     if isinstance(op, nn.IotaOp):
         shape = shape_of(op.result)
         return np.indices(shape)[op.axis.value.data] if shape else np.zeros(())

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from xdsl.dialects.builtin import SymbolRefAttr
 from xdsl.ir import SSAValue
 
+from pimc.backends.lower.alibi import Alibi
 from pimc.backends.lower.attention_exchange import send_slices, send_statistics, sum_slices
 from pimc.backends.lower.context import F32_BYTES, LoweringContext
 from pimc.backends.lower.heads import HeadGroup, Partial, Shape, groups_of
@@ -123,11 +124,14 @@ def _decode_partial(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q: 
     maxima = ctx.alloc("attention.max", shape.share * F32_BYTES)
     sums = ctx.alloc("attention.sum", shape.share * F32_BYTES)
     depth = core.const(shape.dim)
+    alibi = Alibi.of(ctx, op, group, visible)
     for head in range(shape.share):
         scores = ctx.alloc("attention.scores", slots * 2)
         at = core.address(scores.value)
         top, total = (core.address(b.value, head * F32_BYTES) for b in (maxima, sums))
         core.pimmv_cw(at, _head_address(ctx, q, group, shape, head), core.const(0), visible, depth=depth)
+        if alibi is not None:
+            alibi.add(ctx, head, at, ctx.scalar(op.position), visible)
         _softmax_row(ctx, at, top, total, visible)
         _weigh_values(ctx, at, core.address(out.buffer.value, head * shape.dim * 2), visible, shape, behind)
     return Partial(group, out, maxima, sums)
@@ -221,12 +225,13 @@ def _prefill_partial(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q:
     sums = ctx.alloc("attention.sum", shape.share * shape.rows * F32_BYTES)
     strip = ctx.strip("attention.scores", shape.rows, slots)
     scores = Scores(ctx.address(strip), core.const(strip.pitch, f"scores.{group.index}.pitch"))
+    alibi = Alibi.of(ctx, op, group, every)
     for head in range(shape.share):
         _prefill_scores(ctx, _head_address(ctx, q, group, shape, head), q, keys, every, scores, shape)
         with ctx.each_row(shape.rows) as row:
             assert row is not None  # prefill has several rows
             statistic = core.addi(core.slli(row, imm=2), imm=head * shape.rows * F32_BYTES)
-            _prefill_softmax(ctx, op, group, row, every, scores, maxima, sums, statistic)
+            _prefill_softmax(ctx, op, group, alibi, head, row, every, scores, maxima, sums, statistic)
         _prefill_values(ctx, scores, values, every, out, head, shape)
     return Partial(group, out, maxima, sums)
 
@@ -253,6 +258,8 @@ def _prefill_softmax(
     ctx: LoweringContext,
     op: AttentionOp,
     group: HeadGroup,
+    alibi: Alibi | None,
+    head: int,
     row: SSAValue,
     every: SSAValue,
     scores: Scores,
@@ -268,6 +275,8 @@ def _prefill_softmax(
     at = core.add(scores.at, core.mul(row, scores.pitch))
     top = core.add(core.address(maxima.value), statistic)
     total = core.add(core.address(sums.value), statistic)
+    if alibi is not None:
+        alibi.add(ctx, head, at, position, visible)
     _softmax_row(ctx, at, top, total, visible)
     hidden = core.add(at, core.slli(visible, imm=1))
     core.vfill_h(hidden, hidden, ctx.f32(0.0), core.sub(every, visible))

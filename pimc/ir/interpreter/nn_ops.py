@@ -180,6 +180,12 @@ def causal_mask(tokens: int, keys: int, first: int) -> Array:
     return np.where(allowed, np.float32(0), np.float32(-np.inf))
 
 
+def alibi(slopes: Sequence[float], tokens: int, keys: int, first: int) -> Array:
+    """``[heads, tokens, keys]``: slope * (key - (first + token))."""
+    distance = np.arange(keys)[None, :] - first - np.arange(tokens)[:, None]
+    return np.asarray(slopes, np.float32)[:, None, None] * distance.astype(np.float32)
+
+
 @TABLE.register(nn.AttentionOp)
 def _attention(frame: Frame, op: nn.AttentionOp, args: Sequence[Any]) -> Sequence[Value]:
     q, layer, position = args
@@ -191,6 +197,9 @@ def _attention(frame: Frame, op: nn.AttentionOp, args: Sequence[Any]) -> Sequenc
         raise InputError(f"nn.attention: layer {layer}, position {stop - 1} is outside the cache", where=where(op))
     heads = q.reshape(tokens, op.heads.value.data, op.head_dim.value.data)
     mask = causal_mask(tokens, stop, start) if op.causal.value.data and tokens > 1 else None
+    if op.slopes is not None:
+        bias = alibi(op.slopes.get_values(), tokens, stop, start)
+        mask = bias if mask is None else mask + bias
     result = attend(heads, keys[layer, :stop], values[layer, :stop], op.scale.value.data, mask)
     return (result.reshape(q.shape),)
 

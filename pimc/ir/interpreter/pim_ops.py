@@ -92,6 +92,7 @@ def _attention(frame: Frame, op: pim.AttentionOp, args: Sequence[Any]) -> Sequen
         bool(op.causal.value.data),
         op.rounds.head_rounds,
         shard,
+        None if op.slopes is None else op.slopes.get_values(),
     )
     return (result,)
 

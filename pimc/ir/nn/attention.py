@@ -8,6 +8,7 @@ from typing import ClassVar
 from typing_extensions import override
 from xdsl.dialects.builtin import (
     BoolAttr,
+    DenseArrayBase,
     Float32Type,
     FloatAttr,
     IndexType,
@@ -50,6 +51,9 @@ from pimc.ir.nn.base import (
     tensor_bytes,
     tensor_of,
 )
+
+SlopesAttr = DenseArrayBase.constr(Float32Type())
+"""Constraint of an ``array<f32: ...>`` attribute."""
 
 
 def cache_type(op: Operation, symbol: SymbolRefAttr) -> Tensor | None:
@@ -119,8 +123,9 @@ class RopeOp(NnOp):
         check_shape(x, (1, None, None), "nn.rope x")
         size = self.head_dim.value.data
         turned = self.turned
-        check(size >= 1, f"nn.rope head_dim must be positive, is {size}")
-        check(2 <= turned <= size and turned % 2 == 0, f"nn.rope turns an even number of features, not {turned}")
+        what = "head_dim" if self.rotary_dim is None else "rotary_dim"
+        check(turned >= 2 and turned % 2 == 0, f"nn.rope {what} must be even and positive, is {turned}")
+        check(turned <= size, f"nn.rope rotary_dim {turned} is more than head_dim {size}")
         check(
             x.get_shape()[2] % size == 0,
             f"nn.rope: {x.get_shape()[2]} features are no multiple of head_dim {size}",
@@ -181,8 +186,9 @@ class AttentionOp(NnOp):
 
     Query m stands at absolute position ``p = position + m`` and attends to cache slots ``0 .. p`` (with
     ``causal`` false: to ``0 .. position + M - 1``).  Head h reads key/value head ``h // (H / Hkv)``.  Scores
-    are ``scale * q . k``, then softmax, then the weighted sum of v.  The caches are read after the writes
-    that precede the operator in program order.
+    are ``scale * q . k``, then softmax, then the weighted sum of v.  With ``slopes`` (one a head, ALiBi: Press et al.,
+    Train Short, Test Long, 2022) the score of slot s grows by ``slope * (s - p)``.  The caches are read after the
+    writes that precede the operator in program order.
     """
 
     name = "nn.attention"
@@ -198,6 +204,7 @@ class AttentionOp(NnOp):
     head_dim = prop_def(IntegerAttrI64)
     scale = prop_def(FloatAttr[Float32Type])
     causal = prop_def(BoolAttr)
+    slopes = opt_prop_def(SlopesAttr)
     result = result_def(TensorType)
 
     traits = traits_def(MemoryReadEffect())
@@ -215,8 +222,11 @@ class AttentionOp(NnOp):
         head_dim: int,
         scale: float,
         causal: bool = True,
+        slopes: Sequence[float] | None = None,
     ) -> None:
         properties: dict[str, Attribute | None] = {"k": symbol_of(k), "v": symbol_of(v)}
+        if slopes is not None:
+            properties["slopes"] = DenseArrayBase.from_list(f32, list(slopes))
         properties |= head_properties(heads, kv_heads, head_dim, scale, causal)
         construct(self, [q, layer, position], properties)
 
@@ -227,6 +237,8 @@ class AttentionOp(NnOp):
         heads, kv_heads, size = (a.value.data for a in (self.heads, self.kv_heads, self.head_dim))
         check_heads(heads, kv_heads, size, "nn.attention")
         check_shape(q, (1, None, heads * size), "nn.attention q")
+        given = heads if self.slopes is None else len(self.slopes)
+        check(given == heads, f"nn.attention: {given} slopes for {heads} heads")
         check_position(tensor_of(self.position, "nn.attention position"), "nn.attention position")
         for symbol in (self.k, self.v):
             cache = cache_type(self, symbol)

@@ -86,6 +86,7 @@ def attention(
     causal: bool,
     rounds: Sequence[HeadRound],
     shard: ShardAttr,
+    slopes: Sequence[float] | None = None,
 ) -> Floats:
     """Attention of q ``[1, M, H*D]`` over cached keys and values ``[S, Hkv, D]`` by head rounds.
 
@@ -99,7 +100,8 @@ def attention(
     result = np.full(q.shape, np.nan, np.float32)
     for r in rounds:
         for head in range(r.first, r.first + r.heads):
-            whole = _head(queries[:, head], keys[:, head], values[:, head], position, scale, causal, r)
+            steep = np.asarray(slopes or [0.0] * group * kv_heads, np.float32)[head * group : (head + 1) * group]
+            whole = _head(queries[:, head], keys[:, head], values[:, head], position, scale, causal, r, steep)
             first = head * group * dim
             for core in r.cores_of(head):
                 for piece in shard.pieces(core, q.shape[2]):
@@ -109,8 +111,17 @@ def attention(
     return result
 
 
-def _head(q: Floats, keys: Floats, values: Floats, position: int, scale: float, causal: bool, r: HeadRound) -> Floats:
-    """One KV head: q ``[M, G, D]``, keys and values ``[S, D]``; ``[M, G * D]`` from the cores' partial
+def _head(
+    q: Floats,
+    keys: Floats,
+    values: Floats,
+    position: int,
+    scale: float,
+    causal: bool,
+    r: HeadRound,
+    slopes: Floats,
+) -> Floats:
+    """One KV head: q ``[M, G, D]``, keys and values ``[S, D]``, slopes ``[G]``; ``[M, G * D]`` from the cores' partial
     results.
     """
     tokens, group, dim = q.shape
@@ -122,6 +133,8 @@ def _head(q: Floats, keys: Floats, values: Floats, position: int, scale: float, 
         if not slots.size:
             continue
         scores = np.einsum("mgd,sd->mgs", q, keys[slots].astype(np.float32)) * np.float32(scale)
+        distance = (slots[None, :] - position - np.arange(tokens)[:, None]).astype(np.float32)
+        scores = scores + slopes[None, :, None] * distance[:, None, :]
         scores = np.where(slots[None, None, :] <= last[:, None, None], scores, -np.inf)
         peak = scores.max(-1)
         weights = np.exp(scores - np.where(np.isfinite(peak), peak, 0)[..., None])
