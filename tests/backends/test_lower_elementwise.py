@@ -90,6 +90,11 @@ def test_integers() -> None:
     compare([a, b], build)
 
 
+def test_shifts_of_all_bits() -> None:
+    x, by = np.array([5, -5, 1 << 20, -1]), np.array([[64, 64, -1, -9], [0, 1, 2, 100], [5, 3, 10, 31]])
+    compare([x, by], lambda a, b: [op(a, b).result for op in (nn.ShiftLeftOp, nn.ShiftRightOp)])
+
+
 def test_casts() -> None:
     x = np.array([[-2.5, 0.0, 3.75], [0.25, 100.0, -0.0]], np.float32)
 

@@ -89,7 +89,9 @@ def test_reductions(axes: tuple[int, ...], keep: bool) -> None:
 
 def test_any_and_all() -> None:
     x = ids(0, 2, 3, 4).astype(bool)
-    compare([x], lambda v: [op(v, [1]).result for op in (nn.ReduceMaxOp, nn.ReduceMinOp, nn.ReduceProdOp)])
+    operators = (nn.ReduceMaxOp, nn.ReduceMinOp, nn.ReduceProdOp)
+    compare([x], lambda v: [op(v, [1]).result for op in operators])
+    compare([x[:, :0]], lambda v: [op(v, [1]).result for op in operators])
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -1])

@@ -76,8 +76,6 @@ INTEGER: Mapping[type[Operation], str] = {
     nn.AndOp: "vand_i",
     nn.OrOp: "vor_i",
     nn.XorOp: "vxor_i",
-    nn.ShiftLeftOp: "vsll_i",
-    nn.ShiftRightOp: "vsra_i",
 }
 #: Predicate: instruction, whether the operands change places, whether the answer is turned round.
 PREDICATES: Mapping[str, tuple[str, bool, bool]] = {
@@ -240,6 +238,27 @@ def lower_xor(ctx: LoweringContext, op: nn.XorOp) -> None:
         elementwise(ctx, op, lambda to, a, b: _compare(ctx, "ne", "h", to, a, b))
 
 
+def lower_shift(ctx: LoweringContext, op: nn.ShiftLeftOp | nn.ShiftRightOp) -> None:
+    """Shift of integers; by what is not 0 .. 31, all bits go: 0 remains, of a right shift the sign."""
+
+    def apply(to: View, x: View, amount: View) -> None:
+        distance = filled(ctx, to.shape, 31, 4)
+        inside, rest = fresh(ctx, "shift.inside", to.shape), fresh(ctx, "shift.rest", to.shape, 4)
+        map_views(ctx, "vand_i", rest, amount, filled(ctx, to.shape, -32, 4))
+        map_views(ctx, "veq_i", inside, rest, filled(ctx, to.shape, 0, 4))
+        map_views(ctx, "vsel_f", distance, amount, inside)
+        if isinstance(op, nn.ShiftRightOp):
+            map_views(ctx, "vsra_i", to, x, distance)
+        else:
+            copy_view(ctx, filled(ctx, to.shape, 0, 4), to)
+            map_views(ctx, "vsll_i", rest, x, distance)
+            map_views(ctx, "vsel_f", to, rest, inside)
+
+    if is_boolean(op.lhs):
+        raise ctx.unsupported("a shift of truth values")
+    elementwise(ctx, op, apply)
+
+
 def lower_compare(ctx: LoweringContext, op: nn.CompareOp) -> None:
     """Comparison to truth values."""
     suffix = "i" if is_integer(op.lhs) else "h"
@@ -387,6 +406,8 @@ TABLE: Mapping[type[Operation], Callable[..., None]] = {
     **dict.fromkeys((*HALF, *INTEGER), lower_any_binary),
     **dict.fromkeys(UNARY, lower_any_unary),
     nn.XorOp: lower_xor,
+    nn.ShiftLeftOp: lower_shift,
+    nn.ShiftRightOp: lower_shift,
     nn.CompareOp: lower_compare,
     nn.SelectOp: lower_select,
     nn.ModOp: lower_mod,

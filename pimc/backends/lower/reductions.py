@@ -70,6 +70,9 @@ def lower_reduce(ctx: LoweringContext, op: ReduceOp) -> None:
             ctx.core.emit(how.row, total, row, ctx.core.const(width))
         if isinstance(op, nn.ReduceMeanOp):
             map_scalar(ctx, "vmuls_f", totals, totals, 1.0 / width if width else nan)
+        elif is_boolean(op.x):  # of nothing, infinities
+            map_scalar(ctx, "vmaxs_f", totals, totals, 0.0)
+            map_scalar(ctx, "vmins_f", totals, totals, 1.0)
         map_views(ctx, "vcvt_h", result, totals)
     set_view(ctx, op.result, result.reshape(shape_of(op.result)))
 
