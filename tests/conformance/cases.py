@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import re
+import importlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 from onnx.backend.test.case.test_case import TestCase
+from onnx.backend.test.loader import load_node_model_tests
 
 Array: TypeAlias = npt.NDArray[Any]
-
-
-_SHORT: Final = {
-    "sce": "SoftmaxCrossEntropyLoss",
-    "nllloss": "NegativeLogLikelihoodLoss",
-    "mvn": "MeanVarianceNormalization",
-}
-"""Operators by the short names that cases have."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +32,15 @@ class Case:
     @cached_property
     def model(self) -> onnx.ModelProto:
         """The model."""
-        if self.source.model is not None:
-            return self.source.model
-        return onnx.load(str(Path(self.source.model_dir) / "model.onnx"))
+        assert self.source.model is not None  # node cases carry theirs
+        return self.source.model
 
     @cached_property
     def arrays(self) -> tuple[dict[str, Any], list[Any]]:
         """Inputs by name, and the expected outputs in order; anything but arrays where a case has sequences."""
-        if self.source.data_sets:
-            inputs, outputs = self.source.data_sets[0]
-        else:
-            folder = Path(self.source.model_dir) / "test_data_set_0"
-            inputs, outputs = _read(folder, "input"), _read(folder, "output")
+        ((inputs, outputs),) = self.source.data_sets or ()
         names = [value.name for value in self.model.graph.input]
-        return dict(zip(names, map(_array, inputs), strict=False)), [_array(output) for output in outputs]
+        return dict(zip(names, map(_array, inputs), strict=True)), [_array(output) for output in outputs]
 
 
 def _array(value: object) -> Any:  # noqa: ANN401 - sequences and strings too
@@ -61,46 +48,28 @@ def _array(value: object) -> Any:  # noqa: ANN401 - sequences and strings too
     return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
 
 
-def _read(folder: Path, kind: str) -> list[Any]:
-    files = sorted(folder.glob(f"{kind}_*.pb"), key=lambda path: int(path.stem.rsplit("_", 1)[1]))
-    found: list[Any] = []
-    for path in files:
-        tensor = TensorProto()
-        try:
-            tensor.ParseFromString(path.read_bytes())
-            found.append(numpy_helper.to_array(tensor))
-        except Exception:  # noqa: BLE001 - a sequence or an optional: the frontend refuses its model
-            found.append(None)
-    return found
+def load_cases(modules: Sequence[str] = ()) -> list[Case]:
+    """All node cases, in order of their names; with ``modules`` (``softmax``, ``gather`` ...) those of these alone.
 
-
-def load_cases(pattern: str = "") -> list[Case]:
-    """All node cases whose name has ``pattern``, in order of their names."""
+    Making all of them takes some seconds: `onnx` generates the models and computes what they expect.
+    """
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        from onnx.backend.test.loader import load_model_tests
-
-        tests = load_model_tests(kind="node")
-    return sorted(_cases(tests, pattern), key=lambda case: case.name)
-
-
-def _cases(tests: list[TestCase], pattern: str) -> Iterator[Case]:
-    for test in tests:
-        if re.search(pattern, test.name):
-            yield Case(test.name, _operator(test), test.rtol, test.atol, test)
+        if modules:
+            for module in modules:
+                importlib.import_module(f"onnx.backend.test.case.node.{module}")
+            from onnx.backend.test.case.node import _NodeTestCases as tests
+        else:
+            tests = load_node_model_tests()
+    operators = {test.name: _operator(test) for test in tests}
+    return [
+        Case(test.name, operators[test.name.partition("_expanded")[0]], test.rtol, test.atol, test)
+        for test in sorted(tests, key=lambda test: test.name)
+    ]
 
 
 def _operator(test: TestCase) -> str:
-    """What a case is about: the operator, also of a case that has its definition in the operator's place."""
-    model = test.model if test.model is not None else onnx.load(str(Path(test.model_dir) / "model.onnx"))
-    if "_expanded" not in test.name:
-        return str(model.graph.node[0].op_type)
-    words = test.name.removeprefix("test_").partition("_expanded")[0].replace("_", "")
-    known = sorted({schema.name for schema in onnx.defs.get_all_schemas()}, key=len, reverse=True)
-    for short, name in _SHORT.items():
-        if words.startswith(short):
-            return name
-    for name in known:
-        if words.startswith(name.lower()):
-            return name
-    return next((name for name in known if name.lower().startswith(words[:5])), words)
+    """The operator of a case's first node; cases ``..._expanded`` have its definition there and go by the other's."""
+    assert test.model is not None  # node cases carry theirs
+    node = test.model.graph.node[0]
+    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else str(node.op_type)

@@ -1,4 +1,7 @@
-"""Short names for why a case is refused: the table counts by these."""
+"""Short names for why a case is refused: the table counts by these.
+
+Refused is what the compiler says it cannot do.  Any other error, whatever its class, is a failure.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,36 @@ from typing import Final
 
 from pimc.diagnostics import PimcError, UnsupportedModelError
 
-_CLASSES: Final[tuple[tuple[str, str], ...]] = (
-    (r"element type (float8\w*|float4\w*|u?int[24]\b)", "element type below 8 bits or float8"),
+_UNSUPPORTED: Final[tuple[tuple[str, str], ...]] = (
+    (r"element type (float[48]\w*|u?int[24]\b)", "element type float8, float4, int4 or int2"),
     (r"element type string|strings?\b", "strings"),
+    (r"element type", "another element type"),
     (r"an? (input|output) that is an? (sequence|optional|sparse)", "sequences and optionals"),
     (r"^(Sequence|Optional|SplitToSequence|ConcatFromSequence)", "sequences and optionals"),
-    (r"^(If|Loop|Scan)\b", "control flow that depends on data"),
+    (r"^(If|Loop|Scan)\b", "control flow"),
     (r"\brandom|Random|Bernoulli|Multinomial", "random numbers"),
-    (r"is not known at compile time", "a shape that depends on data"),
-    (r"without a fixed shape|dynamic shape", "a shape that depends on data"),
-    (r"exceeds|does not fit|activation memory|too large", "does not fit the local memory of a core"),
-    (r"integer|Integers|i32|i64", "integer arithmetic on the hardware"),
-    (r"no conversion", "no conversion of the operator"),
-    (r"no lowering|cannot be lowered|lower", "no lowering of the operator"),
+    (r"not known at compile time", "a shape that depends on data"),
+    (r"no conversion", "operator without a conversion"),
+    (r"[Ii]nteger|\bu?i(8|16|32|64)\b", "integer arithmetic on the hardware"),
+    (r"has no lowering", "operator without a lowering"),
 )
+"""Of the items of an UnsupportedModelError: what is found in ``operator: reason`` of any item, the first row first."""
+
+_OTHER: Final[tuple[tuple[str, str], ...]] = (
+    (r"inputs without a fixed shape", "sequences and optionals"),
+    (r"does not fit( the .* memory|: it needs rows)", "too large for the machine"),
+    (r"words, the instruction memory|bytes of code", "too large for the machine"),
+    (r"does not fit the hardware's fp16|beyond the range of f16", "a value beyond the range of fp16"),
+    (r"does not fit the hardware's 32-bit", "a value beyond the range of 32-bit integers"),
+)
+"""Of the messages of other errors that say what cannot be done."""
+
+_FORM: Final = "a form of the operator"
 
 
-def reason_of(error: PimcError) -> str:
-    """The class of a refusal."""
-    items = error.items if isinstance(error, UnsupportedModelError) else ()
-    for text in [f"{item.operator}: {item.reason}" for item in items] or [error.message]:
-        for pattern, name in _CLASSES:
-            if re.search(pattern, text):
-                return name
-    return "a form of the operator that is not supported"
+def refusal(error: PimcError) -> str | None:
+    """The class of a refusal; None if the error is none, but a failure."""
+    if isinstance(error, UnsupportedModelError):
+        texts = [f"{item.operator}: {item.reason}" for item in error.items]
+        return next((name for pattern, name in _UNSUPPORTED if any(re.search(pattern, text) for text in texts)), _FORM)
+    return next((name for pattern, name in _OTHER if re.search(pattern, error.message)), None)
