@@ -97,6 +97,11 @@ def test_product_of_computed_tensors(a: tuple[int, ...], b: tuple[int, ...]) -> 
     compare([floats(*a), floats(*b)], lambda x, y: [nn.MatmulOp(x, y).result], tolerance=2e-2)
 
 
+@pytest.mark.parametrize(("a", "b"), [((3, 5), (5, 4)), ((2, 1, 3, 4), (5, 4, 2)), ((1, 1), (1, 1))])
+def test_product_of_integers(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    compare([ids(-30000, 30000, *a), ids(-3000, 3000, *b)], lambda x, y: [nn.MatmulOp(x, y).result])
+
+
 @pytest.mark.parametrize(("shape", "outputs"), [((5,), 3), ((3, 18), 7), ((2, 3, 4, 20), 33), ((1, 1, 18), 1)])
 def test_linear_of_any_rank(shape: tuple[int, ...], outputs: int) -> None:
     w, b = floats(outputs, shape[-1]), floats(outputs)

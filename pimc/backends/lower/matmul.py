@@ -1,4 +1,7 @@
-"""Products of two computed tensors on the tensor unit: any rank, any sizes, batches that broadcast."""
+"""Products of two computed tensors on the tensor unit: any rank, any sizes, batches that broadcast.
+
+Products of integers are sums of rows on the vector unit, exact modulo 2^32.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ from dataclasses import dataclass
 
 from xdsl.ir import SSAValue
 
-from pimc.backends.lower.context import LoweringContext, shape_of
+from pimc.backends.lower.context import INTEGER_BYTES, LoweringContext, element_bytes, shape_of
 from pimc.backends.lower.views import (
+    Dim,
     View,
     address_of,
     coalesce,
@@ -29,12 +33,39 @@ def lower_matmul(ctx: LoweringContext, op: nn.MatmulOp) -> None:
     shape = shape_of(op.result)
     inner = shape_of(op.a)[-1]
     if inner == 0 or 0 in shape:
-        set_view(ctx, op.result, filled(ctx, shape, 0.0))
+        set_view(ctx, op.result, filled(ctx, shape, 0.0, element_bytes(op.result)))
         return
     a, b = view_of(ctx, op.a), view_of(ctx, op.b)
-    result = fresh(ctx, "matmul", shape)
-    multiply(ctx, a.broadcast((*shape[:-2], *a.shape[-2:])), b.broadcast((*shape[:-2], *b.shape[-2:])), result)
+    a, b = a.broadcast((*shape[:-2], *a.shape[-2:])), b.broadcast((*shape[:-2], *b.shape[-2:]))
+    if a.itemsize == INTEGER_BYTES:
+        result = filled(ctx, shape, 0.0, INTEGER_BYTES)
+        _integers(ctx, a, contiguous(ctx, b), result)
+    else:
+        result = fresh(ctx, "matmul", shape)
+        multiply(ctx, a, b, result)
     set_view(ctx, op.result, result)
+
+
+def _integers(ctx: LoweringContext, a: View, b: View, to: View) -> None:
+    """``to[..., m, :] += a[..., m, k] * b[..., k, :]`` for every m and k."""
+    core, columns = ctx.core, to.shape[-1]
+    factor = ctx.alloc("factor", columns * INTEGER_BYTES)
+    outer = coalesce(to.shape[:-1], [(*view.strides[:-2], step) for view, step in _rows(to, a, b)])
+    inner = [Dim(a.shape[-1], (a.strides[-1], b.strides[-2]))] if a.shape[-1] > 1 else []
+    count = core.const(columns)
+    with (
+        nest(ctx, outer, [address_of(ctx, view) for view in (to, a, b)]) as (place, number, matrix),
+        nest(ctx, inner, [number, matrix]) as (scalar, row),
+    ):
+        scaled = core.address(factor.value)
+        core.vfill_f(scaled, scaled, scalar, count)
+        core.vmul_i(scaled, scaled, row, count)
+        core.vadd_i(place, place, scaled, count)
+
+
+def _rows(to: View, a: View, b: View) -> list[tuple[View, int]]:
+    """The views, and their steps from a row of the product to the next."""
+    return [(to, to.strides[-2]), (a, a.strides[-2]), (b, 0)]
 
 
 def multiply(ctx: LoweringContext, a: View, b: View, to: View) -> None:
