@@ -7,18 +7,23 @@ is compared as views, not by how it is written.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, cast
 
+import numpy as np
+from xdsl.dialects.builtin import i1
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 
 from pimc.ir import nn
+from pimc.ir.nn.source import Element
 from pimc.passes.raise_mask import Mask, MaskReader, slopes_of
 from pimc.passes.raise_match import Notes, Replacer, only_user, producer, scalar, with_scalar
 from pimc.passes.raise_rope import folded_heads
 from pimc.passes.raise_views import Shape, chain, heads_repeated, same_view, shape_of
 
 _PATTERN: Final = "attention"
+#: What hides a key: the lowest fp32 number, which becomes the lowest of fp16.
+LOWEST: Final = float(np.finfo(np.float32).min)
 
 
 class _RefuseError(Exception):
@@ -103,6 +108,9 @@ def _raise_softmax(softmax: nn.SoftmaxOp, masks: MaskReader) -> None:
     elif key.read is None and value.read is None:
         if scores.bias is not None:
             raise _RefuseError("a bias is added to the scores")
+        hidden = scores.mask is not None and nn.tensor_of(scores.mask).element_type == i1
+        if hidden and scores.mask is not None:
+            scores = replace(scores, scale=scale, mask=_additive(softmax, scores.mask))
         new = _uncached(key, value, query, scale, sizes, mask, scores)
     else:
         raise _RefuseError("keys or values, but not both, come from a cache")
@@ -226,6 +234,18 @@ def _cached(
         scale=scale,
         slopes=slopes,
     )
+
+
+def _additive(softmax: nn.SoftmaxOp, visible: SSAValue) -> SSAValue:
+    """A mask of booleans as one that is added: 0 where a key is visible, else the lowest number."""
+    while isinstance(visible.owner, nn.BroadcastToOp) and len(shape_of(visible)) == len(shape_of(visible.owner.x)):
+        visible = visible.owner.x  # it broadcasts to the scores by itself
+    keys = shape_of(softmax.x)[-1]
+    if shape_of(visible)[-1:] != (keys,):
+        visible = Replacer.insert(softmax, nn.BroadcastToOp(visible, (*shape_of(visible)[:-1], keys))).result
+    element = cast(Element, nn.tensor_of(softmax.x).element_type)
+    zero, lowest = (Replacer.insert(softmax, nn.ConstantOp.from_array(np.float64(x), element)) for x in (0.0, LOWEST))
+    return Replacer.insert(softmax, nn.SelectOp(visible, zero, lowest)).result
 
 
 def _uncached(
