@@ -161,7 +161,7 @@ def _slice(function: FuncOp, position: SSAValue, values: list[SSAValue]) -> Modu
 
 
 def _look_up(column: _Column, position: SSAValue, slots: int) -> None:
-    """Rows of the table in the place of the value."""
+    """Rows of the table in the place of the value; looked up before the first layer, as all layers share them."""
     shape = nn.tensor_of(column.value).get_shape()
     count = prod(shape[:-1])
     owner = _owner(column.value)
@@ -174,8 +174,10 @@ def _look_up(column: _Column, position: SSAValue, slots: int) -> None:
     found = nn.EmbeddingOp(table, positions)
     part = nn.SliceOp(found, (0, 0, column.start), (1, count, column.stop))
     shaped = nn.ReshapeOp(part, shape)
-    block.insert_ops_after(
-        [with_location(op, owner) for op in (iota, total, positions, table, found, part, shaped)], owner
+    first = block.first_op
+    assert first is not None
+    block.insert_ops_before(
+        [with_location(op, owner) for op in (iota, total, positions, table, found, part, shaped)], first
     )
     column.value.replace_all_uses_with(shaped.result)
 

@@ -139,9 +139,11 @@ def _plan(ops: list[Operation], repeat: Repeat, can_alias: bool) -> _Plan:
     varying = {leaf: values for leaf, values in counts.items() if len(set(values)) > 1}
     names = _weight_names(slots)
     families = {leaf: family_of(texts) for leaf, texts in names.items()}
-    numbers = {family.indices for family in families.values() if family is not None and _consecutive(family.indices)}
-    if not numbers:
-        numbers = {tuple(values) for values in list(varying.values())[:1]}
+    numbers = [family.indices for family in families.values() if family is not None and _consecutive(family.indices)]
+    if can_alias and varying:  # the layers of caches cannot be renamed, those of weights can
+        numbers = [tuple(values) for values in varying.values()]
+    elif not numbers:
+        numbers = [tuple(values) for values in list(varying.values())[:1]]
     first = min(numbers, default=(0,))[0]
     indices = tuple(range(first, first + repeat.count))
     aliases: dict[str, str] = {}
