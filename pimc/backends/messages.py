@@ -135,7 +135,7 @@ def undrained(order: ProgramOrder, flow: AddressFlow, sync: Operation) -> set[Al
     here = flow.access(sync)
     reads, writes = set(here.reads), set(here.writes)
     pending: set[AllocOp] = set()
-    engaged: set[str] = set()
+    engaged = {"noc"}  # earlier messages have left when this one is sent
     for op in reversed(order.operations[: _index(order, sync)]):
         if not isinstance(op, SramInstruction) or op.INSTRUCTION.unit == "scu":
             continue
@@ -154,7 +154,7 @@ def undrained(order: ProgramOrder, flow: AddressFlow, sync: Operation) -> set[Al
 #: Units that finish instructions in the order of their dispatch, but for a few cycles of pipeline that are
 #: less than
 #: any message takes.
-_IN_ORDER = frozenset({"tcu", "pim", "vcu", "trans"})
+_IN_ORDER = frozenset({"tcu", "pim", "vcu", "trans", "noc"})
 
 
 def _index(order: ProgramOrder, op: Operation) -> int:

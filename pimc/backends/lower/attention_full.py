@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import F32_BYTES, LoweringContext, shape_of
-from pimc.backends.lower.exchange import round_counts
+from pimc.backends.lower.exchange import meet, round_counts, tell_everybody
 from pimc.backends.lower.heads import HeadGroup, Shape, groups_of
 from pimc.backends.lower.values import Strip, Tensor
 from pimc.backends.lower.views import View, view_of
@@ -52,6 +52,7 @@ def lower_attention_full(ctx: LoweringContext, op: AttentionFullOp) -> None:
         k, v = (_head(ctx, value, ctx.tensor(value), group, shape.dim) for value in (op.k, op.v))
         out = _attend(ctx, op, group, (q, k, v), rows, shape)
         strips.extend([_exchange(ctx, group, out, rows, shape)] * group.cuts(shape))
+    meet(ctx, tell_everybody(ctx, out))  # groups drift apart; what is gathered next would keep its memory since before
     ctx.set(op.output, Tensor(tuple(strips)))
 
 
