@@ -15,9 +15,11 @@ from xdsl.ir import Block, Operation
 
 from pimc.backends.access import AddressFlow
 from pimc.backends.messages import Messages, Waits, undrained
-from pimc.backends.order import ProgramOrder, enclosing_loops, is_conditional, is_inside
+from pimc.backends.order import ProgramOrder, constant, enclosing_loops, is_conditional, is_inside, runs_at_least_once
+from pimc.ir.instruction_ops import numbers
+from pimc.ir.sram import SramInstruction
 from pimc.ir.sram_control import ForOp, ProgramOp
-from pimc.ir.sram_structure import AllocOp, PortOp
+from pimc.ir.sram_structure import AddressOp, AllocOp, PortOp
 
 #: Inclusive first and last place.
 Span = tuple[int, int]
@@ -54,10 +56,12 @@ def analyse(
     messages = Messages.of(program, order, flow)
     live = Liveness(order)
     uses: dict[AllocOp, list[Span]] = {}
+    accesses: dict[AllocOp, list[Operation]] = {}
     allocs = {op.sym_name.data: op for op in order.operations if isinstance(op, AllocOp)}
     for op in order.operations:
         for alloc in flow.access(op).local:
             uses.setdefault(alloc, []).append(_span(order, alloc, op))
+            accesses.setdefault(alloc, []).append(op)
     for name, ops in (windows or {}).items():
         if name in allocs:
             alloc = allocs[name]
@@ -65,12 +69,59 @@ def analyse(
     for alloc in allocs.values():
         spans = uses.get(alloc)
         if spans:
-            live.spans[alloc] = [(min(s for s, _ in spans), max(e for _, e in spans))]
+            first, last = min(s for s, _ in spans), max(e for _, e in spans)
+            gap = (
+                None
+                if alloc.remote is not None or alloc.sym_name.data in (windows or {})
+                else _carried_gap(order, flow, alloc, accesses.get(alloc, []))
+            )
+            live.spans[alloc] = [(first, last)] if gap is None else [(first, gap[0]), (gap[1], last)]
     known = messages if senders is None else senders
     for alloc in allocs.values():
         if alloc.remote is not None:
             _arm(live, flow, alloc, messages, known)
     return live
+
+
+def _carried_gap(order: ProgramOrder, flow: AddressFlow, alloc: AllocOp, accesses: list[Operation]) -> Span | None:
+    """Between which places a value carried by a loop is not needed: behind its last use in the body, up to the copy at
+    the body's end that replaces all of it.  None if the buffer is not used in this way.
+    """
+    by_loop: dict[ForOp, list[Operation]] = {}
+    for op in accesses:
+        loop = _loop_around(alloc, op)
+        if loop is not None:
+            by_loop.setdefault(loop, []).append(op)
+    for loop, inside in by_loop.items():
+        copy = max(inside, key=lambda op: order.start[op])
+        if copy.parent is loop.body.block and runs_at_least_once(loop) and _replaces(flow, alloc, copy):
+            uses = [_in_block(op, loop.body.block) for op in inside if op is not copy]
+            return max((order.end[op] for op in uses), default=order.start[loop]), order.start[copy]
+    return None
+
+
+def _loop_around(alloc: AllocOp, op: Operation) -> ForOp | None:
+    """The outermost loop around ``op`` that ``alloc`` is outside of."""
+    loops = [loop for loop in enclosing_loops(op) if not is_inside(alloc, loop.body.block)]
+    return loops[-1] if loops else None
+
+
+def _in_block(op: Operation, block: Block) -> Operation:
+    """The operation of ``block`` that ``op`` is, or is nested in."""
+    while op.parent is not block:
+        parent = op.parent_op()
+        assert parent is not None  # op is inside the block
+        op = parent
+    return op
+
+
+def _replaces(flow: AddressFlow, alloc: AllocOp, op: Operation) -> bool:
+    """Whether ``op`` copies something else over all of a buffer."""
+    if not isinstance(op, SramInstruction) or op.INSTRUCTION.mnemonic != "vmov.h" or alloc in flow.access(op).reads:
+        return False
+    to, count = op.operands[0].owner, constant(op.operands[-1])
+    whole = isinstance(to, AddressOp) and to.buffer is alloc.buffer and set(numbers(to.offset)) == {0}
+    return whole and count is not None and {2 * n for n in count} == {alloc.bytes.value.data}
 
 
 def _span(order: ProgramOrder, alloc: AllocOp, op: Operation) -> Span:

@@ -17,6 +17,8 @@ from pimc.ir.locations import where
 from pimc.ir.sram_control import ProgramOp
 from pimc.ir.sram_structure import MEMORIES, AllocOp
 
+#: How often buffers are placed in one order, those that did not fit moved to the front.
+ATTEMPTS = 12
 #: Buffers that an error names.
 _NAMED = 8
 
@@ -52,7 +54,11 @@ def allocate_entry(
 def _place_memory(
     lives: Mapping[ProgramOp, Liveness], memory: str, space: MemorySpace, share: bool
 ) -> dict[ProgramOp, dict[AllocOp, int]]:
-    """Addresses in one memory by the first of ``ORDERS`` in which all buffers fit; the first one's error if none."""
+    """Addresses in one memory.
+
+    First fit in each of ``ORDERS``; where a buffer does not fit, it goes to the front and all are placed again, some
+    times.  Raises the first attempt's error if none fits.
+    """
     first: TargetError | None = None
     for order in ORDERS:
         areas = {program: _Area(live, memory, space, share) for program, live in lives.items()}
@@ -60,15 +66,30 @@ def _place_memory(
         for area in areas.values():
             for alloc in area.allocs:
                 groups.setdefault(alloc.sym_name.data if alloc.remote is not None else alloc, []).append((area, alloc))
-        try:
-            for same in sorted(groups.values(), key=lambda found: order(*found[0])):
-                _place_everywhere(same)
-        except TargetError as error:
-            first = first or error
-            continue
-        return {program: area.placed for program, area in areas.items()}
+        queue = sorted(groups.values(), key=lambda found: order(*found[0]))
+        for _ in range(ATTEMPTS):
+            for area in areas.values():
+                area.placed.clear()
+            failed = _first_that_fails(queue)
+            if failed is None:
+                return {program: area.placed for program, area in areas.items()}
+            first = first or failed[1]
+            queue.remove(failed[0])
+            queue.insert(0, failed[0])
     assert first is not None  # there is an order
     raise first
+
+
+def _first_that_fails(
+    queue: Sequence[list[tuple[_Area, AllocOp]]],
+) -> tuple[list[tuple[_Area, AllocOp]], TargetError] | None:
+    """Place buffers in turn; the one that does not fit, and the error."""
+    for same in queue:
+        try:
+            _place_everywhere(same)
+        except TargetError as error:
+            return same, error
+    return None
 
 
 @dataclass
