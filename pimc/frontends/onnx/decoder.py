@@ -25,6 +25,7 @@ from xdsl.dialects.builtin import (
 from xdsl.dialects.func import FuncOp
 from xdsl.dialects.ml_program import GlobalOp
 from xdsl.ir import Attribute
+from xdsl.transforms.common_subexpression_elimination import cse
 
 from pimc.diagnostics import InputError
 from pimc.frontends.decoder_masks import mask_by_position
@@ -97,6 +98,7 @@ def _entry(
     found = mask_by_position(function, position, tokens, slots)
     if found == 0:
         raise InputError("no attention over the caches is found", where=where)
+    cse(function)  # exporters compute cosines and sines anew in every layer
     tabulate(function, position, weights, slots)
     logits = ArrayAttr([DictionaryAttr({"pimc.name": StringAttr("logits")})])
     function.properties["res_attrs"] = logits

@@ -1,0 +1,80 @@
+"""Decoders exported to ONNX with a cache: prefill and decode on the simulator against PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx_decoders import export_onnx
+
+import pimc
+from pimc.diagnostics import InputError
+
+BOUND = 3e-3
+"""Of logits of magnitude 1: those of the same models by the PyTorch route are within half of it."""
+
+
+@pytest.fixture(scope="module")
+def model() -> object:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=96, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, head_dim=16,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("opset", [20, 23])
+def test_prefill_and_decode(model: object, opset: int, tmp_path: Path) -> None:
+    import torch
+
+    path = tmp_path / "model.onnx"
+    export_onnx(model, path, opset=opset)
+    executable = pimc.compile(path, max_seq=32, prefill_chunk=4)
+    assert set(executable.entries) == {"prefill", "decode"}
+    ids = (np.arange(11)[None] * 7 % 96).astype(np.int32)
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(ids).long()).logits[0].numpy()  # type: ignore[operator]
+    for start in (0, 4):
+        inputs = {"tokens": ids[:, start : start + 4], "position": np.array([start]), "length": np.array([4])}
+        logits = executable.run(inputs, entry="prefill").outputs["logits"]
+        np.testing.assert_allclose(logits.reshape(-1), wanted[start + 3], atol=BOUND)
+    for position in range(8, 11):
+        inputs = {"tokens": ids[:, position : position + 1], "position": np.array([position])}
+        logits = executable.run(inputs, entry="decode").outputs["logits"]
+        np.testing.assert_allclose(logits.reshape(-1), wanted[position], atol=BOUND)
+
+
+def test_layers_are_one_loop(model: object, tmp_path: Path) -> None:
+    """The exporter's names of weights say nothing of layers; the layers are outlined all the same."""
+    from xdsl.dialects import func
+
+    from pimc.driver.compile import Options, plan, run_passes
+    from pimc.frontends.onnx import import_onnx
+
+    path = tmp_path / "model.onnx"
+    export_onnx(model, path, opset=23)
+    imported = import_onnx(path, max_seq=32, prefill_chunk=4)
+    run_passes(imported, plan(Options(pipeline="canonicalize,raise,legalize,outline")))
+    names = [op.sym_name.data for op in imported.module.ops if isinstance(op, func.FuncOp)]
+    assert names == ["prefill_layer", "prefill", "decode_layer", "decode"]
+
+
+def test_sliding_window_is_refused(tmp_path: Path) -> None:
+    """A mask that is not causal over the whole cache has no place in the program, and is said so."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=64, head_dim=16, sliding_window=4,
+    )  # fmt: skip
+    path = tmp_path / "model.onnx"
+    export_onnx(MistralForCausalLM(config).eval(), path, opset=23)
+    with pytest.raises(InputError, match="not causal"):
+        pimc.compile(path, max_seq=32, prefill_chunk=4)
