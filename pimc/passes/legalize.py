@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 from typing_extensions import override
 from xdsl.dialects import func
-from xdsl.dialects.builtin import IntegerType, ModuleOp, TensorType, f16, i1
+from xdsl.dialects.builtin import ModuleOp, TensorType, i1
 from xdsl.ir import Operation, SSAValue
 from xdsl.rewriter import Rewriter
 from xdsl.traits import Pure
@@ -105,9 +106,9 @@ class Emitter:
         self.made.append(op)
         return op.results[0]
 
-    def number(self, value: float) -> SSAValue:
-        """A constant f16 number."""
-        return self(nn.ConstantOp.from_array(np.float64(value), f16))
+    def constant(self, values: npt.ArrayLike, like: SSAValue) -> SSAValue:
+        """A constant of the element type of ``like``."""
+        return self(nn.ConstantOp.from_array(values, cast(Element, nn.tensor_of(like).element_type)))
 
     def reshape(self, x: SSAValue, *shape: int) -> SSAValue:
         """x in another shape; x itself if it has that."""
@@ -156,7 +157,7 @@ def _attention_full(emit: Emitter, op: nn.AttentionFullOp) -> SSAValue | None:
     if batch == 1:
         return _float_mask(emit, op)
     keys, share = shape_of(op.k)[1], heads // kv_heads
-    scaled = emit(nn.MulOp(op.q, emit.number(op.scale.value.data)))
+    scaled = emit(nn.MulOp(op.q, emit.constant(np.float64(op.scale.value.data), op.q)))
     q = emit(nn.TransposeOp(emit.reshape(scaled, batch, queries, kv_heads, share, dim), (0, 2, 3, 1, 4)))
     k = emit(nn.TransposeOp(emit.reshape(op.k, batch, keys, kv_heads, 1, dim), (0, 2, 3, 4, 1)))
     v = emit(nn.TransposeOp(emit.reshape(op.v, batch, keys, kv_heads, 1, dim), (0, 2, 3, 1, 4)))
@@ -175,7 +176,8 @@ def _float_mask(emit: Emitter, op: nn.AttentionFullOp) -> SSAValue | None:
         return None
     mask, keys = op.mask, shape_of(op.k)[1]
     if nn.tensor_of(mask).element_type == i1:
-        mask = emit(nn.SelectOp(mask, emit.number(0.0), emit.number(-np.inf)))
+        visible, hidden = (emit.constant(np.float64(value), op.q) for value in (0.0, -np.inf))
+        mask = emit(nn.SelectOp(mask, visible, hidden))
     if shape_of(mask)[-1:] != (keys,):
         mask = emit(nn.BroadcastToOp(mask, (*shape_of(mask)[:-1], keys)))
     if mask is op.mask:
@@ -189,12 +191,12 @@ def _masked(emit: Emitter, op: nn.AttentionFullOp, scores: SSAValue) -> SSAValue
     queries, keys = shape_of(scores)[-2:]
     if op.mask is not None:
         if nn.tensor_of(op.mask).element_type == i1:
-            scores = emit(nn.SelectOp(op.mask, scores, emit.number(-np.inf)))
+            scores = emit(nn.SelectOp(op.mask, scores, emit.constant(np.float64(-np.inf), scores)))
         else:
             scores = emit(nn.AddOp(scores, op.mask))
     if op.causal.value.data:
         behind = np.arange(keys)[None, :] > np.arange(queries)[:, None] + keys - queries
-        table = emit(nn.ConstantOp.from_array(np.where(behind, -np.inf, 0.0), f16))
+        table = emit.constant(np.where(behind, -np.inf, 0.0), scores)
         scores = emit(nn.AddOp(scores, table))
     return scores
 
@@ -206,10 +208,8 @@ def _identity(emit: Emitter, op: nn.ReshapeOp | nn.CastOp | nn.BroadcastToOp) ->
 
 def _cast(emit: Emitter, op: nn.CastOp) -> SSAValue | None:
     """A conversion to i1 is a comparison with zero."""
-    element = nn.tensor_of(op.x).element_type
     if op.x.type != op.result.type and nn.tensor_of(op.result).element_type == i1:
-        number = element if isinstance(element, IntegerType) else f16
-        return emit(nn.CompareOp(op.x, emit(nn.ConstantOp.from_array(np.float64(0.0), number)), "ne"))
+        return emit(nn.CompareOp(op.x, emit.constant(np.float64(0.0), op.x), "ne"))
     return _identity(emit, op)
 
 
