@@ -28,7 +28,7 @@ def model() -> object:
     return LlamaForCausalLM(config).eval()
 
 
-@pytest.mark.parametrize("opset", [20, 23])
+@pytest.mark.parametrize("opset", [pytest.param(20, marks=pytest.mark.slow), 23])
 def test_prefill_and_decode(model: object, opset: int, tmp_path: Path) -> None:
     import torch
 

@@ -54,12 +54,14 @@ class DecoderGraph:
 
 
 def find_decoder(model: onnx.ModelProto) -> DecoderGraph | None:
-    """The decoder in a model; None if no input is concatenated with new keys or values to an output.
+    """The decoder in a model, which is brought into a simpler form; None if no input is concatenated with new keys or
+    values to an output.
 
     InputError where there are caches but the rest is not what a decoder has.
     """
     if all(value.type.tensor_type.elem_type not in _INTEGERS for value in model.graph.input):
         return None  # nothing that could be token ids: attention alone, not a decoder
+    _drop_copies(model.graph)
     _split_fused(model)
     graph = model.graph
     inputs = {value.name: value for value in graph.input}
@@ -83,6 +85,24 @@ def find_decoder(model: onnx.ModelProto) -> DecoderGraph | None:
     tokens, position_ids, mask = _integer_inputs(rest)
     caches = _caches(found, inputs)
     return DecoderGraph(tokens, position_ids, mask, logits[0], caches)
+
+
+def _drop_copies(graph: onnx.GraphProto) -> None:
+    """Leave out ``Identity`` nodes (but those that make an output): unoptimised exports are full of them."""
+    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+        return  # a branch may use the names of copies
+    outputs = {value.name for value in graph.output}
+    source: dict[str, str] = {}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = source.get(name, name)
+        if node.op_type == "Identity" and node.output[0] not in outputs:
+            source[node.output[0]] = node.input[0]
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _axis(node: onnx.NodeProto) -> int:
