@@ -55,12 +55,11 @@ def quantised(
 
 
 def dequantised(context: NodeContext, x: SSAValue, scale: SSAValue, zero: SSAValue | None) -> SSAValue:
-    """``(x - zero) * scale`` in f32."""
+    """``(x - zero) * scale`` in f32; the difference in integers, where nothing is rounded."""
     terms = Expressions(context)
-    x = context.cast(x, f32)
     if zero is not None:
-        x = terms.sub(x, context.cast(zero, f32))
-    return terms.mul(x, context.cast(scale, f32))
+        x = terms.sub(context.cast(x, i32), context.cast(zero, i32))
+    return terms.mul(context.cast(x, f32), context.cast(scale, f32))
 
 
 def _quantize_linear(context: NodeContext) -> Converted:
