@@ -15,7 +15,7 @@ from xdsl.ir import Operation, SSAValue
 
 from pimc.backends.lower.context import INTEGER_BYTES, LoweringContext, element_bytes, shape_of
 from pimc.backends.lower.values import Scalar, Strip, Tensor
-from pimc.backends.lower.vector import POWERS, UNARY, lower_binary, lower_pow, lower_unary
+from pimc.backends.lower.vector import BINARY, POWERS, UNARY, lower_binary, lower_pow, lower_unary
 from pimc.backends.lower.views import (
     Dim,
     View,
@@ -47,16 +47,7 @@ SCALAR_FORMS: Mapping[str, tuple[str, str | None]] = {
     "vlt_h": ("vlts_h", "vgts_h"),
     "vle_h": ("vles_h", "vges_h"),
 }
-#: Instruction of each operator of two fp16 tensors.
-HALF: Mapping[type[Operation], str] = {
-    nn.AddOp: "vadd_h",
-    nn.SubOp: "vsub_h",
-    nn.MulOp: "vmul_h",
-    nn.DivOp: "vdiv_h",
-    nn.MaximumOp: "vmax_h",
-    nn.MinimumOp: "vmin_h",
-}
-#: Of truth values, where it is one instruction.
+#: Instruction of each operator of truth values, where it is one.
 BOOLEAN: Mapping[type[Operation], str] = {
     nn.AddOp: "vmax_h",
     nn.MulOp: "vmul_h",
@@ -199,10 +190,10 @@ def _view(strip: Strip) -> View:
 def lower_any_binary(ctx: LoweringContext, op: Operation) -> None:
     """``dst = a op b`` by one instruction."""
     kind = op.operands[0]
-    if not is_integer(kind) and not is_boolean(kind) and type(op) in HALF and _by_rows(ctx, op):
+    if not is_integer(kind) and not is_boolean(kind) and type(op) in BINARY and _by_rows(ctx, op):
         lower_binary(ctx, op)
         return
-    table = INTEGER if is_integer(kind) else BOOLEAN if is_boolean(kind) else HALF
+    table = INTEGER if is_integer(kind) else BOOLEAN if is_boolean(kind) else BINARY
     name = table.get(type(op))
     if name is None:
         raise ctx.unsupported(
@@ -403,7 +394,7 @@ def lower_any_unary(ctx: LoweringContext, op: Operation) -> None:
 
 #: Lowering of each operator of this module.
 TABLE: Mapping[type[Operation], Callable[..., None]] = {
-    **dict.fromkeys((*HALF, *INTEGER), lower_any_binary),
+    **dict.fromkeys((*BINARY, *INTEGER), lower_any_binary),
     **dict.fromkeys(UNARY, lower_any_unary),
     nn.XorOp: lower_xor,
     nn.ShiftLeftOp: lower_shift,
