@@ -19,9 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from conformance.cases import load_cases
 from conformance.columns import COLUMNS, Column, run_case
 from conformance.pool import run_cases
-from conformance.table import RECORD, Row, page, record, regressions, summary
-
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "conformance.md"
+from conformance.table import PAGE, RECORD, Row, page, record, regressions, summary
 
 
 def parser() -> argparse.ArgumentParser:

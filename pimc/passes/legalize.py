@@ -26,6 +26,7 @@ from xdsl.transforms.dead_code_elimination import is_trivially_dead
 from pimc.ir import nn
 from pimc.ir.interpreter.core import Frame, Interpreter, dense_values, held_dtype
 from pimc.ir.locations import with_location
+from pimc.ir.nn.base import values_of
 from pimc.ir.nn.source import Element
 from pimc.ir.weights import WeightStore
 from pimc.passes.base import Pass, PassContext
@@ -33,6 +34,7 @@ from pimc.passes.fusion import partitionable, weight_param
 
 #: Elements up to which a result of constants is computed here.
 FOLD_LIMIT = 1 << 20
+HALF_LARGEST = 65504.0
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,24 @@ def _cast(emit: Emitter, op: nn.CastOp) -> SSAValue | None:
     return _identity(emit, op)
 
 
+def _log(emit: Emitter, op: nn.LogOp) -> SSAValue | None:
+    """``log(sum(exp(x)))`` as ``m + log(sum(exp(x - m)))`` with the largest element m: fp16 ends at exp(11.09).
+
+    m is kept finite, so that infinite elements give what they gave.
+    """
+    total = op.x.owner
+    if not isinstance(total, nn.ReduceSumOp) or not isinstance(total.x.owner, nn.ExpOp):
+        return None
+    x, axes = total.x.owner.x, values_of(total.axes)
+    if isinstance(x.owner, nn.SubOp) or not axes or 0 in shape_of(x):  # shifted by something already, or a trivial sum
+        return None
+    low, high = emit.constant(-HALF_LARGEST, x), emit.constant(HALF_LARGEST, x)
+    largest = emit(nn.MinimumOp(emit(nn.MaximumOp(emit(nn.ReduceMaxOp(x, axes, keepdims=True)), low)), high))
+    shifted = emit(nn.ExpOp(emit(nn.SubOp(x, largest))))
+    rest = emit(nn.LogOp(emit(nn.ReduceSumOp(shifted, axes, keepdims=bool(total.keepdims.value.data)))))
+    return emit(nn.AddOp(rest, emit.reshape(largest, *shape_of(op.result))))
+
+
 Rewrite = Callable[[Emitter, nn.NnOp], SSAValue | None]
 
 #: What each operator becomes: a function that gives the value in its place, None to leave it.
@@ -225,5 +245,6 @@ REWRITES: Mapping[type[Operation], Rewrite] = MappingProxyType(
         nn.ReshapeOp: cast(Rewrite, _identity),
         nn.BroadcastToOp: cast(Rewrite, _identity),
         nn.CastOp: cast(Rewrite, _cast),
+        nn.LogOp: cast(Rewrite, _log),
     }
 )

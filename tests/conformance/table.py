@@ -15,6 +15,7 @@ from conformance.columns import ATOL_FP16, COLUMNS, RTOL_FP16, Column, Outcome
 LEAST: Final[Mapping[Column, int]] = {"interpreter": 1000, "hardware": 500}
 """More cases than these must pass."""
 
+PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "conformance.md"
 RECORD: Final = Path(__file__).parent / "expected.txt"
 COMMAND: Final = "python benchmarks/conformance.py --write"
 

@@ -35,6 +35,7 @@ def build(x: SSAValue, w: SSAValue, b: SSAValue, indices: SSAValue, q: SSAValue)
         hidden.result,
         folded.result,
         nn.MatmulOp(nn.SliceOp(x, (0, 0), (2, 5)), weight("t", TABLE)).result,
+        nn.LogOp(nn.ReduceSumOp(nn.ExpOp(x), (1,))).result,
     ]
 
 
@@ -69,3 +70,11 @@ def test_decoders_stay_as_they_are() -> None:
     before = print_module(module)
     run_pass(module, LegalizePass())
     assert print_module(module) == before
+
+
+def test_sums_of_exponentials_are_shifted_by_the_largest() -> None:
+    arrays = [np.array([[40.0, 41.0], [-np.inf, -np.inf], [np.inf, 1.0], [-1e4, -1e4]], np.float16)]
+    module = module_of(arrays, lambda x: [nn.LogOp(nn.ReduceSumOp(nn.ExpOp(x), (1,), keepdims=True)).result])
+    PassManager((LegalizePass(),)).run(module, PassContext(weights=ModelWeights({})))
+    (got,) = Interpreter(module, precision="f16").call("main", {"arg0": arrays[0]}).values()
+    np.testing.assert_allclose(got[:, 0], [41.3133, -np.inf, np.inf, -1e4], rtol=1e-3)
