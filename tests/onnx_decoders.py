@@ -9,6 +9,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
 if TYPE_CHECKING:
     import torch
 
@@ -69,3 +73,57 @@ def export_onnx(model: torch.nn.Module, path: Path, *, opset: int, optimize: boo
             output_names=["logits", *(f"present.{p}" for p in pairs)],
         )  # fmt: skip
         program.save(str(path), external_data=True)
+
+
+def grouped_query_decoder(*, packed: bool, seed: int = 0) -> onnx.ModelProto:
+    """A decoder as ONNX Runtime's tools make them: ``GroupQueryAttention`` with past and present and its own rotation.
+
+    2 layers without feed-forward, hidden 64, 4 query and 2 key/value heads of 16, vocabulary 96.
+    """
+    rng = np.random.default_rng(seed)
+    hidden, heads, kv_heads, size, vocab, layers = 64, 4, 2, 16, 96, 2
+    nodes: list[onnx.NodeProto] = []
+    tensors: list[TensorProto] = []
+
+    def stored(name: str, array: np.ndarray) -> str:
+        tensors.append(numpy_helper.from_array(array, name))
+        return name
+
+    def weight(name: str, *shape: int) -> str:
+        return stored(name, (rng.standard_normal(shape) / shape[0] ** 0.5).astype(np.float32))
+
+    def node(operator: str, inputs: list[str], *outputs: str, domain: str = "", **attributes: object) -> str:
+        nodes.append(helper.make_node(operator, inputs, list(outputs), domain=domain, name=outputs[0], **attributes))
+        return outputs[0]
+
+    angle = np.arange(64)[:, None] / 10000.0 ** (np.arange(size // 2) / (size // 2))
+    tables = [stored(name, wave(angle).astype(np.float32)) for name, wave in (("cos", np.cos), ("sin", np.sin))]
+    total = node("ReduceSum", ["attention_mask", stored("one", np.array([1], np.int64))], "total", keepdims=1)
+    last = node("Cast", [node("Sub", [total, "one"], "less")], "last", to=TensorProto.INT32)
+    length = node("Cast", [node("Gather", [node("Shape", ["attention_mask"], "shape"), "one"], "size")], "length", to=6)
+    x = node("Gather", [weight("embed", vocab, hidden), "input_ids"], "x0")
+    caches: list[str] = []
+    for layer in range(layers):
+        widths = {"q": heads * size, "k": kv_heads * size, "v": kv_heads * size}
+        parts = [node("MatMul", [x, weight(f"w{k}{layer}", hidden, n)], f"{k}{layer}") for k, n in widths.items()]
+        if packed:
+            parts = [node("Concat", parts, f"qkv{layer}", axis=-1), "", ""]
+        past = [f"past_key_values.{layer}.{kind}" for kind in ("key", "value")]
+        caches += past
+        out = node(
+            "GroupQueryAttention", [*parts, *past, last, length, *tables], f"attended{layer}",
+            *(name.replace("past_key_values", "present") for name in past), domain="com.microsoft",
+            num_heads=heads, kv_num_heads=kv_heads, do_rotary=1,
+        )  # fmt: skip
+        x = node("Add", [x, node("MatMul", [out, weight(f"wo{layer}", hidden, hidden)], f"o{layer}")], f"x{layer + 1}")
+    node("MatMul", [x, weight("head", hidden, vocab)], "logits")
+    i64, f32 = TensorProto.INT64, TensorProto.FLOAT
+    inputs = [helper.make_tensor_value_info("input_ids", i64, [1, "tokens"])]
+    inputs.append(helper.make_tensor_value_info("attention_mask", i64, [1, "total"]))
+    inputs += [helper.make_tensor_value_info(name, f32, [1, kv_heads, "past", size]) for name in caches]
+    outputs = [helper.make_tensor_value_info("logits", f32, [1, "tokens", vocab])]
+    presents = [name.replace("past_key_values", "present") for name in caches]
+    outputs += [helper.make_tensor_value_info(name, f32, [1, kv_heads, "total", size]) for name in presents]
+    graph = helper.make_graph(nodes, "decoder", inputs, outputs, tensors)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)

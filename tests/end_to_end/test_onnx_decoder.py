@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx_decoders import export_onnx
+from onnx_decoders import export_onnx, grouped_query_decoder
 
 import pimc
 from pimc.diagnostics import InputError
@@ -78,3 +78,24 @@ def test_sliding_window_is_refused(tmp_path: Path) -> None:
     export_onnx(MistralForCausalLM(config).eval(), path, opset=23)
     with pytest.raises(InputError, match="not causal"):
         pimc.compile(path, max_seq=32, prefill_chunk=4)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_grouped_query_attention(packed: bool) -> None:
+    """ONNX Runtime's own operator, against ONNX Runtime."""
+    import onnxruntime
+
+    proto = grouped_query_decoder(packed=packed)
+    executable = pimc.compile(proto, max_seq=32, prefill_chunk=4)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    ids = (np.arange(7)[None] * 5 % 96).astype(np.int64)
+    feeds = {"input_ids": ids, "attention_mask": np.ones((1, 7), np.int64)}
+    feeds |= {f"past_key_values.{i}.{k}": np.zeros((1, 2, 0, 16), np.float32) for i in (0, 1) for k in ("key", "value")}
+    wanted = session.run(["logits"], feeds)[0][0]
+    first = {"tokens": ids[:, :4].astype(np.int32), "position": np.array([0]), "length": np.array([4])}
+    logits = executable.run(first, entry="prefill").outputs["logits"]
+    np.testing.assert_allclose(logits.reshape(-1), wanted[3], atol=4 * BOUND)
+    for position in range(4, 7):
+        inputs = {"tokens": ids[:, position : position + 1].astype(np.int32), "position": np.array([position])}
+        logits = executable.run(inputs, entry="decode").outputs["logits"]
+        np.testing.assert_allclose(logits.reshape(-1), wanted[position], atol=4 * BOUND)

@@ -19,6 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pimc.diagnostics import InputError
 
+TOKENS, POSITION, LENGTH, LOGITS = (f"{name}_of_pimc" for name in ("tokens", "position", "length", "logits"))
+"""Values of the rewritten graph: its inputs and its output, by names that no model has."""
+
+POSITIONS: Final = "positions_of_pimc"
+"""The value with the positions of a call's tokens, ``[1, M]`` i64."""
+
 DOMAIN: Final = "pimc"
 """Domain of the operators that only this rewriting makes; see :mod:`pimc.frontends.onnx.decoder_ops`."""
 
@@ -53,12 +59,19 @@ class DecoderGraph:
         return len(self.caches) // 2
 
 
-def find_decoder(model: onnx.ModelProto) -> DecoderGraph | None:
-    """The decoder in a model, which is brought into a simpler form; None if no input is concatenated with new keys or
-    values to an output.
+def find_decoder(model: onnx.ModelProto) -> tuple[onnx.ModelProto, DecoderGraph] | None:
+    """The decoder in a model, and the model in a form in which every cache is a concatenation; None if no input is
+    concatenated with new keys or values to an output.
 
     InputError where there are caches but the rest is not what a decoder has.
     """
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    found = _find(plain)
+    return None if found is None else (plain, found)
+
+
+def _find(model: onnx.ModelProto) -> DecoderGraph | None:
     if all(value.type.tensor_type.elem_type not in _INTEGERS for value in model.graph.input):
         return None  # nothing that could be token ids: attention alone, not a decoder
     _drop_copies(model.graph)
@@ -162,30 +175,86 @@ def _integer_inputs(rest: list[onnx.ValueInfoProto]) -> tuple[str, str | None, s
 
 
 def _split_fused(model: onnx.ModelProto) -> None:
-    """``Attention`` with past keys and values: the concatenation becomes a node of its own."""
+    """Attention with past keys and values: the concatenation becomes a node of its own.
+
+    Causal masks are left out: over the cache every attention gets the mask that follows from its position.
+    """
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        fused = node.op_type == "Attention" and node.domain in ("", "ai.onnx") and len(node.input) > 5
-        # Without the past the causal mask would begin at the first key, and the scores' output has no other place.
-        causal = any(attribute.name == "is_causal" and attribute.i for attribute in node.attribute)
-        if not fused or not node.input[4] or len(node.output) != 3 or causal:
+        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if node.domain == "com.microsoft" and node.op_type == "GroupQueryAttention" and len(node.input) > 4:
+            _split_grouped(nodes, node, attributes)
+        elif _is_fused(node):
+            _split_attention(nodes, node, attributes)
+        else:
             nodes.append(node)
-            continue
-        heads = next((a.i for a in node.attribute if a.name == "kv_num_heads"), 0)
-        joined: list[str] = []
-        for index in (1, 2):
-            new = node.input[index]
-            if heads:
-                new = _split_heads(nodes, node.input[index], int(heads))
-            present = node.output[index]
-            nodes.append(helper.make_node("Concat", [node.input[index + 3], new], [present], axis=2))
-            joined.append(_merge_heads(nodes, present) if heads else present)
-        plain = helper.make_node("Attention", [node.input[0], *joined, *list(node.input[3:4])], node.output[:1])
-        plain.name = node.name
-        plain.attribute.extend(node.attribute)
-        nodes.append(plain)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _is_fused(node: onnx.NodeProto) -> bool:
+    standard = node.op_type == "Attention" and node.domain in ("", "ai.onnx")
+    return standard and len(node.input) > 5 and bool(node.input[4]) and len(node.output) == 3
+
+
+def _split_attention(nodes: list[onnx.NodeProto], node: onnx.NodeProto, attributes: dict[str, object]) -> None:
+    """The standard's operator: keys and values by head, or with heads folded (``kv_num_heads``)."""
+    heads = attributes.get("kv_num_heads", 0)
+    joined: list[str] = []
+    for index in (1, 2):
+        new = node.input[index]
+        if isinstance(heads, int) and heads:
+            new = _split_heads(nodes, new, heads)
+        nodes.append(helper.make_node("Concat", [node.input[index + 3], new], [node.output[index]], axis=2))
+        joined.append(_merge_heads(nodes, node.output[index]) if heads else node.output[index])
+    plain = helper.make_node("Attention", [node.input[0], *joined, *list(node.input[3:4])], node.output[:1])
+    plain.name = node.name
+    plain.attribute.extend(attribute for attribute in node.attribute if attribute.name != "is_causal")
+    nodes.append(plain)
+
+
+def _split_grouped(nodes: list[onnx.NodeProto], node: onnx.NodeProto, attributes: dict[str, object]) -> None:
+    """ONNX Runtime's operator: queries, keys and values with folded heads (or packed), rotated here if it says so."""
+    for name, neutral in (("local_window_size", -1), ("softcap", 0.0), ("smooth_softmax", 0)):
+        if attributes.get(name, neutral) != neutral:
+            raise InputError(f"GroupQueryAttention {node.name!r} with {name} is not supported in a decoder")
+    heads, kv_heads = (int(str(attributes[name])) for name in ("num_heads", "kv_num_heads"))
+    query, key, value = node.input[:3]
+    if not key:  # packed: queries, keys and values behind each other
+        packed, query, key, value = query, *(f"{node.output[0]}/{part}" for part in "qkv")
+        by_head = _split_heads(nodes, packed, heads + 2 * kv_heads)
+        sizes = _constant(nodes, f"{packed}/sizes", np.array([heads, kv_heads, kv_heads], np.int64))
+        parts = [f"{name}/by_head" for name in (query, key, value)]
+        nodes.append(helper.make_node("Split", [by_head, sizes], parts, axis=1))
+    else:
+        parts = [_split_heads(nodes, name, n) for name, n in ((query, heads), (key, kv_heads), (value, kv_heads))]
+    if attributes.get("do_rotary"):
+        parts[:2] = [_rotated(nodes, part, node, attributes) for part in parts[:2]]
+    joins = zip(node.input[3:5], parts[1:], node.output[1:3], strict=True)
+    nodes.extend(helper.make_node("Concat", [past, new], [present], axis=2) for past, new, present in joins)
+    attended = f"{node.output[0]}/by_head"
+    plain = helper.make_node("Attention", [parts[0], node.output[1], node.output[2]], [attended])
+    scale = attributes.get("scale", 0.0)
+    if isinstance(scale, float) and scale:
+        plain.attribute.append(helper.make_attribute("scale", scale))
+    plain.name = node.name
+    nodes.append(plain)
+    merged = _merge_heads(nodes, attended)
+    nodes.append(helper.make_node("Identity", [merged], [node.output[0]]))
+
+
+def _rotated(
+    nodes: list[onnx.NodeProto], value: str, node: onnx.NodeProto, attributes: dict[str, object]
+) -> str:
+    """``[1, H, M, D]`` turned by the rows of the operator's tables that the tokens' positions choose."""
+    if len(node.input) < 9 or not node.input[7]:
+        raise InputError(f"GroupQueryAttention {node.name!r} rotates without tables of cosines and sines")
+    rotated = f"{value}/rotated"
+    inputs = [value, node.input[7], node.input[8], POSITIONS]
+    turned = helper.make_node("RotaryEmbedding", inputs, [rotated], interleaved=attributes.get("rotary_interleaved", 0))
+    turned.name = node.name
+    nodes.append(turned)
+    return rotated
 
 
 def _split_heads(nodes: list[onnx.NodeProto], value: str, heads: int) -> str:
@@ -214,8 +283,8 @@ def specialise(
 ) -> onnx.ModelProto:
     """The graph for calls of ``tokens`` tokens over caches of ``slots`` positions.
 
-    Its inputs are ``tokens`` ``[1, M]`` i32, ``position`` ``[1]`` i32 and, with ``select``, ``length`` ``[1]`` i32; its
-    output is ``logits`` (of token ``length - 1`` alone with ``select``).
+    Its inputs are the tokens ``[1, M]`` i32, the position ``[1]`` i32 and, with ``select``, the length ``[1]`` i32; its
+    output is the logits (of token ``length - 1`` alone with ``select``).
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
@@ -233,14 +302,13 @@ def specialise(
             nodes.append(_update(by_past[node.input[0]], node, slots))
         elif not (node.op_type == "Identity" and node.output[0] in presents):
             nodes.append(node)
-    output = "logits_of_pimc"
     if select:
-        nodes.append(helper.make_node("SelectToken", [decoder.logits, "length"], [output], domain=DOMAIN))
+        nodes.append(helper.make_node("SelectToken", [decoder.logits, LENGTH], [LOGITS], domain=DOMAIN))
     else:
-        nodes.append(helper.make_node("Identity", [decoder.logits], [output]))
+        nodes.append(helper.make_node("Identity", [decoder.logits], [LOGITS]))
     del graph.node[:]
     graph.node.extend(nodes)
-    _ports(graph, tokens, output, select)
+    _ports(graph, tokens, select)
     if not any(opset.domain == DOMAIN for opset in changed.opset_import):
         changed.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return changed
@@ -248,11 +316,13 @@ def specialise(
 
 def _entry_nodes(decoder: DecoderGraph, types: dict[str, int], tokens: int, slots: int) -> list[onnx.NodeProto]:
     """Token ids, position ids and attention mask (in their types) from the entry's inputs."""
-    nodes = [helper.make_node("Cast", ["tokens"], [decoder.tokens], to=types[decoder.tokens])]
+    nodes = [
+        helper.make_node("Cast", [TOKENS], [decoder.tokens], to=types[decoder.tokens]),
+        helper.make_node("Positions", [POSITION], [f"{POSITIONS}/i32"], domain=DOMAIN, count=tokens),
+        helper.make_node("Cast", [f"{POSITIONS}/i32"], [POSITIONS], to=TensorProto.INT64),
+    ]
     if decoder.position_ids is not None:
-        numbers = f"{decoder.position_ids}/i32"
-        nodes.append(helper.make_node("Positions", ["position"], [numbers], domain=DOMAIN, count=tokens))
-        nodes.append(helper.make_node("Cast", [numbers], [decoder.position_ids], to=types[decoder.position_ids]))
+        nodes.append(helper.make_node("Cast", [POSITIONS], [decoder.position_ids], to=types[decoder.position_ids]))
     if decoder.attention_mask is not None:
         ones = _constant(nodes, f"{decoder.attention_mask}/ones", np.ones((1, slots), np.int64))
         nodes.append(helper.make_node("Cast", [ones], [decoder.attention_mask], to=types[decoder.attention_mask]))
@@ -261,17 +331,17 @@ def _entry_nodes(decoder: DecoderGraph, types: dict[str, int], tokens: int, slot
 
 def _update(cache: Cache, node: onnx.NodeProto, slots: int) -> onnx.NodeProto:
     made = helper.make_node(
-        "CacheUpdate", [node.input[1], "position"], [node.output[0]], domain=DOMAIN,
+        "CacheUpdate", [node.input[1], POSITION], [node.output[0]], domain=DOMAIN,
         symbol=cache.symbol, layer=cache.layer, slots=slots,
     )  # fmt: skip
     made.name = node.name
     return made
 
 
-def _ports(graph: onnx.GraphProto, tokens: int, output: str, select: bool) -> None:
-    shapes = {"tokens": [1, tokens], "position": [1], **({"length": [1]} if select else {})}
+def _ports(graph: onnx.GraphProto, tokens: int, select: bool) -> None:
+    shapes = {TOKENS: [1, tokens], POSITION: [1], **({LENGTH: [1]} if select else {})}
     del graph.input[:]
     graph.input.extend(helper.make_tensor_value_info(name, TensorProto.INT32, dims) for name, dims in shapes.items())
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
+    graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, None))
     del graph.value_info[:]

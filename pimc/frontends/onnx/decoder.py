@@ -100,8 +100,9 @@ def _entry(
         raise InputError("no attention over the caches is found", where=where)
     cse(function)  # exporters compute cosines and sines anew in every layer
     tabulate(function, position, weights, slots)
-    logits = ArrayAttr([DictionaryAttr({"pimc.name": StringAttr("logits")})])
-    function.properties["res_attrs"] = logits
+    names = ("tokens", "position", "length")[: len(function.body.block.args)]
+    function.properties["arg_attrs"] = ArrayAttr([DictionaryAttr({"pimc.name": StringAttr(name)}) for name in names])
+    function.properties["res_attrs"] = ArrayAttr([DictionaryAttr({"pimc.name": StringAttr("logits")})])
     return function
 
 

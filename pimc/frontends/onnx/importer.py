@@ -48,9 +48,9 @@ def import_onnx(
     """
     model, folder = load_model(source)
     where = None if isinstance(source, onnx.ModelProto) else str(source)
-    decoder = find_decoder(model) if not bind else None
-    if decoder is not None and not shapes:
-        return import_decoder(model, decoder, folder, where, max_seq=max_seq, prefill_chunk=prefill_chunk)
+    found = find_decoder(model) if not bind and not shapes else None
+    if found is not None:
+        return import_decoder(*found, folder, where, max_seq=max_seq, prefill_chunk=prefill_chunk)
     unknown = sorted(set(bind) - {value.name for value in model.graph.input})
     if unknown:
         names = ", ".join(value.name for value in model.graph.input)

@@ -30,9 +30,7 @@ _OLDEST: Final = 13
 def load_model(source: Path | str | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
     """The model and its folder; InputError names what is wrong with the file."""
     if isinstance(source, onnx.ModelProto):
-        own = onnx.ModelProto()  # it is rewritten
-        own.CopyFrom(source)
-        return own, None
+        return source, None
     path = Path(source)
     try:
         if path.stat().st_size > _MAX_FILE:
