@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 
@@ -16,7 +17,7 @@ from pimc.diagnostics import InputError, UsageError
 from pimc.driver import pipeline
 from pimc.driver.target import OVERRIDES_KEY
 from pimc.frontends import ImportedModel, import_model
-from pimc.ir.signature import LANGUAGE_ENTRIES, signature
+from pimc.ir.signature import signature
 from pimc.isa.program import Json, LoadedProgram
 from pimc.isa.validate import validate_program
 from pimc.passes.base import PassContext
@@ -185,10 +186,13 @@ def _metadata(model: ImportedModel, options: Options) -> dict[str, Json]:
     """
     functions = {op.sym_name.data: op for op in model.module.ops if isinstance(op, FuncOp)}
     metadata: dict[str, Json] = {"name": model.name, OVERRIDES_KEY: list(options.overrides)}
-    if functions.keys() >= LANGUAGE_ENTRIES:
+    if "decode" in functions:
+        sizes = model.module.attributes.get("pimc.model")
+        slots = sizes.data["max_seq"] if isinstance(sizes, DictionaryAttr) else None
+        wanted = options.max_seq or DEFAULT_MAX_SEQ
         info = ModelInfo(
             name=model.name,
-            max_seq=options.max_seq or DEFAULT_MAX_SEQ,
+            max_seq=min(wanted, slots.value.data) if isinstance(slots, IntegerAttr) else wanted,
             prefill_chunk=options.prefill_chunk or DEFAULT_PREFILL_CHUNK,
             eos_ids=tuple(model.eos_ids),
             chat_template=model.chat_template,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 from xdsl.dialects.builtin import i1, i32
-from xdsl.ir import SSAValue
+from xdsl.ir import BlockArgument, SSAValue
 
 from pimc.frontends.aten_shape import as_int, bounds
 from pimc.frontends.fx_context import NodeContext
@@ -73,16 +73,24 @@ def _cache_write(context: NodeContext) -> Meaning:
     cache = context.meaning(arguments["self"])
     if not isinstance(cache, CacheRef):
         raise UnsupportedError("an in-place write to something that is no cache")
-    index = context.value(arguments["index"])
-    position = index.owner
-    if not isinstance(position, nn.AddOp) or not isinstance(position.rhs.owner, nn.IotaOp):
-        raise UnsupportedError("a cache write at other positions than the chunk's own")
+    position = _first_position(context.value(arguments["index"]))
     source = context.value(arguments["source"])
     _, heads, tokens, size = nn.tensor_of(source).get_shape()
     by_token = context.emit(nn.TransposeOp(source, (0, 2, 1, 3)))
     folded = context.reshape(by_token, (1, tokens, heads * size))
-    context.emit(nn.CacheWriteOp(cache.symbol, context.index(cache.layer), folded, position.lhs))
+    context.emit(nn.CacheWriteOp(cache.symbol, context.index(cache.layer), folded, position))
     return context.read_cache(cache, context.node)
+
+
+def _first_position(index: SSAValue) -> SSAValue:
+    """The position (``tensor<1xi32>``, an input) that ``position + 0, 1, 2, ...`` begins at."""
+    if isinstance(index.owner, nn.AddOp):
+        for base, steps in (index.owner.operands, reversed(index.owner.operands)):
+            while isinstance(base.owner, nn.ReshapeOp | nn.CastOp):
+                base = base.owner.x
+            if isinstance(steps.owner, nn.IotaOp) and isinstance(base, BlockArgument):
+                return base
+    raise UnsupportedError("a cache write at other positions than the chunk's own")
 
 
 def _index_select(context: NodeContext) -> Meaning:

@@ -35,7 +35,6 @@ from pimc.frontends.fx_values import (
     tensor_type,
 )
 from pimc.frontends.tabulate import Column
-from pimc.frontends.torch_export import K_CACHE, V_CACHE
 from pimc.frontends.unsupported import UnsupportedError, UnsupportedItem, UnsupportedModelError
 from pimc.frontends.weights import ModelWeights
 from pimc.ir import nn
@@ -57,7 +56,8 @@ class GraphImporter:
 
     ``names`` maps paths of parameters and buffers in the exported module to weight names; those not in it keep their
     path.  ``prefix`` is the attribute under which a wrapper holds the user's module ("" without a wrapper);
-    ``columns`` are nodes that become rows of a table of positions, ``folder`` has those that are computed at import.
+    ``caches`` are the buffers that are caches of a decoder, by path; ``columns`` are nodes that become rows of a table
+    of positions, ``folder`` has those that are computed at import.
     """
 
     program: ExportedProgram
@@ -68,6 +68,7 @@ class GraphImporter:
     columns: Mapping[torch.fx.Node, Column] = field(default_factory=dict)
     prefix: str = ""
     folder: Folder = field(default_factory=Folder)
+    caches: Mapping[str, CacheRef] = field(default_factory=dict)
     block: Block = field(default_factory=Block)
     meanings: dict[torch.fx.Node, Meaning] = field(default_factory=dict)
     unsupported: list[UnsupportedItem] = field(default_factory=list)
@@ -176,11 +177,10 @@ class GraphImporter:
 
     def _state(self, path: str, state: Mapping[str, torch.Tensor]) -> Meaning:
         """A parameter, buffer or lifted constant: floats are weights, integers and single numbers constants."""
-        if self.prefix and path in self.names:
+        if self.caches and path in self.program.graph_signature.parameters:
             return ParamRef(self.names[path], static_shape(state[path].shape))
-        for cache in (K_CACHE, V_CACHE):
-            if self.prefix and path.startswith(cache):
-                return CacheRef(cache.removesuffix("_"), int(path.removeprefix(cache)))
+        if path in self.caches:
+            return self.caches[path]
         value = state[path]
         element = element_of(value.dtype)
         if is_weight(value, named=path in self.program.graph_signature.parameters):

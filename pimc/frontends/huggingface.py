@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MODEL_TYPES: Final = ("bloom", "gemma", "gpt2", "gpt_neox", "llama", "mistral", "opt", "phi3", "qwen2", "qwen3")
 """Architectures whose decoder takes positions, a mask and a cache as the export wrapper gives them."""
 
+_TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json", "tokenizer.model")
 _ROLES: Final = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -65,9 +66,19 @@ def folder_tokenizer(path: Path) -> TokenizerData:
     return _load_tokenizer(path, _eos_ids(path, config))
 
 
+def tokenizer_beside(folder: Path | None) -> TokenizerData:
+    """The tokenizer beside a model's file, or in the folder above (where model hubs put it), with the end-of-text
+    tokens that configuration files there name; none where there is none.
+    """
+    for path in () if folder is None else (folder, folder.parent):
+        if any((path / name).is_file() for name in _TOKENIZER_FILES):
+            return folder_tokenizer(path)
+    return TokenizerData()
+
+
 def _load_tokenizer(path: Path, eos_ids: list[int]) -> TokenizerData:
     """``tokenizer.json`` as it is; a folder with older tokenizer files only is converted by `transformers`."""
-    if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+    if not any((path / name).is_file() for name in _TOKENIZER_FILES):
         return TokenizerData(eos_ids=eos_ids)
     config = _read_json(path / "tokenizer_config.json", path) if (path / "tokenizer_config.json").is_file() else {}
     special = {role: text for role in _ROLES if (text := _token_text(config.get(role))) is not None}

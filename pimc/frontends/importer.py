@@ -107,14 +107,20 @@ def _build_module(
     name: str,
 ) -> ModuleOp:
     from pimc.frontends.aten import CONVERTERS
+    from pimc.frontends.fx_values import CacheRef
     from pimc.frontends.graph import GraphImporter
     from pimc.frontends.tabulate import assign_columns, evaluate_tables, find_tabulated
-    from pimc.frontends.torch_export import MODEL
+    from pimc.frontends.torch_export import K_CACHE, MODEL, V_CACHE
 
     module = ModuleOp([], attributes={"pimc.model": _model_attribute(shape, name)})
     cache = TensorType(f32, (shape.layers, shape.slots, shape.kv_heads, shape.head_dim))
     for symbol in ("k_cache", "v_cache"):
-        module.body.block.add_op(_cache_global(symbol, cache))
+        module.body.block.add_op(cache_global(symbol, cache))
+    caches = {
+        f"{prefix}{layer}": CacheRef(prefix.removesuffix("_"), layer)
+        for prefix in (K_CACHE, V_CACHE)
+        for layer in range(shape.layers)
+    }
     for entry, program in programs.items():
         position = next(node for node in program.graph.nodes if node.name == "position")
         columns = assign_columns(find_tabulated(program, position))
@@ -126,12 +132,13 @@ def _build_module(
             tables = evaluate_tables(program, position, columns, shape.slots, shape.chunk)
             for table, value in tables.items():
                 weights.add(table, value)
-        importer = GraphImporter(program, entry, names, weights, CONVERTERS, columns, MODEL)
+        importer = GraphImporter(program, entry, names, weights, CONVERTERS, columns, MODEL, caches=caches)
         module.body.block.add_op(importer.run())
     return module
 
 
-def _cache_global(symbol: str, type_: TensorType[Attribute]) -> GlobalOp:
+def cache_global(symbol: str, type_: TensorType[Attribute]) -> GlobalOp:
+    """The state that holds the keys or values of all layers: ``[L, S, Hkv, D]``."""
     op = GlobalOp(StringAttr(symbol), type_, UnitAttr(), None, StringAttr("private"))
     return set_location(op, source_location("entry"))
 

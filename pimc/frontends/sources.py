@@ -17,6 +17,7 @@ from pimc.frontends.user_code import load_example, names_code
 
 if TYPE_CHECKING:
     import torch
+    from torch.export import ExportedProgram
 
 Array: TypeAlias = NDArray[np.generic]
 Loader: TypeAlias = Callable[[Path], Checkpoint]
@@ -99,9 +100,8 @@ class _Given:
         self._refuse("this kind of source", examples=True)
         if path.suffix == ".pt2":
             from pimc.frontends.pt2 import load_pt2
-            from pimc.frontends.torch_program import import_program
 
-            return import_program(load_pt2(path), path.stem)
+            return _of_program(load_pt2(path), path.stem, path.resolve().parent)
         if path.is_dir():
             from pimc.frontends.huggingface import load_folder
 
@@ -141,10 +141,8 @@ class _Given:
             return self._of_pretrained(source)
         self._refuse("a PyTorch program")
         if "ExportedProgram" in kinds:
-            from pimc.frontends.torch_program import import_program
-
             self._refuse("an exported program", examples=True)
-            return import_program(source, "program")
+            return _of_program(source, "program", None)
         if "Module" not in kinds:
             raise InputError(f"cannot compile a {type(source).__name__}", hint=f"give a PyTorch module, or {_KINDS}")
         if self.example_inputs is not None:
@@ -175,6 +173,14 @@ def _of_code(text: str) -> ImportedModel:
 
     example = load_example(text)
     return import_module(example.module, example.inputs, example.kwargs)
+
+
+def _of_program(program: ExportedProgram, name: str, folder: Path | None) -> ImportedModel:
+    """A decoder with a static cache, or any other program; ``folder`` may have a tokenizer."""
+    from pimc.frontends.static_cache import cache_buffers, import_static_decoder
+    from pimc.frontends.torch_program import import_program
+
+    return import_static_decoder(program, name, folder) if cache_buffers(program) else import_program(program, name)
 
 
 def _of_module(module: torch.nn.Module, inputs: Sequence[object] | Mapping[str, object]) -> ImportedModel:

@@ -8,7 +8,6 @@ then masks follow the position (:mod:`pimc.frontends.decoder_masks`) and functio
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 import onnx
 from xdsl.dialects.builtin import (
@@ -18,18 +17,17 @@ from xdsl.dialects.builtin import (
     ModuleOp,
     StringAttr,
     TensorType,
-    UnitAttr,
     f32,
     i64,
 )
 from xdsl.dialects.func import FuncOp
-from xdsl.dialects.ml_program import GlobalOp
-from xdsl.ir import Attribute
 from xdsl.transforms.common_subexpression_elimination import cse
 
 from pimc.diagnostics import InputError
 from pimc.frontends.decoder_masks import mask_by_position
-from pimc.frontends.model import ImportedModel, TokenizerData
+from pimc.frontends.huggingface import tokenizer_beside
+from pimc.frontends.importer import cache_global
+from pimc.frontends.model import ImportedModel
 from pimc.frontends.onnx.caches import Cache, DecoderGraph, specialise
 from pimc.frontends.onnx.converters import CONVERTERS
 from pimc.frontends.onnx.elements import Array
@@ -37,9 +35,6 @@ from pimc.frontends.onnx.graph import GraphBuilder, build_main
 from pimc.frontends.onnx.load import prepare, stored_tensors
 from pimc.frontends.position_tables import tabulate
 from pimc.frontends.weights import ModelWeights
-from pimc.ir.locations import set_location, source_location
-
-_TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
 def import_decoder(
@@ -65,11 +60,11 @@ def import_decoder(
     module = ModuleOp([], attributes={"pimc.model": _sizes(decoder, slots, prefill_chunk, name)})
     cache = TensorType(f32, (decoder.layers, slots, first.kv_heads, first.head_dim))
     for symbol in ("k_cache", "v_cache"):
-        module.body.block.add_op(_cache_global(symbol, cache))
+        module.body.block.add_op(cache_global(symbol, cache))
     for entry, tokens in (("prefill", prefill_chunk), ("decode", 1)):
         graph = specialise(model, decoder, tokens, slots, select=entry == "prefill")
         module.body.block.add_op(_entry(graph, entry, tokens, slots, tensors, weights, where))
-    tokenizer = _tokenizer(folder)
+    tokenizer = tokenizer_beside(folder)
     return ImportedModel(
         module,
         weights,
@@ -106,11 +101,6 @@ def _entry(
     return function
 
 
-def _cache_global(symbol: str, type_: TensorType[Attribute]) -> GlobalOp:
-    op = GlobalOp(StringAttr(symbol), type_, UnitAttr(), None, StringAttr("private"))
-    return set_location(op, source_location("entry"))
-
-
 def _sizes(decoder: DecoderGraph, slots: int, chunk: int, name: str) -> DictionaryAttr:
     cache: Cache = decoder.caches[0]
     sizes = {
@@ -123,14 +113,3 @@ def _sizes(decoder: DecoderGraph, slots: int, chunk: int, name: str) -> Dictiona
     return DictionaryAttr(
         {"name": StringAttr(name), **{key: IntegerAttr(value, i64) for key, value in sizes.items()}}
     )
-
-
-def _tokenizer(folder: Path | None) -> TokenizerData:
-    """The tokenizer beside the model's file (or in the folder above, where model hubs put it), if there is one."""
-    from pimc.frontends.huggingface import folder_tokenizer
-
-    for place in (folder, folder.parent if folder is not None else None):
-        if place is not None and any((place / name).is_file() for name in _TOKENIZER_FILES):
-            return folder_tokenizer(place)
-    return TokenizerData()
-
