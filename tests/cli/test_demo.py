@@ -16,7 +16,7 @@ from pimc.targets import load_target
 
 def test_requirements_are_the_pinned_extra() -> None:
     names = [requirement.partition("==")[0] for requirement in demo.import_requirements()]
-    assert names == ["torch", "transformers", "gguf"]
+    assert names == ["torch", "transformers", "gguf", "onnx"]
     assert all("==" in requirement for requirement in demo.import_requirements())
 
 

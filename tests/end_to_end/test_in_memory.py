@@ -9,7 +9,7 @@ import pytest
 from hf_models import FAMILIES, build, torch_logits
 
 import pimc
-from pimc.diagnostics import InputError
+from pimc.diagnostics import InputError, UsageError
 
 
 def test_model_object(tmp_path: Path) -> None:
@@ -23,5 +23,7 @@ def test_model_object(tmp_path: Path) -> None:
 def test_other_objects_are_refused() -> None:
     import torch
 
-    with pytest.raises(InputError, match="cannot compile a Linear yet"):
+    with pytest.raises(InputError, match="cannot compile a ndarray"):
+        pimc.compile(np.zeros(3))
+    with pytest.raises(UsageError, match="a Linear needs example inputs"):
         pimc.compile(torch.nn.Linear(4, 4))

@@ -106,7 +106,9 @@ def test_folder_without_weights(tmp_path: Path) -> None:
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("hello")
-    assert "neither a Hugging Face folder nor a GGUF file" in str(refused(path))
+    error = refused(path)
+    assert "a file of a kind that is not known" in str(error)
+    assert ".gguf, .onnx or .pt2" in str(error.hint)
 
 
 @pytest.mark.parametrize("content", [b"", b"GG", b"GGML" + bytes(100)])
