@@ -16,9 +16,19 @@ from pathlib import Path
 
 from typing_extensions import override
 from xdsl.context import Context
-from xdsl.dialects.builtin import ArrayAttr, FusedLoc, LocationAttr, ModuleOp, NoneAttr
+from xdsl.dialects.builtin import (
+    AnyFloat,
+    ArrayAttr,
+    ComplexType,
+    FusedLoc,
+    IndexType,
+    IntegerType,
+    LocationAttr,
+    ModuleOp,
+    NoneAttr,
+)
 from xdsl.ir import Dialect, Operation
-from xdsl.parser import Parser
+from xdsl.parser import AttrParser, Parser
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import DiagnosticException, ParseError, UnregisteredConstructException
 from xdsl.utils.lexer import Span
@@ -51,11 +61,31 @@ def _loader(name: str, module: str) -> Callable[[], Dialect]:
     return load
 
 
+class _HexadecimalElement(AttrParser._TensorLiteralElement):
+    """An element of a dense attribute written in hexadecimal: of a float type it is the bit pattern.
+
+    NaN, infinities and floats with many digits are printed so; xDSL would read the pattern as a number.
+    """
+
+    @override
+    def to_type(
+        self, parser: AttrParser, type: AnyFloat | IntegerType | IndexType | ComplexType
+    ) -> float | int | tuple[float, float] | tuple[int, int]:
+        if not isinstance(type, AnyFloat):
+            number: float | int | tuple[float, float] | tuple[int, int] = super().to_type(parser, type)
+            return number
+        size, bits = type.compile_time_size, self.to_int(parser, allow_negative=False)
+        if bits >= 1 << 8 * size:
+            parser.raise_error(f"the bit pattern is too long for {type}", at_position=self.span)
+        value: float = next(type.iter_unpack(bits.to_bytes(size, "little")))
+        return value
+
+
 class LocatingParser(Parser):
     """xDSL's parser; operations without ``loc(...)`` get the file, line and column they stand at.
 
-    It also reads fused locations with metadata, which xDSL prints but does not parse (the metadata is
-    dropped).
+    It also reads what xDSL prints but does not read alike: fused locations with metadata (which is dropped), and
+    floats of dense attributes in hexadecimal.
     """
 
     def __init__(self, context: Context, text: str, filename: str) -> None:
@@ -82,6 +112,14 @@ class LocatingParser(Parser):
         if location is not None:
             self._after_location = self._current_token.span.start
         return location
+
+    @override
+    def _parse_tensor_literal_element(self) -> AttrParser._TensorLiteralElement:
+        hexadecimal = self._current_token.text[:2] in ("0x", "0X")
+        element = super()._parse_tensor_literal_element()
+        if not hexadecimal:
+            return element
+        return _HexadecimalElement(element.is_negative, element.value, element.span)
 
     @override
     def _parse_location(self) -> LocationAttr:

@@ -240,9 +240,22 @@ def round_bf16(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.where(np.isnan(array), array, rounded)
 
 
+def to_bf16(array: Array) -> npt.NDArray[np.float32]:
+    """Any numbers rounded once to bfloat16, nearest even, held as float32."""
+    near = array.astype(np.float32)
+    if array.dtype.itemsize > 4:
+        wide = array.astype(np.float64)
+        tie = (near.view(np.uint32) & 0xFFFF) == 0x8000  # only then does the rounding to float32 decide
+        beyond = np.nextafter(near, np.where(wide > near, np.inf, -np.inf).astype(np.float32))
+        near = np.where(tie & (wide != near), beyond, near)
+    return round_bf16(near)
+
+
 def dense_values(attribute: DenseIntOrFPElementsAttr) -> Array:
-    """The values of a dense attribute as an array of the attribute's shape."""
-    return np.array(attribute.get_values()).reshape(attribute.get_shape())
+    """The values of a dense attribute as an array of the attribute's shape: floats as float64, integers exactly."""
+    element = attribute.get_element_type()
+    dtype = held_dtype(element) if isinstance(element, IntegerType | IndexType) else np.float64
+    return np.array(attribute.get_values(), dtype=dtype).reshape(attribute.get_shape())
 
 
 def port_names(attributes: ArrayAttr[DictionaryAttr] | None, count: int, default: str) -> list[str]:

@@ -138,6 +138,8 @@ def _cum_prod(frame: Frame, op: nn.CumProdOp, args: Sequence[Any]) -> Sequence[V
 @TABLE.register(nn.PadOp, exact=True)
 def _pad(frame: Frame, op: nn.PadOp, args: Sequence[Any]) -> Sequence[Value]:
     widths = list(zip(values_of(op.low), values_of(op.high), strict=True))
+    if not widths:
+        return (args[0],)
     if op.mode.data == "constant":
         value = np.asarray(op.value.value.data).astype(args[0].dtype)
         return (np.pad(args[0], widths, constant_values=value),)

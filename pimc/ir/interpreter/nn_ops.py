@@ -14,10 +14,10 @@ from xdsl.ir import Operation
 
 from pimc.diagnostics import InputError
 from pimc.ir import nn
-from pimc.ir.interpreter.core import Frame, dense_values, round_bf16
+from pimc.ir.interpreter.core import Frame, dense_values, held_dtype, to_bf16
 from pimc.ir.interpreter.table import Array, ImplementationTable, Value
 from pimc.ir.locations import where
-from pimc.ir.nn.base import tensor_of, values_of
+from pimc.ir.nn.base import tensor_of
 from pimc.ir.weights import FamilyName
 
 TABLE = ImplementationTable()
@@ -79,7 +79,7 @@ def _select_token(frame: Frame, op: nn.SelectTokenOp, args: Sequence[Any]) -> Se
 @TABLE.register(nn.LinearOp)
 def _linear(frame: Frame, op: nn.LinearOp, args: Sequence[Any]) -> Sequence[Value]:
     x, weight = args[0], args[1]
-    rows = x.reshape(-1, x.shape[-1]) @ weight.T
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) @ weight.T
     if len(args) == 3:
         rows = rows + args[2]
     return (rows.reshape(*x.shape[:-1], weight.shape[0]),)
@@ -111,7 +111,7 @@ def _layer_norm(frame: Frame, op: nn.LayerNormOp, args: Sequence[Any]) -> Sequen
 
 def softmax(x: Array, axis: int = -1) -> Array:
     """Softmax along ``axis``, shifted by the maximum."""
-    powers = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    powers = np.exp(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
     result: Array = powers / np.sum(powers, axis=axis, keepdims=True)
     return result
 
@@ -298,16 +298,24 @@ _UNARY: dict[type[nn.UnaryOp], Callable[[Array], Array]] = {
 
 
 def _power(lhs: Array, rhs: Array) -> Array:
-    if lhs.dtype.kind in "iu" and rhs.dtype.kind != "u":  # numpy has no negative powers of integers
-        exact = rhs.dtype.kind == "i" and bool(np.all(rhs >= 0))
-        return np.power(lhs, rhs) if exact else np.power(lhs.astype(np.float64), rhs)
-    return np.power(lhs, rhs)
+    """Of integers exact (modulo 2^64); a negative power of an integer is truncated."""
+    if lhs.dtype.kind not in "iu":
+        return np.power(lhs, rhs)
+    if rhs.dtype.kind == "f":
+        return np.trunc(np.power(lhs.astype(np.float64), rhs))
+    wide = np.uint64 if lhs.dtype.kind == "u" else np.int64
+    whole: Array = np.power(lhs.astype(wide), np.maximum(rhs, 0).astype(wide))
+    if not np.any(rhs < 0):
+        return whole
+    return np.where(rhs < 0, np.trunc(np.power(lhs.astype(np.float64), rhs)).astype(wide), whole)
 
 
 def _divide(lhs: Array, rhs: Array) -> Array:
     if lhs.dtype.kind not in "iu":
         return np.divide(lhs, rhs)
-    quotient: Array = np.abs(lhs) // np.abs(rhs) * np.sign(lhs) * np.sign(rhs)
+    floor: Array = lhs // rhs
+    below = (floor < 0) & (floor * rhs != lhs) & (rhs != 0)
+    quotient: Array = floor + below
     return quotient
 
 
@@ -387,65 +395,11 @@ def _cast(frame: Frame, op: nn.CastOp, args: Sequence[Any]) -> Sequence[Value]:
     if isinstance(element, Float16Type):
         return (x.astype(np.float16).astype(np.float32),)
     if isinstance(element, BFloat16Type):
-        return (round_bf16(x.astype(np.float32)),)
+        return (to_bf16(x),)
     if isinstance(element, IntegerType) and element.width.data == 1:
         return (x != 0,)
-    if isinstance(element, IntegerType) and x.dtype.kind == "f":
-        return (np.trunc(x).astype(np.int64),)
+    if isinstance(element, IntegerType) and x.dtype.kind == "f":  # by way of int64, so that it wraps
+        whole = np.trunc(x)
+        high = (whole >= 2.0**63) & (np.dtype(held_dtype(element)) == np.uint64)
+        return (np.where(high, whole.astype(np.uint64), whole.astype(np.int64).astype(np.uint64)),)
     return (x,)
-
-
-# Reductions and layout
-
-
-def _register_reduction(op_type: type[nn.ReduceOp], function: Callable[..., Array]) -> None:
-    @TABLE.register(op_type)
-    def run(frame: Frame, op: nn.ReduceOp, args: Sequence[Any]) -> Sequence[Value]:
-        return (function(args[0], axis=values_of(op.axes), keepdims=bool(op.keepdims.value.data)),)
-
-
-def _extreme(function: Callable[..., Array], sign: int) -> Callable[..., Array]:
-    """The maximum (sign -1: of nothing the lowest number) or the minimum (sign 1)."""
-
-    def reduce(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-        if x.dtype.kind == "f":
-            return function(x, axis=axis, keepdims=keepdims, initial=sign * np.inf)
-        if x.dtype.kind == "b":
-            return function(x, axis=axis, keepdims=keepdims, initial=sign > 0)
-        limits = np.iinfo(x.dtype)
-        return function(x, axis=axis, keepdims=keepdims, initial=limits.min if sign < 0 else limits.max)
-
-    return reduce
-
-
-_register_reduction(nn.ReduceSumOp, np.sum)
-_register_reduction(nn.ReduceMeanOp, np.mean)
-_register_reduction(nn.ReduceProdOp, np.prod)
-_register_reduction(nn.ReduceMaxOp, _extreme(np.max, -1))
-_register_reduction(nn.ReduceMinOp, _extreme(np.min, 1))
-
-
-@TABLE.register(nn.ReshapeOp, exact=True)
-def _reshape(frame: Frame, op: nn.ReshapeOp, args: Sequence[Any]) -> Sequence[Value]:
-    return (args[0].reshape(tensor_of(op.result).get_shape()),)
-
-
-@TABLE.register(nn.TransposeOp, exact=True)
-def _transpose(frame: Frame, op: nn.TransposeOp, args: Sequence[Any]) -> Sequence[Value]:
-    return (args[0].transpose(values_of(op.permutation)),)
-
-
-@TABLE.register(nn.SliceOp, exact=True)
-def _slice(frame: Frame, op: nn.SliceOp, args: Sequence[Any]) -> Sequence[Value]:
-    bounds = zip(values_of(op.starts), values_of(op.stops), values_of(op.steps), strict=True)
-    return (args[0][tuple(nn.python_slice(*bound) for bound in bounds)],)
-
-
-@TABLE.register(nn.ConcatOp, exact=True)
-def _concat(frame: Frame, op: nn.ConcatOp, args: Sequence[Any]) -> Sequence[Value]:
-    return (np.concatenate(args, axis=op.axis.value.data),)
-
-
-@TABLE.register(nn.BroadcastToOp, exact=True)
-def _broadcast_to(frame: Frame, op: nn.BroadcastToOp, args: Sequence[Any]) -> Sequence[Value]:
-    return (np.broadcast_to(args[0], tensor_of(op.result).get_shape()),)

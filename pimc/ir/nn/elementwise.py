@@ -82,6 +82,8 @@ class BinaryOp(NnOp, ABC):
     """One function of two elements, broadcast as numpy does; both operands have one element type."""
 
     WITH_LAYOUT: ClassVar[bool] = True
+    BOOLEAN: ClassVar[bool] = True
+    """Whether it also works on i1 (a sum is then the logical or, a product the logical and)."""
 
     lhs = operand_def(TensorType)
     rhs = operand_def(TensorType)
@@ -94,6 +96,7 @@ class BinaryOp(NnOp, ABC):
     def infer_types(self) -> Sequence[Attribute]:
         lhs, rhs = tensor_of(self.lhs, f"{self.name} lhs"), tensor_of(self.rhs, f"{self.name} rhs")
         check_same_element(lhs, rhs, self.name)
+        check(self.BOOLEAN or lhs.element_type != i1, f"{self.name} works on numbers, not on i1")
         return [broadcast_type([lhs, rhs], lhs.element_type, self.name)]
 
     @override
@@ -210,6 +213,7 @@ class SubOp(BinaryOp):
     """``lhs - rhs``."""
 
     name = "nn.sub"
+    BOOLEAN: ClassVar[bool] = False
     traits = traits_def(Pure())
 
 
@@ -226,6 +230,7 @@ class DivOp(BinaryOp):
     """``lhs / rhs``; integers are divided towards zero."""
 
     name = "nn.div"
+    BOOLEAN: ClassVar[bool] = False
     traits = traits_def(Pure())
 
 
@@ -255,6 +260,7 @@ class PowOp(BinaryOp):
     @override
     def infer_types(self) -> Sequence[Attribute]:
         lhs, rhs = tensor_of(self.lhs, "nn.pow lhs"), tensor_of(self.rhs, "nn.pow rhs")
+        check(lhs.element_type != i1, "nn.pow works on numbers, not on i1")
         return [broadcast_type([lhs, rhs], lhs.element_type, "nn.pow")]
 
 

@@ -224,6 +224,7 @@ class ModOp(BinaryOp):
     """Remainder of ``lhs / rhs``: with ``fmod`` it has the sign of lhs (C's fmod), else that of rhs (Python's %)."""
 
     name = "nn.mod"
+    BOOLEAN: ClassVar[bool] = False
     traits = traits_def(Pure())
 
     fmod = prop_def(BoolAttr)
@@ -271,6 +272,7 @@ class ShiftLeftOp(IntegerBinaryOp):
     """``lhs << rhs``, bits shifted out are lost."""
 
     name = "nn.shift_left"
+    BOOLEAN: ClassVar[bool] = False
     traits = traits_def(Pure())
 
 
@@ -279,4 +281,5 @@ class ShiftRightOp(IntegerBinaryOp):
     """``lhs >> rhs``, with the sign's bit of signed integers."""
 
     name = "nn.shift_right"
+    BOOLEAN: ClassVar[bool] = False
     traits = traits_def(Pure())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -11,6 +11,8 @@ from typing_extensions import override
 from xdsl.dialects.builtin import (
     AnyFloat,
     DenseIntOrFPElementsAttr,
+    Float16Type,
+    Float32Type,
     IndexType,
     IntegerType,
     StringAttr,
@@ -41,6 +43,9 @@ from pimc.ir.nn.base import (
 
 Element: TypeAlias = AnyFloat | IntegerType | IndexType
 """Element types of tensors."""
+
+_ROUNDED: Mapping[type[Attribute], npt.DTypeLike] = {Float16Type: np.float16, Float32Type: np.float32}
+"""Floats that are rounded by numpy; xDSL refuses what is beyond their range."""
 
 
 @irdl_op_definition
@@ -98,12 +103,16 @@ class ConstantOp(NnOp):
 
     @staticmethod
     def from_array(array: npt.ArrayLike, element_type: Element) -> ConstantOp:
-        """A constant from a numpy array or Python numbers."""
+        """A constant from a numpy array or Python numbers; floats are rounded to the type, to infinity beyond its
+        range.
+        """
         data = np.asarray(array)
         if isinstance(element_type, IntegerType | IndexType):
             whole = [int(value) for value in data.reshape(-1)]
             return ConstantOp(DenseIntOrFPElementsAttr.from_list(TensorType(element_type, data.shape), whole))
-        real = [float(value) for value in data.reshape(-1)]
+        with np.errstate(over="ignore"):
+            rounded = data.astype(_ROUNDED.get(type(element_type), np.float64))
+        real = [float(value) for value in rounded.reshape(-1)]
         return ConstantOp(DenseIntOrFPElementsAttr.from_list(TensorType(element_type, data.shape), real))
 
     @override
