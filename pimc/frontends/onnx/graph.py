@@ -443,7 +443,7 @@ _ALTERNATIVES: Final[Mapping[str, str]] = {
 
 
 def _alternative(key: str) -> str:
-    return _ALTERNATIVES.get(key, "docs/import.md lists the supported operators")
+    return _ALTERNATIVES.get(key, "docs/conformance.md lists the supported operators")
 
 
 def build_main(
@@ -459,7 +459,7 @@ def build_main(
     if builder.items:
         raise UnsupportedModelError(
             builder.items,
-            hint="docs/import.md says what is supported; a plugin or pimc/frontends/onnx can add an operator",
+            hint="docs/onnx.md says what is supported, and how to add an operator",
         )
     place = source_location(graph.name or name)
     results = [builder.value(output.name, place) for output in graph.output]
