@@ -134,7 +134,7 @@ def _drop_counters(graph: torch.fx.Graph) -> None:
 
 
 def _aliases(node: torch.fx.Node) -> set[torch.fx.Node]:
-    """Nodes that may share memory with ``node``: those its first arguments lead to, and what is made of these."""
+    """Nodes that may share memory with ``node``: those its first arguments lead to, and all views of these."""
     import torch
 
     found: set[torch.fx.Node] = set()
@@ -142,4 +142,15 @@ def _aliases(node: torch.fx.Node) -> set[torch.fx.Node]:
     while isinstance(current, torch.fx.Node) and current not in found:
         found.add(current)
         current = current.args[0] if current.args else None
+    pending = list(found)
+    while pending:
+        views = {user for user in pending.pop().users if _is_view(user)} - found
+        found |= views
+        pending.extend(views)
     return found
+
+
+def _is_view(node: torch.fx.Node) -> bool:
+    """Whether an operator's result may share memory with an argument."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(result.alias_info is not None for result in schema.returns)

@@ -7,10 +7,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import pimc
 from pimc import torch_backend
 from pimc.diagnostics import UsageError
 from pimc.torch_backend import Backend
@@ -120,3 +122,30 @@ def test_an_unknown_option_is_an_error() -> None:
     compiled = torch.compile(nn.Linear(8, 8), backend=Backend(), options={"speed": 3})
     with pytest.raises((UsageError, torch._dynamo.exc.BackendCompilerFailed), match="no option 'speed'"):
         compiled(torch.randn(1, 8))
+
+
+class TwoTowers(nn.Module):
+    """Several inputs of several types, nested outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.dense = nn.Embedding(50, 16), nn.Linear(16, 16)
+
+    def forward(self, ids: Tensor, x: Tensor, keep: Tensor) -> dict[str, object]:
+        words = (self.embed(ids) * keep[..., None]).sum(1)
+        score = (words * self.dense(x)).sum(-1)
+        return {"score": score, "parts": (words, ids + 1)}
+
+
+def test_compile_a_module() -> None:
+    model = TwoTowers().eval()
+    ids, x, keep = torch.randint(0, 50, (2, 5)), torch.randn(2, 16) / 4, torch.rand(2, 5) > 0.5
+    executable = pimc.compile(model, (ids, x, keep))
+    assert executable.entries == ("main",)
+    found = executable.run(ids.numpy(), x.numpy(), keep.numpy()).outputs
+    with torch.no_grad():
+        wanted = model(ids, x, keep)
+    assert list(found) == ["score", "parts.0", "parts.1"]
+    np.testing.assert_allclose(found["score"], wanted["score"].numpy(), atol=TOLERANCE, rtol=TOLERANCE)
+    np.testing.assert_allclose(found["parts.0"], wanted["parts"][0].numpy(), atol=TOLERANCE)
+    assert np.array_equal(found["parts.1"], wanted["parts"][1].numpy())
