@@ -22,18 +22,24 @@ from pimc.ir.pim.encoder import AttentionFullOp
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of queries that a core works on: at most ``most``, from ``first`` on (one number a core)."""
+    """The rows of queries that a core works on: at most ``most``, from ``first`` on (one number a core).
+
+    A core without rows of its own computes the last one again and sends nothing: what it does is then ordered like the
+    work of the others (an instruction on no elements waits for nothing).
+    """
 
     most: int
     first: tuple[int, ...]
     count: tuple[int, ...]
+    own: tuple[bool, ...]
 
     @staticmethod
     def of(group: HeadGroup, rows: int) -> Rows:
         """Equal blocks of rows over the group's cores; the last ones may have fewer, or none."""
         most = -(-rows // group.cores)
-        first = tuple(min(rank * most, rows) for rank in group.rank)
-        return Rows(most, first, tuple(min(most, rows - start) for start in first))
+        first = tuple(min(rank * most, rows - 1) for rank in group.rank)
+        count = tuple(min(most, rows - start) for start in first)
+        return Rows(most, first, count, tuple(rank * most < rows for rank in group.rank))
 
     def block(self, start: int, size: int) -> list[int]:
         """How many of the rows ``start .. start + size`` of its own each core has."""
@@ -121,17 +127,12 @@ def _attend(
     scores = ctx.strip("attention.scores", rows.most, k.rows)
     for head in range(shape.share):
         features = head * shape.dim * 2
-        own = core.address(q.buffer.value, [q.offset + first * q.pitch + features for first in _inside(rows, shape)])
+        own = core.address(q.buffer.value, [q.offset + first * q.pitch + features for first in rows.first])
         _multiply(ctx, (own, q.pitch), ctx.address(k), (scores, 0), rows, (k.rows, shape.dim), transposed=True)
         _softmax(ctx, op, group, scores, rows, None if mask is None else (mask, head))
         left = (ctx.address(scores), scores.pitch)
         _multiply(ctx, left, ctx.address(v), (out, features), rows, (shape.dim, k.rows), transposed=False)
     return out
-
-
-def _inside(rows: Rows, shape: Shape) -> list[int]:
-    """First rows of the cores, for addresses: a core without rows points to the last one."""
-    return [min(first, shape.rows - 1) for first in rows.first]
 
 
 def _multiply(
@@ -211,9 +212,9 @@ def _exchange(ctx: LoweringContext, group: HeadGroup, out: Strip, rows: Rows, sh
     core, width = ctx.core, group.slice(shape)
     result = ctx.strip("attention.slice", shape.rows, width, remote=True)
     semaphore = ctx.semaphores.take()
-    to = core.address(result.buffer.value, [first * result.pitch for first in _inside(rows, shape)])
-    lines = core.const([max(count, 1) for count in rows.count])
-    size = core.const([width * 2 if count else 0 for count in rows.count])
+    to = core.address(result.buffer.value, [first * result.pitch for first in rows.first])
+    lines = core.const(list(rows.count))
+    size = core.const([width * 2 if own else 0 for own in rows.own])
     for step in range(group.cores):
         ranks = [(rank + step) % group.cores for rank in group.rank]
         core.nsend2(
