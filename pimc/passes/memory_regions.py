@@ -96,7 +96,7 @@ def collect(module: ModuleOp, column_bytes: int) -> Tensors:
                 linear.setdefault(("flat", name), LinearTensor("flat", name, 1, size, NO_LAYERS))
                 constants[name] = op.value
             case pim.KvAppendOp() | pim.AttentionOp():
-                _add_caches(module, op, caches)
+                _add_caches(module, op, column_bytes, caches)
             case _:
                 pass
     return Tensors(list(gemv.values()), list(linear.values()), list(caches.values()), constants)
@@ -141,7 +141,10 @@ def _linear_uses(op: nn.ParamOp, column_bytes: int) -> list[LinearTensor]:
 
 
 def _add_caches(
-    module: ModuleOp, op: pim.KvAppendOp | pim.AttentionOp, caches: dict[tuple[str, int], LinearTensor]
+    module: ModuleOp,
+    op: pim.KvAppendOp | pim.AttentionOp,
+    column_bytes: int,
+    caches: dict[tuple[str, int], LinearTensor],
 ) -> None:
     for symbol in (op.k, op.v):
         name = symbol.root_reference.data
@@ -149,7 +152,8 @@ def _add_caches(
         if type_ is None:
             raise InputError(f"the module has no cache @{name}", where=where(op))
         layers, slots, _, dim = type_.get_shape()
-        row_bytes = nn.tensor_bytes(type_) // _count(type_.get_shape()) * dim
+        head_bytes = nn.tensor_bytes(type_) // _count(type_.get_shape()) * dim
+        row_bytes = -(-head_bytes // column_bytes) * column_bytes
         for index, r in enumerate(op.rounds.head_rounds):
             rows = -(-slots // r.cores_per_head)
             tensor = LinearTensor("cache", name, rows, row_bytes, Layers(0, layers), index)

@@ -36,12 +36,9 @@ def lower_kv_append(ctx: LoweringContext, op: KvAppendOp) -> None:
     core = ctx.core
     keys, values = ctx.tensor(op.keys).whole, ctx.tensor(op.values).whole
     layer = ctx.scalar(op.layer)
+    head_bytes = keys.width * 2 // sum(round_.heads for round_ in op.rounds.head_rounds)
     for group in groups_of(ctx, op.rounds):
-        slot_bytes = ctx.memory.cache(op.k.string_value(), group.index).row_bytes.data
-        if slot_bytes % (ctx.geometry.lanes * 2):
-            raise ctx.unsupported(
-                f"heads of {slot_bytes // 2} features; a cache slot must be whole columns of {ctx.geometry.lanes}"
-            )
+        slot_bytes = _slot_bytes(ctx, op.k, group)
         with ctx.each_row(keys.rows) as row:
             position = ctx.scalar(op.position)
             if row is not None:
@@ -51,8 +48,25 @@ def lower_kv_append(ctx: LoweringContext, op: KvAppendOp) -> None:
                 slot = core.mul(core.srli(position, imm=group.shift), core.const(slot_bytes))
                 for source, cache in ((keys, op.k), (values, op.v)):
                     to = core.add(slot_address(ctx, cache, group, layer), slot)
-                    head = core.const([head * slot_bytes for head in group.heads])
-                    core.hwr(core.add(ctx.address(source, row), head), to, core.const(slot_bytes))
+                    head = core.add(ctx.address(source, row), core.const([h * head_bytes for h in group.heads]))
+                    if head_bytes < slot_bytes:
+                        head = _filled(ctx, head, head_bytes, slot_bytes)
+                    core.hwr(head, to, core.const(slot_bytes))
+
+
+def _slot_bytes(ctx: LoweringContext, cache: SymbolRefAttr, group: HeadGroup) -> int:
+    """Bytes of a slot: a head's features, up to whole columns."""
+    return ctx.memory.cache(cache.string_value(), group.index).row_bytes.data
+
+
+def _filled(ctx: LoweringContext, head: SSAValue, head_bytes: int, slot_bytes: int) -> SSAValue:
+    """The address of a copy of a head's features with zeros behind them, a slot in all."""
+    core = ctx.core
+    slot = ctx.alloc("kv_append.slot", slot_bytes)
+    at, tail = core.address(slot.value), core.address(slot.value, head_bytes)
+    core.vmov_h(at, head, core.const(head_bytes // 2))
+    core.vfill_h(tail, tail, ctx.f32(0.0), core.const((slot_bytes - head_bytes) // 2))
+    return at
 
 
 def lower_attention(ctx: LoweringContext, op: AttentionOp) -> None:
@@ -161,7 +175,7 @@ def _load_array(
     """
     core, lanes = ctx.core, ctx.target.pim_unit.lanes
     layer = ctx.scalar(op.layer)
-    pitch = shape.dim * 2
+    pitch = _slot_bytes(ctx, op.k, group)
     zero = core.const(0)
     keys, values = (slot_address(ctx, cache, group, layer) for cache in (op.k, op.v))
     staged_k, staged_v = ctx.alloc("attention.k", room * pitch), ctx.alloc("attention.v", room * pitch)
@@ -214,7 +228,7 @@ def _prefill_partial(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q:
     slots = ctx.memory.cache(op.k.string_value(), group.index).rows.data
     if shape.rows > ctx.target.tcu.rows:
         raise ctx.unsupported(f"{shape.rows} tokens at once; the tensor unit has {ctx.target.tcu.rows} rows")
-    pitch, layer = shape.dim * 2, ctx.scalar(op.layer)
+    pitch, layer = _slot_bytes(ctx, op.k, group), ctx.scalar(op.layer)
     every = _visible(ctx, op, group, shape.rows - 1)
     keys, values = ctx.alloc("attention.k", slots * pitch), ctx.alloc("attention.v", slots * pitch)
     size = core.mul(every, core.const(pitch))
@@ -227,21 +241,27 @@ def _prefill_partial(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q:
     scores = Scores(ctx.address(strip), core.const(strip.pitch, f"scores.{group.index}.pitch"))
     alibi = Alibi.of(ctx, op, group, every)
     for head in range(shape.share):
-        _prefill_scores(ctx, _head_address(ctx, q, group, shape, head), q, keys, every, scores, shape)
+        _prefill_scores(ctx, _head_address(ctx, q, group, shape, head), q, keys, pitch, every, scores, shape)
         with ctx.each_row(shape.rows) as row:
             assert row is not None  # prefill has several rows
             statistic = core.addi(core.slli(row, imm=2), imm=head * shape.rows * F32_BYTES)
             _prefill_softmax(ctx, op, group, alibi, head, row, every, scores, maxima, sums, statistic)
-        _prefill_values(ctx, scores, values, every, out, head, shape)
+        _prefill_values(ctx, scores, values, pitch, every, out, head, shape)
     return Partial(group, out, maxima, sums)
 
 
 def _prefill_scores(
-    ctx: LoweringContext, head: SSAValue, q: Strip, keys: Buffer, every: SSAValue, scores: Scores, shape: Shape
+    ctx: LoweringContext,
+    head: SSAValue,
+    q: Strip,
+    keys: Buffer,
+    pitch: int,
+    every: SSAValue,
+    scores: Scores,
+    shape: Shape,
 ) -> None:
     """scores[m][slot] = q[m] . k[slot], in blocks of the tensor unit's columns."""
     core, width = ctx.core, ctx.target.tcu.columns
-    pitch = shape.dim * 2
     rows = core.const(shape.rows)
     with core.loop(core.const(0), every, width) as first:
         cols = core.min(core.sub(every, first), core.const(width))
@@ -283,7 +303,14 @@ def _prefill_softmax(
 
 
 def _prefill_values(
-    ctx: LoweringContext, scores: Scores, values: Buffer, every: SSAValue, out: Strip, head: int, shape: Shape
+    ctx: LoweringContext,
+    scores: Scores,
+    values: Buffer,
+    pitch: int,
+    every: SSAValue,
+    out: Strip,
+    head: int,
+    shape: Shape,
 ) -> None:
     """out[m][head] = sum over slots of scores[m][slot] * v[slot]."""
     core, width = ctx.core, ctx.target.tcu.columns
@@ -292,7 +319,7 @@ def _prefill_values(
         cols = core.const(min(width, shape.dim - column))
         core.tmmc_kn(
             scores.at, core.address(values.value, column * 2), rows=rows, cols=cols, depth=every,
-            stride_a=scores.pitch, stride_b=core.const(shape.dim * 2),
+            stride_a=scores.pitch, stride_b=core.const(pitch),
         )  # fmt: skip
         to = core.address(out.buffer.value, (head * shape.dim + column) * 2)
         core.twb(to, rows=rows, cols=cols, stride_c=core.const(out.pitch))
