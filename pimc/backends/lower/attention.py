@@ -124,31 +124,49 @@ def _head_address(ctx: LoweringContext, strip: Strip, group: HeadGroup, shape: S
 def _decode_partial(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q: Strip, shape: Shape) -> Partial:
     core = ctx.core
     lanes, slots = ctx.target.pim_unit.lanes, ctx.memory.cache(op.k.string_value(), group.index).rows.data
-    if shape.dim > lanes:
-        raise ctx.unsupported(f"heads of {shape.dim} features; the PIM unit has {lanes} lanes")
-    blocks = -(-slots // lanes)
-    if slots + blocks * shape.dim > ctx.target.pim_unit.rows:
+    blocks, parts = -(-slots // lanes), -(-shape.dim // lanes)
+    if slots * parts + blocks * shape.dim > ctx.target.pim_unit.rows:
         raise ctx.unsupported(
             f"{slots} slots a core do not fit the {ctx.target.pim_unit.rows} rows of the PIM unit; reduce max_seq"
         )
     visible = _visible(ctx, op, group, 0)
-    behind = core.const(slots, f"slots.{group.index}")  # the array row behind the keys
-    _load_array(ctx, op, group, visible, shape, min(slots, lanes), behind)
+    starts = _array_rows(ctx, group, slots, parts)
+    _load_array(ctx, op, group, visible, shape, min(slots, lanes), starts)
     out = _outputs(ctx, group, shape)
     maxima = ctx.alloc("attention.max", shape.share * F32_BYTES)
     sums = ctx.alloc("attention.sum", shape.share * F32_BYTES)
-    depth = core.const(shape.dim)
     alibi = Alibi.of(ctx, op, group, visible)
     for head in range(shape.share):
         scores = ctx.alloc("attention.scores", slots * 2)
         at = core.address(scores.value)
         top, total = (core.address(b.value, head * F32_BYTES) for b in (maxima, sums))
-        core.pimmv_cw(at, _head_address(ctx, q, group, shape, head), core.const(0), visible, depth=depth)
+        _decode_scores(ctx, at, _head_address(ctx, q, group, shape, head), visible, shape, starts)
         if alibi is not None:
             alibi.add(ctx, head, at, ctx.scalar(op.position), visible)
         _softmax_row(ctx, at, top, total, visible)
-        _weigh_values(ctx, at, core.address(out.buffer.value, head * shape.dim * 2), visible, shape, behind)
+        _weigh_values(ctx, at, core.address(out.buffer.value, head * shape.dim * 2), visible, shape, starts[-1])
     return Partial(group, out, maxima, sums)
+
+
+def _array_rows(ctx: LoweringContext, group: HeadGroup, slots: int, parts: int) -> list[SSAValue]:
+    """The array rows where each part of the keys (as many features as there are lanes) and the values begin."""
+    core = ctx.core
+    starts = [core.const(0), core.const(slots, group.slots)]
+    while len(starts) <= parts:
+        starts.append(core.add(starts[-1], starts[1]))
+    return starts
+
+
+def _decode_scores(
+    ctx: LoweringContext, to: SSAValue, query: SSAValue, visible: SSAValue, shape: Shape, starts: list[SSAValue]
+) -> None:
+    """to[slot] = query . k[slot], part by part in the accumulators."""
+    core, lanes = ctx.core, ctx.target.pim_unit.lanes
+    for part, (at, start) in enumerate(zip(range(0, shape.dim, lanes), starts, strict=False)):
+        last = at + lanes >= shape.dim
+        name = f"pimmv_{'a' if part else 'c'}{'w' if last else ''}"
+        x = core.add(query, core.const(at * 2)) if part else query
+        core.emit(name, to, x, start, visible, depth=core.const(min(lanes, shape.dim - at)))
 
 
 def _softmax_row(ctx: LoweringContext, at: SSAValue, top: SSAValue, total: SSAValue, count: SSAValue) -> None:
@@ -167,9 +185,9 @@ def _load_array(
     visible: SSAValue,
     shape: Shape,
     room: int,
-    behind: SSAValue,
+    starts: list[SSAValue],
 ) -> None:
-    """K into array rows 0.., a slot a row; V transposed from row ``behind``, ``dim`` rows a block of ``lanes`` slots.
+    """K into array rows, a slot a row in each part; V transposed behind, ``dim`` rows a block of ``lanes`` slots.
 
     Both pass through local memory, ``room`` slots at a time.
     """
@@ -188,13 +206,17 @@ def _load_array(
         core.hrd(at_k, core.add(keys, skip), size)
         core.hrd(at_v, core.add(values, skip), size)
         dim = core.const(shape.dim)
-        core.pimld(first, at_k, count, depth=dim, lane=zero, stride_a=core.const(pitch))
+        for at, start in zip(range(0, shape.dim, lanes), starts, strict=False):
+            row = core.add(first, start) if at else first
+            part = core.add(at_k, core.const(at * 2)) if at else at_k
+            width = core.const(min(lanes, shape.dim - at))
+            core.pimld(row, part, count, depth=width, lane=zero, stride_a=core.const(pitch))
         at_t = core.address(turned.value)
         core.trans(
             at_t, at_v, rows=count, cols=dim, stride_a=core.const(pitch), stride_b=core.const(lanes * 2)
         )  # fmt: skip
         block = core.srli(first, imm=lanes.bit_length() - 1)
-        row = core.add(core.mul(block, dim), behind)
+        row = core.add(core.mul(block, dim), starts[-1])
         core.pimld(row, at_t, dim, depth=count, lane=zero, stride_a=core.const(lanes * 2))
 
 
