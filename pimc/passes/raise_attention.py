@@ -32,11 +32,12 @@ class _RefuseError(Exception):
 
 @dataclass(frozen=True)
 class _Scores:
-    """The product of queries and keys, the constant it is scaled by, the mask, and a bias (with its factor)."""
+    """The product of queries and keys, the constant it is scaled by, the mask and the bias (each with its factor)."""
 
     product: nn.MatmulOp
     scale: float
     mask: SSAValue | None = None
+    mask_factor: float = 1.0
     bias: tuple[SSAValue, float] | None = None
 
 
@@ -136,7 +137,8 @@ def _scores(value: SSAValue, scale: float = 1.0, mask: SSAValue | None = None) -
         hidden = scalar(op.b)
         return _scores(op.a, scale, op.condition) if hidden is not None and hidden <= -1e4 else None
     if mask is None and isinstance(op, nn.AddOp):
-        return _scores(op.lhs, scale, op.rhs) or _scores(op.rhs, scale, op.lhs)
+        found = _scores(op.lhs, scale, op.rhs) or _scores(op.rhs, scale, op.lhs)
+        return None if found is None else replace(found, mask_factor=scale)
     if isinstance(op, nn.AddOp):
         for scores, bias in ((op.lhs, op.rhs), (op.rhs, op.lhs)):
             found = _scores(scores, scale, mask)
@@ -253,6 +255,8 @@ def _uncached(
 ) -> nn.AttentionFullOp:
     causal = mask is not None and mask.causal and mask.position is None
     added = None if causal else scores.mask
+    if added is not None and scores.mask_factor != 1.0:
+        raise _RefuseError("the mask is scaled with the scores, and it is not causal")
     if added is not None and scale != scores.scale:
         raise _RefuseError("queries are scaled and the mask is not causal")
     if added is not None and nn.tensor_of(added).element_type != nn.tensor_of(query).element_type:

@@ -95,7 +95,10 @@ def _find(model: onnx.ModelProto) -> DecoderGraph | None:
             f"a decoder with {len(found)} caches and the outputs {', '.join(logits) or 'none'} besides them",
             hint="a decoder has keys and values of every layer as inputs and outputs, and the logits",
         )
-    tokens, position_ids, mask = _integer_inputs(rest)
+    roles = _integer_inputs(rest)
+    if roles is None:
+        return None
+    tokens, position_ids, mask = roles
     caches = _caches(found, inputs)
     return DecoderGraph(tokens, position_ids, mask, logits[0], caches)
 
@@ -151,8 +154,10 @@ def _caches(found: list[tuple[str, str]], inputs: dict[str, onnx.ValueInfoProto]
     return tuple(caches)
 
 
-def _integer_inputs(rest: list[onnx.ValueInfoProto]) -> tuple[str, str | None, str | None]:
-    """Names of token ids, position ids and attention mask among the inputs that are no caches."""
+def _integer_inputs(rest: list[onnx.ValueInfoProto]) -> tuple[str, str | None, str | None] | None:
+    """Names of token ids, position ids and attention mask among the inputs that are no caches; None without token ids:
+    a part of a model.
+    """
     tokens = position_ids = mask = None
     unknown: list[str] = []
     for value in rest:
@@ -166,9 +171,11 @@ def _integer_inputs(rest: list[onnx.ValueInfoProto]) -> tuple[str, str | None, s
             tokens = value.name
         else:
             unknown.append(value.name)
-    if tokens is None or unknown:
+    if tokens is None:
+        return None
+    if unknown:
         raise InputError(
-            f"a decoder with the input {unknown[0]!r}, whose role is not known" if unknown else "no input of token ids",
+            f"a decoder with the input {unknown[0]!r}, whose role is not known",
             hint="inputs of a decoder are input_ids, attention_mask, position_ids and past keys and values",
         )
     return tokens, position_ids, mask
