@@ -72,8 +72,8 @@ def find_decoder(model: onnx.ModelProto) -> tuple[onnx.ModelProto, DecoderGraph]
 
 
 def _find(model: onnx.ModelProto) -> DecoderGraph | None:
-    if all(value.type.tensor_type.elem_type not in _INTEGERS for value in model.graph.input):
-        return None  # nothing that could be token ids: attention alone, not a decoder
+    if not any(_is_tokens(value) for value in model.graph.input):
+        return None  # attention alone, not a decoder
     _drop_copies(model.graph)
     _split_fused(model)
     graph = model.graph
@@ -95,10 +95,7 @@ def _find(model: onnx.ModelProto) -> DecoderGraph | None:
             f"a decoder with {len(found)} caches and the outputs {', '.join(logits) or 'none'} besides them",
             hint="a decoder has keys and values of every layer as inputs and outputs, and the logits",
         )
-    roles = _integer_inputs(rest)
-    if roles is None:
-        return None
-    tokens, position_ids, mask = roles
+    tokens, position_ids, mask = _roles(rest)
     caches = _caches(found, inputs)
     return DecoderGraph(tokens, position_ids, mask, logits[0], caches)
 
@@ -154,10 +151,15 @@ def _caches(found: list[tuple[str, str]], inputs: dict[str, onnx.ValueInfoProto]
     return tuple(caches)
 
 
-def _integer_inputs(rest: list[onnx.ValueInfoProto]) -> tuple[str, str | None, str | None] | None:
-    """Names of token ids, position ids and attention mask among the inputs that are no caches; None without token ids:
-    a part of a model.
-    """
+def _is_tokens(value: onnx.ValueInfoProto) -> bool:
+    """Whether an input is token ids, by its type and name."""
+    name = value.name.lower()
+    named = ("token" in name or "input" in name or "ids" in name) and "position" not in name and "mask" not in name
+    return named and value.type.tensor_type.elem_type in _INTEGERS
+
+
+def _roles(rest: list[onnx.ValueInfoProto]) -> tuple[str, str | None, str | None]:
+    """Names of token ids, position ids and attention mask among the inputs that are no caches."""
     tokens = position_ids = mask = None
     unknown: list[str] = []
     for value in rest:
@@ -167,15 +169,13 @@ def _integer_inputs(rest: list[onnx.ValueInfoProto]) -> tuple[str, str | None, s
             mask = value.name
         elif "position" in name and integer:
             position_ids = value.name
-        elif integer and tokens is None and ("token" in name or "input" in name or "ids" in name):
+        elif tokens is None and _is_tokens(value):
             tokens = value.name
         else:
             unknown.append(value.name)
-    if tokens is None:
-        return None
-    if unknown:
+    if tokens is None or unknown:
         raise InputError(
-            f"a decoder with the input {unknown[0]!r}, whose role is not known",
+            f"a decoder with the input {unknown[0]!r}, whose role is not known" if unknown else "no input of token ids",
             hint="inputs of a decoder are input_ids, attention_mask, position_ids and past keys and values",
         )
     return tokens, position_ids, mask
