@@ -137,7 +137,7 @@ def _apply(value: WeightArray, view: str, name: str) -> WeightArray:
     groups, _, bounds = view[1:-1].rpartition("x")
     start, stop = (int(bound) for bound in bounds.split(":"))
     count = int(groups or 1)
-    size, rest = divmod(value.shape[0], count)
+    size, rest = divmod(value.shape[0], count) if count else (0, 1)
     if rest or not 0 <= start <= stop <= size:
         raise InputError(f"weight {name!r}: rows {start}:{stop} of {count} group(s) of {value.shape[0]} rows")
     if count == 1:
