@@ -1,9 +1,9 @@
 """The ONNX project's node tests in two columns: reference interpreter and simulated hardware.
 
-    python benchmarks/conformance.py                          the totals
-    python benchmarks/conformance.py --only softmax -v        cases by name, with what came of each
-    python benchmarks/conformance.py --write                  writes docs/conformance.md and the recorded outcomes
-    python benchmarks/conformance.py --check                  exit status 1 if anything got worse, or the page differs
+python benchmarks/conformance.py                          the totals
+python benchmarks/conformance.py --only softmax -v        cases by name, with what came of each
+python benchmarks/conformance.py --write                  writes docs/conformance.md and the recorded outcomes
+python benchmarks/conformance.py --check                  exit status 1 if anything got worse, or the page differs
 """
 
 from __future__ import annotations

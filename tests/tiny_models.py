@@ -171,9 +171,7 @@ def weights(module: ModuleOp, shape: Shape = LLAMA, seed: int = 0) -> InMemoryWe
     return InMemoryWeights(arrays)
 
 
-def run_pass(
-    module: ModuleOp, *passes: Pass, overrides: Sequence[str] = (), store: WeightStore | None = None
-) -> None:
+def run_pass(module: ModuleOp, *passes: Pass, overrides: Sequence[str] = (), store: WeightStore | None = None) -> None:
     """Run passes in place on the HPIM target, checked after each."""
     context = PassContext(machine=load_target("hpim", overrides), weights=store)
     PassManager(passes).run(module, context)

@@ -87,9 +87,7 @@ def import_static_decoder(program: ExportedProgram, name: str, folder: Path | No
     module.body.block.add_op(importer.run())
     check_all_fp16(weights, sorted({op.weight_name.data for op in module.walk() if isinstance(op, nn.ParamOp)}))
     found = tokenizer_beside(folder)
-    return ImportedModel(
-        module, weights, found.tokenizer_json, found.chat_template, found.eos_ids, found.special, name
-    )
+    return ImportedModel(module, weights, found.tokenizer_json, found.chat_template, found.eos_ids, found.special, name)
 
 
 def _functional(program: ExportedProgram) -> tuple[_Program, torch.fx.Node]:

@@ -57,9 +57,7 @@ def find_groups(module: ModuleOp) -> dict[nn.LinearOp, LinearGroup]:
             users.setdefault(name, set()).add(group.names)
     found: dict[nn.LinearOp, LinearGroup] = {}
     for group in groups:
-        same = all(len(users[name]) == 1 for name in group.names) and len(set(group.names)) == len(
-            group.names
-        )
+        same = all(len(users[name]) == 1 for name in group.names) and len(set(group.names)) == len(group.names)
         for op in group.members:
             found[op] = group if same else LinearGroup([op])
     return found

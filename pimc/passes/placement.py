@@ -56,9 +56,7 @@ def paper(op: nn.NnOp, machine: Machine) -> Placement:
         return _common(op, machine)
     if kind == "gemm":
         domain = require_domain(machine, "systolic", "matrix products of several rows")
-        return Placement(
-            domain, "gemm: several rows share each weight, so the tensor unit's arithmetic decides"
-        )
+        return Placement(domain, "gemm: several rows share each weight, so the tensor unit's arithmetic decides")
     if _is_attention(op):
         domain = require_domain(machine, "sram_pim", "attention of one token")
         return Placement(domain, "gemv on computed operands: low latency beside the banks' weight GEMVs")

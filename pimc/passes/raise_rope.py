@@ -10,7 +10,7 @@ from xdsl.ir import SSAValue
 
 from pimc.ir import nn
 from pimc.ir.nn.base import values_of
-from pimc.passes.raise_match import Notes, Replacer, producer
+from pimc.passes.raise_match import Notes, Replacer, producer, users
 from pimc.passes.raise_views import Steps, chain, heads_split, same_view, shape_of
 
 _PATTERN: Final = "rope"
@@ -37,7 +37,7 @@ def raise_rope(function: FuncOp, notes: Notes) -> None:
         if isinstance(op, nn.ConcatOp) and len(shape_of(op.result)) == 4:
             _raise_in_part(op, notes)
     for op in list(function.walk()):
-        if isinstance(op, nn.AddOp) and len(shape_of(op.result)) == 4:
+        if isinstance(op, nn.AddOp) and len(shape_of(op.result)) == 4 and not _joined(op):
             found = _rotation(op)
             reason = None if found is None else _replace(op, *found)
             if reason is not None:
@@ -61,6 +61,12 @@ def _raise_in_part(joined: nn.ConcatOp, notes: Notes) -> None:
         reason = _replace(joined, other.x, cosine, sine, turned)
         if reason is not None:
             notes.refuse(joined, _PATTERN, reason)
+
+
+def _joined(total: nn.AddOp) -> bool:
+    """Whether the sum is only part of heads that have been replaced as a whole."""
+    parts = users(total.result)
+    return bool(parts) and all(isinstance(part, nn.ConcatOp) and not users(part.result) for part in parts)
 
 
 def _rotation(total: nn.AddOp) -> tuple[SSAValue, SSAValue, SSAValue] | None:

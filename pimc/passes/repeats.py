@@ -118,10 +118,7 @@ def loop_form(ops: Sequence[Operation], repeat: Repeat) -> LoopForm:
     form = LoopForm(repeat, {}, [])
     for offset in range(repeat.period):
         for slot in range(len(ops[repeat.start + offset].operands)):
-            values = [
-                ops[repeat.start + copy * repeat.period + offset].operands[slot]
-                for copy in range(repeat.count)
-            ]
+            values = [ops[repeat.start + copy * repeat.period + offset].operands[slot] for copy in range(repeat.count)]
             _classify(values, place, form)
     _check_results(ops, place, form)
     return form
@@ -148,9 +145,7 @@ def _classify(values: list[SSAValue], place: dict[Operation, int], form: LoopFor
         form.invariant.append(values[0])
 
 
-def _position(
-    value: SSAValue, place: dict[Operation, int], repeat: Repeat
-) -> tuple[int | None, Result | None]:
+def _position(value: SSAValue, place: dict[Operation, int], repeat: Repeat) -> tuple[int | None, Result | None]:
     """(copy, result in the copy) that defines ``value``; (None, None) outside."""
     owner = value.owner
     index = place.get(owner) if isinstance(owner, Operation) else None
@@ -166,8 +161,6 @@ def _check_results(ops: Sequence[Operation], place: dict[Operation, int], form: 
     for index in range(repeat.start, repeat.stop):
         copy, offset = divmod(index - repeat.start, repeat.period)
         for number, result in enumerate(ops[index].results):
-            outside = any(
-                not repeat.start <= place.get(use.operation, -1) < repeat.stop for use in result.uses
-            )
+            outside = any(not repeat.start <= place.get(use.operation, -1) < repeat.stop for use in result.uses)
             if outside and (copy != repeat.count - 1 or Result(offset, number) not in form.carried):
                 raise NotALoop(f"a result of {ops[index].name} inside the copies is used behind them")

@@ -169,9 +169,7 @@ class DramSpec:
         if not constraint.window:
             return
         if constraint.level != "pseudo_channel" or set(constraint.preceding) != set(constraint.following):
-            raise TargetError(
-                "a window needs level pseudo_channel and the same commands on both sides", where=place
-            )
+            raise TargetError("a window needs level pseudo_channel and the same commands on both sides", where=place)
         for name in constraint.preceding:
             if self.banks_of(self.command(name).scope) > constraint.window:
                 raise TargetError(f"{name} activates more banks than the window has", where=place)

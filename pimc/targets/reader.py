@@ -78,9 +78,7 @@ class _Place:
         return TargetError(message, where=f"{self.file}: {self.path}" if self.path else self.file, hint=hint)
 
 
-def read(
-    cls: type[T], table: object, file: str, path: str = "", figures: Mapping[str, int] | None = None
-) -> T:
+def read(cls: type[T], table: object, file: str, path: str = "", figures: Mapping[str, int] | None = None) -> T:
     """Build the dataclass ``cls`` from a TOML ``table``.
 
     ``file`` and ``path`` (dotted key of the table) are for errors; ``figures`` are what an integer given as
@@ -128,9 +126,7 @@ def _value(hint: object, value: object, place: _Place) -> object:
     if hint is Figures:
         if not isinstance(value, dict):
             raise place.error(f"expected a table, found {_kind(value)}")
-        return Figures(
-            tuple((name, _integer(item, place / name, Range(0))) for name, item in sorted(value.items()))
-        )
+        return Figures(tuple((name, _integer(item, place / name, Range(0))) for name, item in sorted(value.items())))
     assert isinstance(hint, type)
     return _dataclass(hint, value, place)
 
@@ -150,9 +146,7 @@ def _string(value: object, place: _Place, choices: Choices) -> str:
     if not isinstance(value, str):
         raise place.error(f"expected a string, found {_kind(value)}")
     if choices.names and value not in choices.names:
-        raise place.error(
-            f"{value!r} is none of {', '.join(choices.names)}", did_you_mean(value, choices.names)
-        )
+        raise place.error(f"{value!r} is none of {', '.join(choices.names)}", did_you_mean(value, choices.names))
     return value
 
 

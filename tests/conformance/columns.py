@@ -19,7 +19,7 @@ from pimc.diagnostics import PimcError, UnsupportedModelError
 from pimc.driver.compile import Options, Plan, compile_imported, plan
 from pimc.frontends.model import ImportedModel
 from pimc.frontends.onnx import import_onnx
-from pimc.frontends.onnx.graph import needed_inputs
+from pimc.frontends.onnx.nodes import needed_inputs
 from pimc.ir.interpreter import Interpreter
 from pimc.runtime import Executable
 

@@ -10,10 +10,14 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    GemmaConfig,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
     OPTConfig,
+    Phi3Config,
     PretrainedConfig,
     Qwen2Config,
     Qwen3Config,
@@ -69,12 +73,22 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "gpt2": GPT2Config(
         vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
     ),
+    "gemma": GemmaConfig(**{**LLAMA_SIZES, "num_key_value_heads": 1}, head_dim=12),
+    "phi3": Phi3Config(**LLAMA_SIZES, pad_token_id=0),
+    "phi3_half_turned": Phi3Config(**LLAMA_SIZES, pad_token_id=0, partial_rotary_factor=0.5),
+    "gpt_neox": GPTNeoXConfig(**{**LLAMA_SIZES, "hidden_size": 64, "num_key_value_heads": None}, rotary_pct=0.25),
+    "gpt_neox_no_bias": GPTNeoXConfig(
+        **{**LLAMA_SIZES, "num_key_value_heads": None}, rotary_pct=1.0, attention_bias=False
+    ),
+    "bloom": BloomConfig(vocab_size=VOCAB, hidden_size=36, n_layer=2, n_head=3, bos_token_id=1, eos_token_id=2),
 }
 OPERATORS = {
     "nn.param", "nn.embedding", "nn.positions", "nn.linear", "nn.rms_norm", "nn.layer_norm", "nn.rope", "nn.attention",
     "nn.cache_write", "nn.add", "nn.mul", "nn.silu", "nn.relu", "nn.gelu", "nn.select_token",
 }  # fmt: skip
-FOUND_IN_ALL = {"nn.attention": 4, "nn.cache_write": 8, "nn.positions": 2, "nn.select_token": 1}
+EXTRA = {"qwen3": {"nn.reshape"}, "gemma": {"nn.constant"}}
+"""Norms of single heads; the factor of the embedding."""
+FOUND_IN_ALL = {"nn.attention": 4, "nn.cache_write": 8, "nn.select_token": 1}
 
 
 def build(name: str) -> torch.nn.Module:
@@ -126,7 +140,7 @@ def check_logits(model: torch.nn.Module, result: ImportedModel) -> None:
 
 @pytest.mark.parametrize(
     ("name", "attention"),
-    [*((name, "sdpa") for name in CONFIGS), *((name, "eager") for name in ("llama", "opt", "gpt2"))],
+    [*((name, "sdpa") for name in CONFIGS), *((name, "eager") for name in ("llama", "opt", "gpt2", "phi3", "bloom"))],
 )
 def test_logits_before_and_after_raise(name: str, attention: str) -> None:
     model = build(name)
@@ -142,8 +156,10 @@ def test_logits_before_and_after_raise(name: str, attention: str) -> None:
     check_logits(model, result)
     counts = Counter(op.name for op in result.module.walk())
     assert {name: counts[name] for name in FOUND_IN_ALL} == FOUND_IN_ALL
-    if name != "qwen3":  # its norms of single heads work on reshaped activations
-        assert {kind for kind in counts if kind.startswith("nn.")} <= OPERATORS
+    assert counts["nn.positions"] == (0 if name == "bloom" else 2)
+    assert counts["nn.rope"] == (0 if name.startswith(("opt", "gpt2", "bloom")) else 8)
+    extra = EXTRA.get(name, set())
+    assert {kind for kind in counts if kind.startswith("nn.")} - extra <= OPERATORS
     assert context.decisions == []
 
 

@@ -44,9 +44,7 @@ class Alibi:
         bias, rounded = ctx.alloc("alibi.bias", most * F32_BYTES), ctx.alloc("alibi.rounded", most * 2)
         return Alibi(group, tuple(op.slopes.get_values()), share, ramp, bias, rounded)
 
-    def add(
-        self, ctx: LoweringContext, head: int, scores: SSAValue, position: SSAValue, visible: SSAValue
-    ) -> None:
+    def add(self, ctx: LoweringContext, head: int, scores: SSAValue, position: SSAValue, visible: SSAValue) -> None:
         """Add the bias of query head ``head`` of each core's KV head to ``visible`` f16 scores of the query at
         ``position`` (registers).
         """

@@ -250,9 +250,7 @@ def _split_grouped(nodes: list[onnx.NodeProto], node: onnx.NodeProto, attributes
     nodes.append(helper.make_node("Identity", [merged], [node.output[0]]))
 
 
-def _rotated(
-    nodes: list[onnx.NodeProto], value: str, node: onnx.NodeProto, attributes: dict[str, object]
-) -> str:
+def _rotated(nodes: list[onnx.NodeProto], value: str, node: onnx.NodeProto, attributes: dict[str, object]) -> str:
     """``[1, H, M, D]`` turned by the rows of the operator's tables that the tokens' positions choose."""
     if len(node.input) < 9 or not node.input[7]:
         raise InputError(f"GroupQueryAttention {node.name!r} rotates without tables of cosines and sines")

@@ -15,6 +15,7 @@ from xdsl.ir import Attribute, Operation, SSAValue
 
 from pimc.frontends.fx_values import ParamRef
 from pimc.frontends.onnx.elements import Array, Element, array_of, element_of_array
+from pimc.frontends.onnx.nodes import node_name
 from pimc.frontends.unsupported import UnsupportedError
 from pimc.ir import nn
 from pimc.ir.locations import source_location
@@ -34,11 +35,6 @@ class NeedsValue(UnsupportedError):  # noqa: N818 - a kind of unsupported
         listed = ", ".join(sorted(inputs))
         super().__init__(f"{what} is not known at compile time", f"give the values of {listed} (--bind NAME=VALUES)")
         self.inputs = inputs
-
-
-def node_name(node: onnx.NodeProto) -> str:
-    """The name of a node, or its operator and first output where it has none."""
-    return node.name or f"{node.op_type} -> {next((name for name in node.output if name), '?')}"
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from xdsl.ir import SSAValue
 
 from pimc.frontends.onnx.attend import Mask, attend, lengths_column
 from pimc.frontends.onnx.attention import rotary_rows, rotate
-from pimc.frontends.onnx.context import Converted, Converter, NodeContext, node_name
+from pimc.frontends.onnx.context import Converted, Converter, NodeContext
 from pimc.frontends.onnx.expressions import Expressions
+from pimc.frontends.onnx.nodes import node_name
 from pimc.frontends.onnx.norms import layer_norm
 from pimc.frontends.onnx.quantize import unpack_bits
 from pimc.frontends.unsupported import UnsupportedError

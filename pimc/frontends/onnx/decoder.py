@@ -31,8 +31,9 @@ from pimc.frontends.model import ImportedModel
 from pimc.frontends.onnx.caches import Cache, DecoderGraph, specialise
 from pimc.frontends.onnx.converters import CONVERTERS
 from pimc.frontends.onnx.elements import Array
-from pimc.frontends.onnx.graph import GraphBuilder, build_main
-from pimc.frontends.onnx.load import prepare, stored_tensors
+from pimc.frontends.onnx.function import build_main
+from pimc.frontends.onnx.graph import GraphBuilder
+from pimc.frontends.onnx.load import opsets_of, prepare, stored_tensors
 from pimc.frontends.position_tables import tabulate
 from pimc.frontends.weights import ModelWeights
 
@@ -87,8 +88,7 @@ def _entry(
 ) -> FuncOp:
     """The function of one entry point."""
     fixed = prepare(graph, {}, where)
-    opsets = {"" if item.domain == "ai.onnx" else item.domain: item.version for item in fixed.opset_import}
-    function = build_main(fixed.graph, tensors, {}, GraphBuilder(weights, CONVERTERS, opsets), entry)
+    function = build_main(fixed.graph, tensors, {}, GraphBuilder(weights, CONVERTERS, opsets_of(fixed)), entry)
     position = function.body.block.args[1]
     found = mask_by_position(function, position, tokens, slots)
     if found == 0:
@@ -110,6 +110,4 @@ def _sizes(decoder: DecoderGraph, slots: int, chunk: int, name: str) -> Dictiona
         "max_seq": slots,
         "prefill_chunk": chunk,
     }
-    return DictionaryAttr(
-        {"name": StringAttr(name), **{key: IntegerAttr(value, i64) for key, value in sizes.items()}}
-    )
+    return DictionaryAttr({"name": StringAttr(name), **{key: IntegerAttr(value, i64) for key, value in sizes.items()}})

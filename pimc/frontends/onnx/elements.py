@@ -17,10 +17,10 @@ from xdsl.dialects.builtin import (
     Float64Type,
     IntegerType,
     Signedness,
-    TensorType,
 )
 from xdsl.ir import Attribute
 
+from pimc.diagnostics import InputError
 from pimc.frontends.unsupported import UnsupportedError
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -94,13 +94,20 @@ def held(array: Array) -> Array:
     return array if kind in "iub" or array.dtype == np.float64 else array.astype(np.float32)
 
 
-def array_of(tensor: TensorProto, folder: str = "") -> Array:
-    """The values of a tensor; UnsupportedError for element types without an equivalent here."""
+def array_of(tensor: TensorProto, where: str | None = None) -> Array:
+    """The values of a tensor; UnsupportedError for element types without an equivalent here, InputError for values
+    that are not in the model or do not fill the shape.
+    """
     element_of(tensor.data_type)
-    array: Array = numpy_helper.to_array(tensor, folder)
+    if tensor.data_location == TensorProto.EXTERNAL:  # `onnx` would look for it in the working directory
+        raise InputError(
+            f"tensor {tensor.name!r} is in an external file, and the model has no folder",
+            hint="give the path of the model's file",
+            where=where,
+        )
+    try:
+        array: Array = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        shape = "x".join(map(str, tensor.dims))
+        raise InputError(f"the values of tensor {tensor.name!r} do not fill its shape {shape}", where=where) from error
     return array
-
-
-def tensor_type(element: Element, shape: tuple[int, ...]) -> TensorType[Attribute]:
-    """A ranked tensor type."""
-    return TensorType(element, shape)

@@ -17,27 +17,24 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, defs, helper
 from xdsl.dialects.builtin import (
-    ArrayAttr,
     BFloat16Type,
-    DictionaryAttr,
     Float16Type,
-    FunctionType,
     IntegerType,
     LocationAttr,
     ModuleOp,
-    StringAttr,
     TensorType,
 )
-from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
-from pimc.diagnostics import InputError
 from pimc.frontends.fx_values import ParamRef
-from pimc.frontends.onnx.context import Converted, NeedsValue, NodeContext, Table, node_name
-from pimc.frontends.onnx.elements import Array, array_of, element_of, element_of_array, held, onnx_type_of
+from pimc.frontends.onnx.context import Converted, NeedsValue, NodeContext, Table
+from pimc.frontends.onnx.elements import Array, array_of, element_of_array, held, onnx_type_of
+from pimc.frontends.onnx.limits import Budget
 from pimc.frontends.onnx.loops import unrolled
-from pimc.frontends.unsupported import UnsupportedError, UnsupportedItem, UnsupportedModelError
+from pimc.frontends.onnx.nodes import bound, constant_of, node_name, unsupported_item, uses
+from pimc.frontends.unsupported import UnsupportedError, UnsupportedItem
 from pimc.frontends.weights import ModelWeights
 from pimc.ir import nn
 from pimc.ir.interpreter import Interpreter
@@ -49,6 +46,8 @@ _MAX_CONSTANT: Final = 1 << 16
 """Elements of the largest computed tensor that is written into the IR rather than kept as a weight."""
 _MAX_DEPTH: Final = 16
 """Functions within functions: a bound on recursion."""
+_UNFIT: Final = (UnsupportedError, VerifyException, ArithmeticError, LookupError, StopIteration, TypeError, ValueError)
+"""What converters raise on nodes that are unsupported, or do not follow the operator's definition: they rely on it."""
 _STANDARD: Final = frozenset({"", "ai.onnx"})
 
 
@@ -65,6 +64,7 @@ class GraphBuilder:
     folding: bool = False
     items: list[UnsupportedItem] = field(default_factory=list)
     arguments: list[tuple[SSAValue, Array]] = field(default_factory=list)
+    budget: Budget = field(default_factory=Budget)
     _values: dict[str, SSAValue] = field(default_factory=dict)
     _arrays: dict[str, Array] = field(default_factory=dict)
     _stored: set[str] = field(default_factory=set)
@@ -134,7 +134,9 @@ class GraphBuilder:
         return nn.ParamOp(weight.name, TensorType(element, weight.shape))
 
     def add(self, op: Operation, location: LocationAttr) -> Operation:
-        """Append an operation."""
+        """Append an operation; UnsupportedError if a result would be too large."""
+        for result in op.results:
+            self.budget.check(nn.tensor_of(result).get_shape(), folding=self.folding)
         self.block.add_op(set_location(op, location))
         return op
 
@@ -147,23 +149,26 @@ class GraphBuilder:
 
     def convert(self, node: onnx.NodeProto) -> None:
         """Convert one node, or note why not."""
-        depends = frozenset[str]().union(*(self.depends_on(name) for name in _uses(node)))
-        if self._poison.intersection(_uses(node)):
+        self.budget.count_node()
+        depends = frozenset[str]().union(*(self.depends_on(name) for name in uses(node)))
+        if self._poison.intersection(uses(node)):
             self._poison.update(node.output)
             return
         try:
             self._convert(node, depends)
-        except (UnsupportedError, VerifyException) as error:
+        except _UNFIT as error:
             if self.depth:
                 raise
-            reason = error.reason if isinstance(error, UnsupportedError) else str(error)
-            alternative = error.alternative if isinstance(error, UnsupportedError) else None
-            self.items.append(_item(node, error, reason, alternative))
-            self._poison.update(node.output)
+            self.refuse(unsupported_item(node, error), node.output)
+
+    def refuse(self, item: UnsupportedItem, names: Iterable[str]) -> None:
+        """Note what is unsupported; what follows from ``names`` is not converted, and not reported again."""
+        self.items.append(item)
+        self._poison.update(names)
 
     def _convert(self, node: onnx.NodeProto, depends: frozenset[str]) -> None:
         if node.op_type == "Constant" and node.domain in _STANDARD:
-            self.define_known(node.output[0], _constant(node))
+            self.define_known(node.output[0], constant_of(node))
         elif node.op_type == "If" and node.domain in _STANDARD:
             self._branch(node, depends)
         elif node.op_type in ("Loop", "Scan") and node.domain in _STANDARD:
@@ -206,8 +211,10 @@ class GraphBuilder:
 
     def _fold(self, node: onnx.NodeProto) -> None:
         """Compute a node of known inputs: what its converter emits, in the reference interpreter."""
-        scratch = GraphBuilder(self.weights, self.converters, self.opsets, folding=True, depth=self.depth + 1)
-        for name in _uses(node):
+        scratch = GraphBuilder(
+            self.weights, self.converters, self.opsets, folding=True, depth=self.depth + 1, budget=self.budget
+        )
+        for name in uses(node):
             array = self.known(name)
             if array is not None:
                 scratch.define_known(name, array)
@@ -215,6 +222,7 @@ class GraphBuilder:
         names = [name for name, value in zip(node.output, results, strict=False) if name and value is not None]
         values = [value for name, value in zip(node.output, results, strict=False) if name and value is not None]
         for name, value, array in zip(names, values, scratch.evaluate(values), strict=True):
+            self.budget.keep(array.size)
             self.define_known(name, _as_element(array, nn.tensor_of(value).element_type))
 
     def evaluate(self, values: Sequence[SSAValue]) -> list[Array]:
@@ -250,7 +258,7 @@ class GraphBuilder:
     ) -> list[SSAValue | Array]:
         """The outputs of a graph inside ``node`` for values of its inputs; arrays where they are known."""
         inner = self._inner(node)
-        depends = frozenset[str]().union(*(self.depends_on(name) for name in _uses(node)))
+        depends = frozenset[str]().union(*(self.depends_on(name) for name in uses(node)))
         for formal, value in zip(graph.input, given, strict=True):
             if isinstance(value, SSAValue):
                 inner.define(formal.name, value, depends)
@@ -270,7 +278,7 @@ class GraphBuilder:
             raise UnsupportedError(f"functions nested more than {_MAX_DEPTH} deep")
         inner = GraphBuilder(
             self.weights, self.converters, self.opsets, self.block, f"{self.scope}{node_name(node)}/", self.depth + 1,
-            self.folding, self.items, self.arguments,
+            self.folding, self.items, self.arguments, self.budget,
         )  # fmt: skip
         inner._values, inner._arrays = dict(self._values), dict(self._arrays)
         inner._depends, inner._elements = dict(self._depends), self._elements
@@ -304,7 +312,7 @@ class GraphBuilder:
         attributes |= {attribute.name: attribute for attribute in (*function.attribute_proto, *node.attribute)}
         absent = {formal for formal, actual in zip(function.input, node.input, strict=False) if not actual}
         absent.update(list(function.input)[len(node.input) :])
-        inner.convert_all(_bound(function.node, attributes, absent))
+        inner.convert_all(bound(function.node, attributes, absent))
         location = source_location(f"{self.scope}{node_name(node)}")
         wanted = zip(function.output, node.output, strict=False)
         return [inner.value(name, location) if outer else None for name, outer in wanted]
@@ -337,88 +345,6 @@ class GraphBuilder:
         return helper.make_tensor_type_proto(onnx_type_of(type_.element_type), type_.get_shape())
 
 
-def _item(
-    node: onnx.NodeProto, error: Exception, reason: str, alternative: str | None
-) -> UnsupportedItem:
-    item = UnsupportedItem(node.op_type, node_name(node), _source_line(node), reason, alternative)
-    needed: frozenset[str] = getattr(error, "inputs", frozenset())
-    return _NeedsItem(item, needed) if needed else item
-
-
-class _NeedsItem(UnsupportedItem):
-    """An unsupported node that would be supported with the values of some graph inputs."""
-
-    def __init__(self, item: UnsupportedItem, inputs: frozenset[str]) -> None:
-        super().__init__(item.operator, item.node, item.source_line, item.reason, item.alternative)
-        object.__setattr__(self, "inputs", inputs)
-
-
-def needed_inputs(error: UnsupportedModelError) -> frozenset[str]:
-    """The graph inputs whose values would help: those to bind."""
-    return frozenset[str]().union(*(getattr(item, "inputs", frozenset()) for item in error.items))
-
-
-def _source_line(node: onnx.NodeProto) -> str | None:
-    """``file.py:12`` from the trace that PyTorch's exporter leaves."""
-    trace = next((entry.value for entry in node.metadata_props if entry.key.endswith("stack_trace")), "")
-    frames = [line.strip() for line in trace.splitlines() if line.strip().startswith('File "')]
-    if not frames:
-        return None
-    name, _, rest = frames[-1].removeprefix('File "').partition('", line ')
-    return f"{name.rsplit('/', maxsplit=1)[-1]}:{rest.split(',')[0]}"
-
-
-def _uses(node: onnx.NodeProto) -> list[str]:
-    """Names a node reads, those inside its subgraphs included."""
-    found = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.type == AttributeProto.GRAPH else list(attribute.graphs):
-            own = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
-            for inner in graph.node:
-                found.extend(name for name in _uses(inner) if name not in own)
-                own.update(inner.output)
-            found.extend(value.name for value in graph.output if value.name not in own)
-    return found
-
-
-def _bound(
-    nodes: Iterable[onnx.NodeProto], attributes: Mapping[str, AttributeProto], absent: set[str]
-) -> list[onnx.NodeProto]:
-    """The nodes of a function with its attributes' values, and without the inputs that are not given."""
-    bound: list[onnx.NodeProto] = []
-    for node in nodes:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        del copy.attribute[:]
-        for attribute in node.attribute:
-            if not attribute.ref_attr_name:
-                copy.attribute.append(attribute)
-            elif attribute.ref_attr_name in attributes:
-                given = AttributeProto()
-                given.CopyFrom(attributes[attribute.ref_attr_name])
-                given.name = attribute.name
-                copy.attribute.append(given)
-        for index, name in enumerate(copy.input):
-            if name in absent:
-                copy.input[index] = ""
-        bound.append(copy)
-    return bound
-
-
-def _constant(node: onnx.NodeProto) -> Array:
-    """The value of a ``Constant`` node."""
-    (attribute,) = node.attribute
-    value = helper.get_attribute_value(attribute)
-    match attribute.name:
-        case "value":
-            return array_of(attribute.t)
-        case "value_int" | "value_ints":
-            return np.asarray(value, np.int64)
-        case "value_float" | "value_floats":
-            return np.asarray(value, np.float32)
-    raise UnsupportedError(f"a constant given as {attribute.name}", "a dense tensor of numbers")
-
-
 def _as_element(array: Array, element: Attribute) -> Array:
     """An array as held by the interpreter in the numpy type of its element type."""
     if isinstance(element, Float16Type):
@@ -444,71 +370,3 @@ _ALTERNATIVES: Final[Mapping[str, str]] = {
 
 def _alternative(key: str) -> str:
     return _ALTERNATIVES.get(key, "docs/conformance.md lists the supported operators")
-
-
-def build_main(
-    graph: onnx.GraphProto,
-    initializers: Mapping[str, Array],
-    bind: Mapping[str, Array],
-    builder: GraphBuilder,
-    name: str = "main",
-) -> FuncOp:
-    """The function of a graph; UnsupportedModelError with everything that has no conversion."""
-    inputs = _declare(graph, initializers, bind, builder)
-    builder.convert_all(graph.node)
-    if builder.items:
-        raise UnsupportedModelError(
-            builder.items,
-            hint="docs/onnx.md says what is supported, and how to add an operator",
-        )
-    place = source_location(graph.name or name)
-    results = [builder.value(output.name, place) for output in graph.output]
-    builder.add(ReturnOp(*results), place)
-    types = FunctionType.from_lists([arg.type for arg in builder.block.args], [value.type for value in results])
-    outputs = [output.name for output in graph.output]
-    function = FuncOp(name, types, Region(builder.block), arg_attrs=_port_attributes(inputs))
-    function.properties["res_attrs"] = _port_attributes(outputs)
-    return set_location(function, place)
-
-
-def _port_attributes(names: Sequence[str]) -> ArrayAttr[DictionaryAttr]:
-    return ArrayAttr([DictionaryAttr({"pimc.name": StringAttr(name)}) for name in names])
-
-
-def _declare(
-    graph: onnx.GraphProto, initializers: Mapping[str, Array], bind: Mapping[str, Array], builder: GraphBuilder
-) -> list[str]:
-    """Arguments of the function for the inputs that are neither bound nor stored; their names."""
-    for name, array in initializers.items():
-        builder.define_known(name, array, stored=True)
-    inputs: list[str] = []
-    for value in graph.input:
-        if value.name in bind:
-            builder.define_known(value.name, bind[value.name])
-        elif value.name not in initializers:
-            try:
-                type_ = _input_type(value)
-            except UnsupportedError as error:
-                item = UnsupportedItem("input", value.name, None, error.reason, error.alternative)
-                builder.items.append(item)
-                builder._poison.add(value.name)
-                continue
-            argument = builder.block.insert_arg(type_, len(builder.block.args))
-            argument.location = source_location(value.name)
-            builder.define(value.name, argument, frozenset({value.name}))
-            inputs.append(value.name)
-    return inputs
-
-
-def _input_type(value: onnx.ValueInfoProto) -> TensorType[Attribute]:
-    kind = value.type.WhichOneof("value")
-    if kind != "tensor_type":
-        name = str(kind).removesuffix("_type").replace("_", " ")
-        raise UnsupportedError(f"an input that is a {name}", "inputs that are tensors")
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
-        raise InputError(f"the input {value.name!r} has no shape", hint=f"give it one: --shape {value.name}=1,128")
-    return TensorType(element_of(tensor.elem_type), [dim.dim_value for dim in tensor.shape.dim])
-
-
-__all__ = ["GraphBuilder", "NodeContext", "build_main", "needed_inputs"]

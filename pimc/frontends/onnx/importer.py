@@ -17,8 +17,9 @@ from pimc.frontends.onnx.caches import find_decoder
 from pimc.frontends.onnx.converters import CONVERTERS
 from pimc.frontends.onnx.decoder import import_decoder
 from pimc.frontends.onnx.elements import Array
-from pimc.frontends.onnx.graph import GraphBuilder, build_main
-from pimc.frontends.onnx.load import check, load_model, prepare, stored_tensors
+from pimc.frontends.onnx.function import build_main
+from pimc.frontends.onnx.graph import GraphBuilder
+from pimc.frontends.onnx.load import check, load_model, opsets_of, prepare, stored_tensors
 from pimc.frontends.weights import ModelWeights
 
 _NOTHING: Final[Mapping[str, Array]] = MappingProxyType({})
@@ -62,8 +63,3 @@ def import_onnx(
     weights = ModelWeights({})
     function = build_main(fixed.graph, tensors, bind, GraphBuilder(weights, CONVERTERS, opsets_of(fixed)))
     return ImportedModel(ModuleOp([function]), weights, None, None, [], {}, model.graph.name or "model")
-
-
-def opsets_of(model: onnx.ModelProto) -> dict[str, int]:
-    """Domain -> version; the standard domain is ""."""
-    return {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in model.opset_import}

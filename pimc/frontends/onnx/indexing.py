@@ -101,9 +101,7 @@ def _unique(ctx: NodeContext) -> Converted:
         order = np.argsort(first)
         found, first, counts = np.take(found, order, axis or 0), first[order], counts[order]
         inverse = np.argsort(order)[inverse]
-    numbers: list[SSAValue | None] = [
-        ctx.constant(array.reshape(-1), i64) for array in (first, inverse, counts)
-    ]
+    numbers: list[SSAValue | None] = [ctx.constant(array.reshape(-1), i64) for array in (first, inverse, counts)]
     return [ctx.constant(found, ctx.element(0)), *numbers]
 
 

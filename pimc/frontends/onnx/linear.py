@@ -122,9 +122,7 @@ def _diagonals(ctx: NodeContext, value: SSAValue, letters: str) -> tuple[SSAValu
     return value, letters
 
 
-def _join(
-    ctx: NodeContext, a: SSAValue, mine: str, b: SSAValue, theirs: str, later: set[str]
-) -> tuple[SSAValue, str]:
+def _join(ctx: NodeContext, a: SSAValue, mine: str, b: SSAValue, theirs: str, later: set[str]) -> tuple[SSAValue, str]:
     """The product of two terms, summed over common letters that nothing later needs."""
     batch = [letter for letter in mine if letter in theirs and letter in later]
     inner = [letter for letter in mine if letter in theirs and letter not in later]

@@ -12,6 +12,7 @@ from xdsl.ir import SSAValue
 
 from pimc.frontends.onnx.context import Converted, Converter, NodeContext
 from pimc.frontends.onnx.expressions import Expressions
+from pimc.frontends.onnx.limits import bounded, unrollable
 from pimc.frontends.unsupported import UnsupportedError
 from pimc.ir import nn
 
@@ -46,9 +47,11 @@ def _linear_attention(context: NodeContext) -> Converted:
         state = context.cast(context.value(3), f32)
     else:
         kept = element
-        state = context.constant(np.zeros((batch, kv_heads, size, context.shape_of(value)[-1])), f32)
+        shape = (batch, kv_heads, size, context.shape_of(value)[-1])
+        bounded(shape)
+        state = context.constant(np.zeros(shape), f32)
     outputs: list[SSAValue] = []
-    for token in range(tokens):
+    for token in range(unrollable(tokens, "a recurrence")):
         k, v = (_token(terms, x, token) for x in (key, value))
         if decay is not None:
             state = terms.mul(state, terms.swap(context.emit(nn.ExpOp(_token(terms, decay, token)))))

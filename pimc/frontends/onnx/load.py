@@ -6,7 +6,7 @@ only from inside the model's folder.  Each problem is an InputError of one line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Final
@@ -17,14 +17,13 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, checker, inliner, shape_inference
 
 from pimc.diagnostics import InputError
-from pimc.frontends.onnx.elements import NARROW, Array, array_of
+from pimc.frontends.onnx.elements import NARROW, Array, array_of, element_of
+from pimc.frontends.onnx.limits import MAX_FILE, MAX_RANK, check_functions, check_sizes, inner_tensors, subgraphs
+from pimc.frontends.onnx.nodes import node_name
 from pimc.frontends.unsupported import UnsupportedError, UnsupportedItem, UnsupportedModelError
 
-_MAX_FILE: Final = 2 << 30
-"""Bytes of the largest protobuf message; larger models keep their tensors in files beside it."""
-_MAX_NODES: Final = 1_000_000
-_MAX_ELEMENTS: Final = 1 << 33
-_OLDEST: Final = 13
+_OLDEST: Final = 7
+"""Before it operators broadcast by attributes of their own."""
 
 
 def load_model(source: Path | str | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
@@ -33,7 +32,7 @@ def load_model(source: Path | str | onnx.ModelProto) -> tuple[onnx.ModelProto, P
         return source, None
     path = Path(source)
     try:
-        if path.stat().st_size > _MAX_FILE:
+        if path.stat().st_size > MAX_FILE:
             raise InputError(
                 f"the file has {path.stat().st_size} bytes, more than an ONNX model can have",
                 hint="save large tensors as external data",
@@ -50,29 +49,24 @@ def load_model(source: Path | str | onnx.ModelProto) -> tuple[onnx.ModelProto, P
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
     if not model.graph.node and not model.graph.output:
         raise InputError("the model has no graph", hint="the file is truncated or no ONNX model", where=str(path))
+    check_sizes(model, str(path))
+    _embed(model, path.parent, str(path))
     return model, path.parent
 
 
-def prepare(
-    model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], where: str | None = None
-) -> onnx.ModelProto:
+def prepare(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], where: str | None = None) -> onnx.ModelProto:
     """The model with its functions inlined and the shapes of its inputs fixed, checked by `onnx`.
 
     InputError for a graph that is malformed or has symbolic dimensions left.
     """
-    _check_size(model.graph, where)
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
-    if opset is not None and opset > onnx.defs.onnx_opset_version():
-        raise InputError(
-            f"the model needs opset {opset}; the installed onnx knows up to {onnx.defs.onnx_opset_version()}",
-            hint="install a newer onnx, or export with an older opset",
-            where=where,
-        )
+    check_sizes(model, where)
+    _check_opset(model, where)
     if model.functions:
+        check_functions(model, where)
         try:
             model = inliner.inline_local_functions(model)
-        except (RuntimeError, ValueError) as error:
-            raise InputError(f"its functions cannot be inlined: {_first_line(error)}", where=where) from error
+        except (RuntimeError, ValueError, checker.ValidationError) as error:
+            raise InputError(f"its functions cannot be inlined: {_reason(error)}", where=where) from error
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     _fix_shapes(fixed.graph, shapes, where)
@@ -80,22 +74,89 @@ def prepare(
     return fixed
 
 
+def _check_opset(model: onnx.ModelProto, where: str | None) -> None:
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), _OLDEST)
+    if opset > onnx.defs.onnx_opset_version():
+        raise InputError(
+            f"the model needs opset {opset}; the installed onnx knows up to {onnx.defs.onnx_opset_version()}",
+            hint="install a newer onnx, or export with an older opset",
+            where=where,
+        )
+    if opset < _OLDEST:
+        raise InputError(
+            f"the model is of opset {opset}; {_OLDEST} is the oldest that is read",
+            hint="convert it with onnx.version_converter",
+            where=where,
+        )
+
+
 def check(model: onnx.ModelProto, where: str | None = None) -> None:
     """Let `onnx` check the model and infer its shapes; InputError with what it finds.
 
-    Tensors in external files must have been read before (their contents play no part).
+    Values are not propagated: `onnx` would allocate what a model says it computes.  Import finds what depends on them.
     """
     light = onnx.ModelProto()
     light.CopyFrom(model)
     for tensor in light.graph.initializer:
         _strip(tensor)
+    _check_nodes(light, where)
     _write_defaults(light)
     try:
-        shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True)
+        shape_inference.infer_shapes(light, check_type=True, strict_mode=True)
     except shape_inference.InferenceError as error:
         raise InputError(f"the model is inconsistent: {_reason(error)}", where=where) from error
     except (RuntimeError, ValueError, checker.ValidationError) as error:
         raise InputError(f"the model is malformed: {_reason(error)}", where=where) from error
+
+
+def _check_nodes(model: onnx.ModelProto, where: str | None) -> None:
+    """Inference trusts the number of inputs and the axes of nodes: wrong ones may end the process."""
+    versions = opsets_of(model)
+    for nodes in (model.graph.node, *(graph.node for graph in subgraphs(model.graph.node))):
+        for node in nodes:
+            problem = _misfit(node, _schema(node, versions))
+            if problem is not None:
+                raise InputError(f"node {node_name(node)!r} ({node.op_type}) {problem}", where=where)
+
+
+def _misfit(node: onnx.NodeProto, schema: onnx.defs.OpSchema | None) -> str | None:
+    """What is wrong with the numbers of a node's inputs and outputs, or its axes."""
+    for attribute in node.attribute:
+        low, high = _bounds(node).get(attribute.name, (None, None))
+        for number in (attribute.i, *attribute.ints):
+            if low is not None and high is not None and not low <= number <= high:
+                return f"has {attribute.name} {number}"
+        if node.op_type == "Einsum" and not attribute.s.isascii():
+            return f"has an {attribute.name} of other characters than letters"
+    if schema is None:
+        return None
+    if not schema.min_input <= len(node.input) <= schema.max_input:
+        return f"has {len(node.input)} inputs"
+    if not schema.min_output <= len(node.output) <= schema.max_output:
+        return f"has {len(node.output)} outputs"
+    pairs = zip(schema.inputs, node.input, strict=False)
+    empty = [
+        port.name for port, name in pairs if not name and port.option == onnx.defs.OpSchema.FormalParameterOption.Single
+    ]
+    return f"has no input {empty[0]}" if empty else None
+
+
+def _bounds(node: onnx.NodeProto) -> dict[str, tuple[int, int]]:
+    """Least and greatest value of integer attributes that inference does not check."""
+    axes = (-MAX_RANK, MAX_RANK)
+    return {"axis": axes, "axes": axes, "batch_dims": (0, MAX_RANK), "num_outputs": (len(node.output),) * 2}
+
+
+def opsets_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Domain -> version; the standard domain is ""."""
+    return {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in model.opset_import}
+
+
+def _schema(node: onnx.NodeProto, versions: Mapping[str, int]) -> onnx.defs.OpSchema | None:
+    """The definition of a standard operator."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    known = onnx.defs.has(node.op_type, versions.get(domain, 0), domain)
+    return onnx.defs.get_schema(node.op_type, versions[domain], domain) if known else None
 
 
 def _strip(tensor: TensorProto) -> None:
@@ -109,13 +170,11 @@ def _strip(tensor: TensorProto) -> None:
 
 def _write_defaults(model: onnx.ModelProto) -> None:
     """Write out default attributes of operators that are functions: `onnx` infers their bodies without them."""
-    versions = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in model.opset_import}
+    versions = opsets_of(model)
     for node in model.graph.node:
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        version = versions.get(domain, 0)
-        if not onnx.defs.has(node.op_type, version, domain):
+        schema = _schema(node, versions)
+        if schema is None:
             continue
-        schema = onnx.defs.get_schema(node.op_type, version, domain)
         if schema.has_function:
             given = {attribute.name for attribute in node.attribute}
             defaults = {name: attribute.default_value for name, attribute in schema.attributes.items()}
@@ -127,30 +186,6 @@ def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     wanted = [line for line in lines if "rror" in line and not line.startswith("==>")]
     return (wanted or lines or [type(error).__name__])[-1][:300]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def _check_size(graph: onnx.GraphProto, where: str | None) -> None:
-    if len(graph.node) > _MAX_NODES:
-        raise InputError(f"the graph has {len(graph.node)} nodes; {_MAX_NODES} is the limit", where=where)
-    for tensor in graph.initializer:
-        if any(dim < 0 for dim in tensor.dims) or prod(tensor.dims) > _MAX_ELEMENTS:
-            raise InputError(
-                f"tensor {tensor.name!r} says it has the shape {'x'.join(map(str, tensor.dims))}",
-                hint=f"a tensor may have {_MAX_ELEMENTS} elements",
-                where=where,
-            )
-    for value in (*graph.input, *graph.output):
-        dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        if any(dim < 0 for dim in dims) or prod(max(1, dim) for dim in dims) > _MAX_ELEMENTS:
-            raise InputError(
-                f"{value.name!r} says it has the shape {'x'.join(map(str, dims))}",
-                hint=f"a tensor may have {_MAX_ELEMENTS} elements",
-                where=where,
-            )
 
 
 def _fix_shapes(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]], where: str | None) -> None:
@@ -268,53 +303,73 @@ def _widened(tensor: TensorProto, folder: Path | None, where: str | None) -> Arr
     """Numbers of less than 8 bits, or floats of 8, in the next wider type that numpy has."""
     whole = TensorProto()
     whole.CopyFrom(tensor)
+    if tensor.data_location == TensorProto.EXTERNAL:
+        _read(whole, folder, where)
     try:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            entries = {entry.key: entry.value for entry in tensor.external_data}
-            path = _inside(folder, entries.get("location", ""), tensor.name, where)
-            with path.open("rb") as file:
-                file.seek(int(entries.get("offset", 0)))
-                whole.raw_data = file.read(int(entries.get("length", prod(tensor.dims))))
-            whole.data_location = TensorProto.DEFAULT
-            del whole.external_data[:]
         array: Array = onnx.numpy_helper.to_array(whole).astype(NARROW[tensor.data_type])
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise InputError(f"the values of tensor {tensor.name!r} do not fill its shape", where=where) from error
     return array
 
 
-def _values(tensor: TensorProto, folder: Path | None, where: str | None) -> Array:
-    if tensor.data_location == TensorProto.EXTERNAL:
-        return _external(tensor, folder, where)
+def _embed(model: onnx.ModelProto, folder: Path, where: str) -> None:
+    """Read external tensors inside nodes into the model: only initializers of the graph itself are mapped."""
+    total = 0
+    for tensor in inner_tensors(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            _read(tensor, folder, where)
+            total += len(tensor.raw_data)
+            if total > MAX_FILE:
+                raise InputError(f"the nodes have external tensors of more than {MAX_FILE} bytes", where=where)
+
+
+def _read(tensor: TensorProto, folder: Path | None, where: str | None) -> None:
+    """Put external data into the tensor itself; its size is checked when the values are used."""
+    path, offset, length = _place(tensor, folder, where)
+    if length is None:
+        length = prod(tensor.dims) * 8  # no element is larger
+    length = min(length, path.stat().st_size - offset)
+    if length > MAX_FILE:
+        raise InputError(f"the nodes have external tensors of more than {MAX_FILE} bytes", where=where)
+    with path.open("rb") as file:
+        file.seek(offset)
+        tensor.raw_data = file.read(length)
+    tensor.data_location = TensorProto.DEFAULT
+    del tensor.external_data[:]
+
+
+def _place(tensor: TensorProto, folder: Path | None, where: str | None) -> tuple[Path, int, int | None]:
+    """File, offset and length (if it is given) of external data."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    path = _inside(folder, entries.get("location", ""), tensor.name, where)
     try:
-        return array_of(tensor)
-    except ValueError as error:
-        raise InputError(
-            f"the values of tensor {tensor.name!r} do not fill its shape {'x'.join(map(str, tensor.dims))}",
-            where=where,
-        ) from error
+        offset = int(entries.get("offset", 0))
+        length = int(entries["length"]) if "length" in entries else None
+    except ValueError:
+        offset, length = -1, None
+    if offset < 0 or (length is not None and not 0 <= length <= path.stat().st_size):
+        raise InputError(f"the external data of tensor {tensor.name!r} has no valid place", where=where)
+    return path, offset, length
+
+
+def _values(tensor: TensorProto, folder: Path | None, where: str | None) -> Array:
+    external = tensor.data_location == TensorProto.EXTERNAL
+    return _external(tensor, folder, where) if external else array_of(tensor, where)
 
 
 def _external(tensor: TensorProto, folder: Path | None, where: str | None) -> Array:
-    from pimc.frontends.onnx.elements import element_of
-
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    path = _inside(folder, entries.get("location", ""), tensor.name, where)
+    """The values of an initializer in a file beside the model, mapped."""
     element_of(tensor.data_type)
+    path, offset, length = _place(tensor, folder, where)
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    count = prod(tensor.dims)
-    try:
-        offset = int(entries.get("offset", 0))
-        length = int(entries.get("length", count * dtype.itemsize))
-    except ValueError as error:
-        raise InputError(f"the external data of tensor {tensor.name!r} has no valid place", where=where) from error
-    if length != count * dtype.itemsize or offset < 0 or offset + length > path.stat().st_size:
+    size = prod(tensor.dims) * dtype.itemsize
+    if length not in (None, size) or offset + size > path.stat().st_size:
         raise InputError(
-            f"tensor {tensor.name!r} needs bytes {offset} to {offset + count * dtype.itemsize} of {path.name}, "
+            f"tensor {tensor.name!r} needs bytes {offset} to {offset + size} of {path.name}, "
             f"which has {path.stat().st_size}",
             where=where,
         )
-    if count == 0:
+    if size == 0:
         return np.zeros(tuple(tensor.dims), dtype)
     return np.memmap(path, dtype, "r", offset, tuple(tensor.dims))
 
@@ -340,10 +395,3 @@ def _inside(folder: Path | None, location: str, name: str, where: str | None) ->
             where=where,
         )
     return path
-
-
-def symbolic_inputs(model: onnx.ModelProto) -> Iterator[str]:
-    """Names of the inputs that have a dimension without a fixed size."""
-    for value in model.graph.input:
-        if any(not dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim):
-            yield value.name

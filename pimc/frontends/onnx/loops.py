@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import onnx
@@ -12,6 +12,7 @@ from xdsl.ir import SSAValue
 from pimc.frontends.onnx.context import NeedsValue, NodeContext
 from pimc.frontends.onnx.elements import Array, element_of_array
 from pimc.frontends.onnx.expressions import Expressions
+from pimc.frontends.onnx.limits import MAX_STEPS, unrollable
 from pimc.frontends.unsupported import UnsupportedError
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 Given: TypeAlias = "SSAValue | Array"
 """A computed value, or one known at import."""
-
-_MAX_STEPS: Final = 4096
-"""Steps of the longest loop that is unrolled."""
 
 
 def unrolled(builder: GraphBuilder, node: onnx.NodeProto, opset: int) -> list[Given]:
@@ -43,14 +41,13 @@ def _loop(context: NodeContext) -> list[Given]:
     body = _body(context)
     present = [index for index in (0, 1) if context.has(index)]
     values = dict(zip(present, context.require_all(present, "the trip count or condition of a loop"), strict=True))
-    steps = int(values[0].reshape(-1)[0]) if 0 in values else _MAX_STEPS + 1
+    steps = int(values[0].reshape(-1)[0]) if 0 in values else MAX_STEPS + 1
     going = bool(values[1].reshape(-1)[0]) if 1 in values else True
     states = [_input(context, index) for index in range(2, len(context.node.input))]
     collected: list[list[Given]] = [[] for _ in range(len(body.output) - 1 - len(states))]
     step = 0
     while step < steps and going:
-        if step >= _MAX_STEPS:
-            raise UnsupportedError(f"a loop of more than {_MAX_STEPS} steps")
+        unrollable(step + 1, "a loop")
         given: list[Given] = [np.asarray(step, np.int64), np.asarray(True), *states]
         found = context.builder.inside(context.node, body, given)
         if context.has(1) or not context.has(0):
@@ -75,8 +72,8 @@ def _scan(context: NodeContext) -> list[Given]:
     axes = context.attr_ints("scan_input_axes", [0] * count)
     backwards = context.attr_ints("scan_input_directions", [0] * count)
     steps = context.shape(first)[axes[0]]
-    if not 0 < steps <= _MAX_STEPS:
-        raise UnsupportedError(f"a scan of {steps} steps", f"1 to {_MAX_STEPS}")
+    if not unrollable(steps, "a scan"):
+        raise UnsupportedError("a scan without steps")
     sources = [_input(context, first + index) for index in range(count)]
     collected: list[list[Given]] = [[] for _ in range(outputs)]
     for step in range(steps):

@@ -15,6 +15,7 @@ from xdsl.ir import SSAValue
 from pimc.frontends.onnx.context import Converted, Converter, NodeContext
 from pimc.frontends.onnx.elements import Array
 from pimc.frontends.onnx.expressions import Expressions, lowest
+from pimc.frontends.onnx.limits import bounded
 from pimc.frontends.onnx.quantize import limits
 from pimc.frontends.onnx.windows import Windows, crop_or_pad, stretch, windows
 from pimc.frontends.unsupported import UnsupportedError
@@ -56,6 +57,7 @@ def _max_pool(context: NodeContext) -> Converted:
 
 def _flat_indices(context: NodeContext, over: Windows) -> Array:
     """``[1, 1, kernel places, output...]``: where in an image the element under each place is."""
+    bounded([*over.kernel, *over.output])
     table = np.zeros((*over.kernel, *over.output), np.int64)
     order = over.size if not context.attr_int("storage_order", 0) else over.size[::-1]
     for cell, window, index in _places(over):
@@ -71,6 +73,7 @@ def _average_pool(context: NodeContext) -> Converted:
     terms = Expressions(context)
     x, over = _pool(context)
     padded = bool(context.attr_int("count_include_pad", 0))
+    bounded(over.output)
     counts = np.zeros(over.output)
     for _, window, index in _places(over):
         numbers = zip(index, over.size, over.low, over.high, strict=True)

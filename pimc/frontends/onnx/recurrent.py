@@ -12,6 +12,7 @@ from xdsl.ir import SSAValue
 
 from pimc.frontends.onnx.context import Converted, Converter, NodeContext
 from pimc.frontends.onnx.expressions import Expressions
+from pimc.frontends.onnx.limits import unrollable
 from pimc.frontends.unsupported import UnsupportedError
 from pimc.ir import nn
 
@@ -199,7 +200,7 @@ def _run(
     """Outputs ``[B, H]`` of all times in order, and the last states; x is ``[T, B, I]``."""
     terms = layer.terms
     projected = layer.sum(layer.product(x, 1), layer.bias(0))
-    steps = layer.context.shape_of(x)[0]
+    steps = unrollable(layer.context.shape_of(x)[0], "a recurrence")
     states = list(initial)
     outputs: dict[int, SSAValue] = {}
     for time in reversed(range(steps)) if backwards else range(steps):

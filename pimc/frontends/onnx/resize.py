@@ -14,6 +14,7 @@ from xdsl.ir import SSAValue
 
 from pimc.frontends.onnx.context import Converted, Converter, NodeContext
 from pimc.frontends.onnx.expressions import Expressions
+from pimc.frontends.onnx.limits import bounded
 from pimc.frontends.unsupported import UnsupportedError
 from pimc.ir import nn
 
@@ -46,6 +47,7 @@ class Axis:
 
     def places(self, mode: str) -> Floats:
         """Where in the input each element of the output is."""
+        bounded([self.output])
         y = np.arange(self.output, dtype=np.float64)
         length = self.scale * self.size
         match mode:
@@ -95,6 +97,7 @@ def interpolation(
     if exclude or antialias:
         total = weights.sum(axis=1, keepdims=True)
         weights = weights / np.where(total == 0, 1.0, total)
+    bounded([axis.output, axis.size])
     matrix = np.zeros((axis.output, axis.size))
     rows = np.broadcast_to(np.arange(axis.output)[:, None], neighbours.shape)
     np.add.at(matrix, (rows, np.clip(neighbours, 0, axis.size - 1)), weights)

@@ -163,7 +163,8 @@ def _corner(
         flat = index if flat is None else terms.add(terms.mul(flat, size), index)
         if factor is not None:
             weight = factor if weight is None else terms.mul(weight, factor)
-    assert flat is not None
+    if flat is None:
+        raise UnsupportedError("an image without dimensions")
     indices = context.broadcast(context.reshape(flat, (batch, 1, count)), (batch, channels, count))
     part = context.emit(nn.GatherElementsOp(image, indices, 2))
     if weight is None:

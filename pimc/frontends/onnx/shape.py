@@ -12,6 +12,7 @@ from xdsl.ir import Attribute, SSAValue
 
 from pimc.frontends.onnx.context import Converted, NodeContext, Table
 from pimc.frontends.onnx.elements import element_of, element_of_array
+from pimc.frontends.onnx.limits import bounded
 from pimc.frontends.unsupported import UnsupportedError
 from pimc.ir import nn
 
@@ -158,11 +159,13 @@ def _range(ctx: NodeContext) -> Converted:
     first = ctx.require(0, "a bound of the range")
     start, limit, delta = (ctx.require(index, "a bound of the range").reshape(-1)[0] for index in range(3))
     count = max(0, int(np.ceil((limit - start) / delta)))
+    bounded([count])
     return ctx.constant(start + delta * np.arange(count), element_of_array(first))
 
 
 def _eye_like(ctx: NodeContext) -> Converted:
     rows, columns = ctx.shape(0)
+    bounded([rows, columns])
     element = element_of(ctx.attr_int("dtype")) if ctx.has_attr("dtype") else ctx.element(0)
     return ctx.constant(np.eye(rows, columns, ctx.attr_int("k", 0)), element)
 
@@ -172,6 +175,7 @@ def _trilu(ctx: NodeContext) -> Converted:
     x, shape = ctx.value(0), ctx.shape(0)
     k = int(ctx.require(1, "the diagonal").reshape(-1)[0]) if ctx.has(1) else 0
     rows, columns = shape[-2:]
+    bounded([rows, columns])
     distance = np.arange(columns)[None, :] - np.arange(rows)[:, None]
     kept = distance >= k if ctx.attr_int("upper", 1) else distance <= k
     if prod(shape) == 0:

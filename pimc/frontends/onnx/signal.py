@@ -11,6 +11,7 @@ from xdsl.ir import SSAValue
 
 from pimc.frontends.onnx.context import Converted, Converter, NodeContext
 from pimc.frontends.onnx.expressions import Expressions
+from pimc.frontends.onnx.limits import bounded, unrollable
 from pimc.frontends.unsupported import UnsupportedError
 from pimc.ir import nn
 
@@ -28,6 +29,7 @@ def _transformed(
     terms = Expressions(context)
     length, kinds = context.shape_of(x)[-2:]
     rank = len(context.shape_of(x))
+    bounded([length, length])
     units = np.eye(length).astype(np.complex128)
     results: list[SSAValue] = []
     for part, take in enumerate((np.real,) if real else (np.real, np.imag)):
@@ -84,7 +86,7 @@ def _stft(context: NodeContext) -> Converted:
     size = context.shape_of(window)[0] if window is not None else length
     if 3 in values:
         size = int(values[3].reshape(-1)[0])
-    count = (length - size) // step + 1
+    count = unrollable((length - size) // step + 1, "a transform")
     frames = terms.stack([terms.part(signal, 1, i * step, i * step + size) for i in range(count)], 1)
     if window is not None:
         frames = terms.mul(frames, context.reshape(window, (size, 1)))

@@ -6,14 +6,19 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from xdsl.ir import SSAValue
 
 from pimc.frontends.onnx.context import NodeContext
 from pimc.frontends.onnx.expressions import Expressions
+from pimc.frontends.onnx.limits import bounded
 from pimc.frontends.unsupported import UnsupportedError
 
 Sizes = tuple[int, ...]
+
+_MAX_CELLS: Final = 1 << 14
+"""Places in the largest kernel: there are operations for each of them."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,9 @@ class Windows:
     low: Sizes
     high: Sizes
     output: Sizes
+
+    def __post_init__(self) -> None:
+        bounded(self.kernel, _MAX_CELLS)
 
     @property
     def extra(self) -> Sizes:

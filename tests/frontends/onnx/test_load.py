@@ -13,7 +13,7 @@ from xdsl.dialects.func import FuncOp
 
 from pimc.diagnostics import InputError, UnsupportedModelError
 from pimc.frontends.onnx import import_onnx
-from pimc.frontends.onnx.graph import needed_inputs
+from pimc.frontends.onnx.nodes import needed_inputs
 from pimc.ir import nn
 from pimc.ir.interpreter import Interpreter
 from pimc.ir.locations import location_text
