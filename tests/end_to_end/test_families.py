@@ -1,155 +1,36 @@
-"""Every model family on the simulator against PyTorch: prefill and decode of those that generate.
-
-A family is a small configuration with seeded random weights: 2 layers, sharp enough that attention and positions show
-in the logits (``test_logits_depend_on_the_order``).
+"""Every model family on the simulator against PyTorch: logits of prefill and decode where it generates, hidden states
+of a padded sentence or of an image where it encodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    GemmaConfig,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    OPTConfig,
-    Phi3Config,
-    PretrainedConfig,
-    Qwen2Config,
-    Qwen3Config,
+from model_families import (
+    ALL,
+    BOUND,
+    DECODED,
+    DECODERS,
+    ENCODERS,
+    PROMPT,
+    build,
+    differences,
+    family_differences,
+    random_tokens,
+    torch_logits,
 )
+from transformers import AutoModelForCausalLM
 
-import pimc
 from pimc.frontends.huggingface import MODEL_TYPES
 
-#: |logits - PyTorch fp32|, for all models here: logits have a root mean square near 1 and reach 3 to 6.
-#: docs/numerics.md says what was measured, and what PyTorch in fp16 gives.
-BOUND = 2.0**-6
-VOCAB, MAX_SEQ, CHUNK = 100, 32, 8
-PROMPT, DECODED = 19, 4  # two full chunks and a padded one
-WEIGHT_SCALE = 6.0
 
-TOKENS = {"vocab_size": VOCAB, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-SIZES = TOKENS | {
-    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-}  # fmt: skip
-GROUPED = SIZES | {"num_key_value_heads": 2, "tie_word_embeddings": False}
-GPT2 = TOKENS | {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
-OPT = TOKENS | {
-    "hidden_size": 64, "ffn_dim": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64,
-    "word_embed_proj_dim": 64,
-}  # fmt: skip
-OPT_350M = OPT | {"word_embed_proj_dim": 32, "do_layer_norm_before": False}
-SMOLLM2 = SIZES | {"hidden_size": 144, "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True}
-
-Builder = Callable[[], PretrainedConfig]
-
-#: Decoders: every type of model that folders may have, and forms of the same type that differ in their operators.
-DECODERS: Mapping[str, Builder] = {
-    "llama": lambda: LlamaConfig(**GROUPED),
-    "smollm2": lambda: LlamaConfig(**SMOLLM2),
-    "qwen2": lambda: Qwen2Config(**GROUPED),
-    "qwen3": lambda: Qwen3Config(**GROUPED, head_dim=32),
-    "mistral": lambda: MistralConfig(**GROUPED, sliding_window=None),
-    "gemma": lambda: GemmaConfig(**SIZES, num_key_value_heads=1, head_dim=32),
-    "phi3": lambda: Phi3Config(**GROUPED),
-    "gpt2": lambda: GPT2Config(**GPT2),
-    "gpt_neox": lambda: GPTNeoXConfig(**SIZES, rotary_pct=0.25, tie_word_embeddings=False),
-    "opt": lambda: OPTConfig(**OPT),
-    "opt-350m": lambda: OPTConfig(**OPT_350M),
-    "bloom": lambda: BloomConfig(**TOKENS, hidden_size=96, n_layer=2, n_head=6),
-}
-
-#: Sizes that take other paths: attention heads that fill no whole columns of a bank, or need more lanes than the PIM
-#: unit has, or of which half is turned; output weights that are not the embedding's where the family ties them.
-FORMS: Mapping[str, Builder] = {
-    "llama, heads of 20": lambda: LlamaConfig(**GROUPED, head_dim=20),
-    "gemma, heads of 256": lambda: GemmaConfig(**SIZES, num_key_value_heads=1, head_dim=256),
-    "phi3, heads of 24, half turned": lambda: Phi3Config(**GROUPED | {"hidden_size": 96}, partial_rotary_factor=0.5),
-    "gpt_neox, heads of 80, one after the other": lambda: GPTNeoXConfig(
-        **SIZES | {"hidden_size": 160, "num_attention_heads": 2}, rotary_pct=0.25, use_parallel_residual=False
-    ),
-    "gpt2, untied, 7 heads of 5": lambda: GPT2Config(
-        **GPT2 | {"n_embd": 35, "n_head": 7, "tie_word_embeddings": False}
-    ),
-    "bloom, 3 heads of 24": lambda: BloomConfig(**TOKENS, hidden_size=72, n_layer=2, n_head=3),
-}
-ALL = {**DECODERS, **FORMS}
-
-
-@cache
-def decoder(name: str) -> torch.nn.Module:
-    """The model of a family: fp32, its weights fp16 numbers; also norms and biases are random."""
-    torch.manual_seed(0)
-    model: torch.nn.Module = AutoModelForCausalLM.from_config(ALL[name]()).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            vector = parameter.ndim == 1
-            value = parameter + 0.1 * torch.randn_like(parameter) if vector else WEIGHT_SCALE * parameter
-            parameter.copy_(value.half().float())
-    return model
-
-
-def random_tokens(count: int) -> list[int]:
-    return [int(token) for token in np.random.default_rng(0).integers(3, VOCAB, count)]
-
-
-def torch_logits(model: torch.nn.Module, tokens: list[int]) -> NDArray[np.float32]:
-    """[tokens, vocab] of the model in fp32."""
-    with torch.no_grad():
-        return np.asarray(model(torch.tensor([tokens])).logits[0].numpy(), np.float32)
-
-
-@dataclass(frozen=True)
-class Runner:
-    """A compiled decoder, token by token or in chunks; logits [vocab]."""
-
-    executable: pimc.Executable
-
-    def prefill(self, piece: list[int], position: int) -> NDArray[np.float32]:
-        padded = np.array([piece + [0] * (CHUNK - len(piece))], np.int32)
-        length = np.array([len(piece)], np.int32)
-        return self._run("prefill", tokens=padded, position=np.array([position], np.int32), length=length)
-
-    def decode(self, token: int, position: int) -> NDArray[np.float32]:
-        return self._run("decode", tokens=np.array([[token]], np.int32), position=np.array([position], np.int32))
-
-    def _run(self, entry: str, **inputs: NDArray[np.int32]) -> NDArray[np.float32]:
-        return np.asarray(self.executable.run(inputs, entry=entry).outputs["logits"], np.float32).reshape(-1)
-
-
-def differences(source: torch.nn.Module | Path, expected: NDArray[np.float32]) -> dict[str, float]:
-    """The largest |difference| of any logit behind each chunk of the prompt and each further token."""
-    runner = Runner(pimc.compile(source, max_seq=MAX_SEQ, prefill_chunk=CHUNK))
-    tokens = random_tokens(len(expected))
-    found: dict[str, float] = {}
-    for start in range(0, PROMPT, CHUNK):
-        piece = tokens[start : min(start + CHUNK, PROMPT)]
-        last = start + len(piece) - 1
-        found[f"prefill of {last + 1}"] = float(np.abs(runner.prefill(piece, start) - expected[last]).max())
-    for position in range(PROMPT, len(tokens)):
-        logits = runner.decode(tokens[position], position)
-        found[f"decode at {position}"] = float(np.abs(logits - expected[position]).max())
-    return found
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_prefill_and_decode(name: str) -> None:
-    model = decoder(name)
-    found = differences(model, torch_logits(model, random_tokens(PROMPT + DECODED)))
-    assert len(found) == 3 + DECODED
+@pytest.mark.parametrize("name", [*ALL, *ENCODERS])
+def test_family(name: str) -> None:
+    found = family_differences(name)
+    assert len(found) == (1 if name in ENCODERS else 3 + DECODED)
     assert max(found.values()) < BOUND, found
 
 
@@ -161,7 +42,7 @@ def test_logits_depend_on_the_order(name: str) -> None:
     tokens = random_tokens(PROMPT)
     swapped = list(tokens)
     swapped[3], swapped[7] = tokens[7], tokens[3]
-    model = decoder(name)
+    model = build(name)
     expected, other = torch_logits(model, tokens), torch_logits(model, swapped)
     assert np.abs(expected[8:] - other[8:]).max() > 4 * BOUND
     assert 0.5 < expected.std() < 2
@@ -171,7 +52,7 @@ def test_logits_depend_on_the_order(name: str) -> None:
 def test_checkpoints_of_16_bits(name: str, dtype: str, tmp_path: Path) -> None:
     """Folders with 16-bit weights are compared with PyTorch in fp32 on the same weights."""
     model = AutoModelForCausalLM.from_config(ALL[name]())
-    model.load_state_dict(decoder(name).state_dict())
+    model.load_state_dict(build(name).state_dict())
     model.to(getattr(torch, dtype)).save_pretrained(tmp_path)
     same = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     found = differences(tmp_path, torch_logits(same, random_tokens(PROMPT + DECODED)))
@@ -179,4 +60,4 @@ def test_checkpoints_of_16_bits(name: str, dtype: str, tmp_path: Path) -> None:
 
 
 def test_every_type_of_model_is_here() -> None:
-    assert {build().model_type for build in DECODERS.values()} == set(MODEL_TYPES)
+    assert {config().model_type for config in DECODERS.values()} == set(MODEL_TYPES)
