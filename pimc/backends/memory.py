@@ -142,7 +142,7 @@ class _Area:
         return TargetError(
             f"buffer {alloc.sym_name.data!r} does not fit the {self.memory} memory of {self.space.size} bytes: "
             f"it and the buffers in use with it take {total} bytes: {listed}{more}",
-            hint="a shorter max_seq, a smaller prefill_chunk, or a target with more local memory",
+            hint="smaller inputs, a shorter max_seq, a smaller prefill_chunk, or a target with more local memory",
             where=where(alloc),
         )
 

@@ -136,7 +136,8 @@ class GraphBuilder:
     def add(self, op: Operation, location: LocationAttr) -> Operation:
         """Append an operation; UnsupportedError if a result would be too large."""
         for result in op.results:
-            self.budget.check(nn.tensor_of(result).get_shape(), folding=self.folding)
+            if isinstance(result.type, TensorType):
+                self.budget.check(result.type.get_shape(), folding=self.folding)
         self.block.add_op(set_location(op, location))
         return op
 
