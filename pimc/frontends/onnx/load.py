@@ -82,12 +82,14 @@ def _check_opset(model: onnx.ModelProto, where: str | None) -> None:
             hint="install a newer onnx, or export with an older opset",
             where=where,
         )
-    if opset < _OLDEST:
-        raise InputError(
-            f"the model is of opset {opset}; {_OLDEST} is the oldest that is read",
-            hint="convert it with onnx.version_converter",
-            where=where,
-        )
+    for node in model.graph.node if opset < _OLDEST else ():
+        schema = _schema(node, {"": _OLDEST})
+        if schema is None or schema.since_version > opset:
+            raise InputError(
+                f"node {node_name(node)!r} is {node.op_type} of opset {opset}; {_OLDEST} is the oldest that is read",
+                hint="convert the model with onnx.version_converter",
+                where=where,
+            )
 
 
 def check(model: onnx.ModelProto, where: str | None = None) -> None:

@@ -150,6 +150,13 @@ def test_newer_opset() -> None:
     refuse(model([helper.make_node("Relu", ["x"], ["y"])], [value("x", 2)], ["y"], opset=99), "opset 99")
 
 
+def test_older_opset() -> None:
+    add = model([helper.make_node("Add", ["x", "x"], ["y"], name="sum")], [value("x", 2)], ["y"], opset=6)
+    refuse(add, "'sum' is Add of opset 6; 7 is the oldest")
+    same = model([helper.make_node("Tanh", ["x"], ["y"])], [value("x", 2)], ["y"], opset=6)
+    assert isinstance(import_onnx(same).module.body.first_block.first_op, FuncOp)  # it has not changed since
+
+
 def test_symbolic_shapes() -> None:
     proto = model([helper.make_node("Relu", ["x"], ["y"])], [value("x", 1, "tokens", 4)], ["y"])
     with pytest.raises(InputError, match="without a fixed shape: x") as caught:
