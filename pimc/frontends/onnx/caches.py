@@ -225,7 +225,15 @@ def _split_grouped(nodes: list[onnx.NodeProto], node: onnx.NodeProto, attributes
     for name, neutral in (("local_window_size", -1), ("softcap", 0.0), ("smooth_softmax", 0)):
         if attributes.get(name, neutral) != neutral:
             raise InputError(f"GroupQueryAttention {node.name!r} with {name} is not supported in a decoder")
-    heads, kv_heads = (int(str(attributes[name])) for name in ("num_heads", "kv_num_heads"))
+    if any(node.input[10:]):
+        raise InputError(
+            f"GroupQueryAttention {node.name!r} with the input {next(filter(None, node.input[10:]))!r} is not "
+            "supported in a decoder",
+            hint="inputs up to the position ids",
+        )
+    heads, kv_heads = (_count(node, attributes, name) for name in ("num_heads", "kv_num_heads"))
+    if len(node.output) < 3:
+        raise InputError(f"GroupQueryAttention {node.name!r} has a past, but no present keys and values")
     query, key, value = node.input[:3]
     if not key:  # packed: queries, keys and values behind each other
         packed, query, key, value = query, *(f"{node.output[0]}/{part}" for part in "qkv")
@@ -248,6 +256,13 @@ def _split_grouped(nodes: list[onnx.NodeProto], node: onnx.NodeProto, attributes
     nodes.append(plain)
     merged = _merge_heads(nodes, attended)
     nodes.append(helper.make_node("Identity", [merged], [node.output[0]]))
+
+
+def _count(node: onnx.NodeProto, attributes: dict[str, object], name: str) -> int:
+    found = attributes.get(name)
+    if not isinstance(found, int) or found < 1:
+        raise InputError(f"{node.op_type} {node.name!r} has no valid {name}")
+    return found
 
 
 def _rotated(nodes: list[onnx.NodeProto], value: str, node: onnx.NodeProto, attributes: dict[str, object]) -> str:

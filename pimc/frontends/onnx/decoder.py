@@ -29,11 +29,12 @@ from pimc.frontends.huggingface import tokenizer_beside
 from pimc.frontends.importer import cache_global
 from pimc.frontends.model import ImportedModel
 from pimc.frontends.onnx.caches import Cache, DecoderGraph, specialise
+from pimc.frontends.onnx.checks import check, opsets_of
 from pimc.frontends.onnx.converters import CONVERTERS
 from pimc.frontends.onnx.elements import Array
 from pimc.frontends.onnx.function import build_main
 from pimc.frontends.onnx.graph import GraphBuilder
-from pimc.frontends.onnx.load import opsets_of, prepare, stored_tensors
+from pimc.frontends.onnx.load import prepare, stored_tensors
 from pimc.frontends.position_tables import tabulate
 from pimc.frontends.weights import ModelWeights
 
@@ -57,6 +58,7 @@ def import_decoder(
         raise InputError("the layers have caches of different shapes", where=where)
     weights = ModelWeights({})
     tensors = stored_tensors(model, folder, where)
+    check(model, where)
     name = model.graph.name or "model"
     module = ModuleOp([], attributes={"pimc.model": _sizes(decoder, slots, prefill_chunk, name)})
     cache = TensorType(f32, (decoder.layers, slots, first.kv_heads, first.head_dim))

@@ -14,12 +14,13 @@ from xdsl.dialects.builtin import ModuleOp
 from pimc.diagnostics import InputError
 from pimc.frontends.model import ImportedModel
 from pimc.frontends.onnx.caches import find_decoder
+from pimc.frontends.onnx.checks import check, opsets_of
 from pimc.frontends.onnx.converters import CONVERTERS
 from pimc.frontends.onnx.decoder import import_decoder
 from pimc.frontends.onnx.elements import Array
 from pimc.frontends.onnx.function import build_main
 from pimc.frontends.onnx.graph import GraphBuilder
-from pimc.frontends.onnx.load import check, load_model, opsets_of, prepare, stored_tensors
+from pimc.frontends.onnx.load import load_model, prepare, stored_tensors
 from pimc.frontends.weights import ModelWeights
 
 _NOTHING: Final[Mapping[str, Array]] = MappingProxyType({})

@@ -9,21 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, checker, inliner, shape_inference
+from onnx import TensorProto, checker, inliner
 
 from pimc.diagnostics import InputError
+from pimc.frontends.onnx.checks import check_opset, reason
 from pimc.frontends.onnx.elements import NARROW, Array, array_of, element_of
-from pimc.frontends.onnx.limits import MAX_FILE, MAX_RANK, check_functions, check_sizes, inner_tensors, subgraphs
-from pimc.frontends.onnx.nodes import node_name
+from pimc.frontends.onnx.limits import MAX_FILE, check_functions, check_sizes, inner_tensors
 from pimc.frontends.unsupported import UnsupportedError, UnsupportedItem, UnsupportedModelError
-
-_OLDEST: Final = 7
-"""Before it operators broadcast by attributes of their own."""
 
 
 def load_model(source: Path | str | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
@@ -60,134 +56,18 @@ def prepare(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], where: 
     InputError for a graph that is malformed or has symbolic dimensions left.
     """
     check_sizes(model, where)
-    _check_opset(model, where)
+    check_opset(model, where)
     if model.functions:
         check_functions(model, where)
         try:
             model = inliner.inline_local_functions(model)
         except (RuntimeError, ValueError, checker.ValidationError) as error:
-            raise InputError(f"its functions cannot be inlined: {_reason(error)}", where=where) from error
+            raise InputError(f"its functions cannot be inlined: {reason(error)}", where=where) from error
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     _fix_shapes(fixed.graph, shapes, where)
     _check_order(fixed.graph, where)
     return fixed
-
-
-def _check_opset(model: onnx.ModelProto, where: str | None) -> None:
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), _OLDEST)
-    if opset > onnx.defs.onnx_opset_version():
-        raise InputError(
-            f"the model needs opset {opset}; the installed onnx knows up to {onnx.defs.onnx_opset_version()}",
-            hint="install a newer onnx, or export with an older opset",
-            where=where,
-        )
-    for node in model.graph.node if opset < _OLDEST else ():
-        schema = _schema(node, {"": _OLDEST})
-        if schema is None or schema.since_version > opset:
-            raise InputError(
-                f"node {node_name(node)!r} is {node.op_type} of opset {opset}; {_OLDEST} is the oldest that is read",
-                hint="convert the model with onnx.version_converter",
-                where=where,
-            )
-
-
-def check(model: onnx.ModelProto, where: str | None = None) -> None:
-    """Let `onnx` check the model and infer its shapes; InputError with what it finds.
-
-    Values are not propagated: `onnx` would allocate what a model says it computes.  Import finds what depends on them.
-    """
-    light = onnx.ModelProto()
-    light.CopyFrom(model)
-    for tensor in light.graph.initializer:
-        _strip(tensor)
-    _check_nodes(light, where)
-    _write_defaults(light)
-    try:
-        shape_inference.infer_shapes(light, check_type=True, strict_mode=True)
-    except shape_inference.InferenceError as error:
-        raise InputError(f"the model is inconsistent: {_reason(error)}", where=where) from error
-    except (RuntimeError, ValueError, checker.ValidationError) as error:
-        raise InputError(f"the model is malformed: {_reason(error)}", where=where) from error
-
-
-def _check_nodes(model: onnx.ModelProto, where: str | None) -> None:
-    """Inference trusts the number of inputs and the axes of nodes: wrong ones may end the process."""
-    versions = opsets_of(model)
-    for nodes in (model.graph.node, *(graph.node for graph in subgraphs(model.graph.node))):
-        for node in nodes:
-            problem = _misfit(node, _schema(node, versions))
-            if problem is not None:
-                raise InputError(f"node {node_name(node)!r} ({node.op_type}) {problem}", where=where)
-
-
-def _misfit(node: onnx.NodeProto, schema: onnx.defs.OpSchema | None) -> str | None:
-    """What is wrong with the numbers of a node's inputs and outputs, or its axes."""
-    for attribute in node.attribute:
-        low, high = _bounds(node).get(attribute.name, (None, None))
-        for number in (attribute.i, *attribute.ints):
-            if low is not None and high is not None and not low <= number <= high:
-                return f"has {attribute.name} {number}"
-        if node.op_type == "Einsum" and not attribute.s.isascii():
-            return f"has an {attribute.name} of other characters than letters"
-    if schema is None:
-        return None
-    if not schema.min_input <= len(node.input) <= schema.max_input:
-        return f"has {len(node.input)} inputs"
-    if not schema.min_output <= len(node.output) <= schema.max_output:
-        return f"has {len(node.output)} outputs"
-    pairs = zip(schema.inputs, node.input, strict=False)
-    empty = [
-        port.name for port, name in pairs if not name and port.option == onnx.defs.OpSchema.FormalParameterOption.Single
-    ]
-    return f"has no input {empty[0]}" if empty else None
-
-
-def _bounds(node: onnx.NodeProto) -> dict[str, tuple[int, int]]:
-    """Least and greatest value of integer attributes that inference does not check."""
-    axes = (-MAX_RANK, MAX_RANK)
-    return {"axis": axes, "axes": axes, "batch_dims": (0, MAX_RANK), "num_outputs": (len(node.output),) * 2}
-
-
-def opsets_of(model: onnx.ModelProto) -> dict[str, int]:
-    """Domain -> version; the standard domain is ""."""
-    return {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in model.opset_import}
-
-
-def _schema(node: onnx.NodeProto, versions: Mapping[str, int]) -> onnx.defs.OpSchema | None:
-    """The definition of a standard operator."""
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    known = onnx.defs.has(node.op_type, versions.get(domain, 0), domain)
-    return onnx.defs.get_schema(node.op_type, versions[domain], domain) if known else None
-
-
-def _strip(tensor: TensorProto) -> None:
-    """Leave out the contents of a large tensor: shapes are inferred from small ones only."""
-    if prod(tensor.dims) > 1024:
-        tensor.ClearField("raw_data")
-        tensor.ClearField("float_data")
-        tensor.ClearField("external_data")
-        tensor.data_location = TensorProto.DEFAULT
-
-
-def _write_defaults(model: onnx.ModelProto) -> None:
-    """Write out default attributes of operators that are functions: `onnx` infers their bodies without them."""
-    versions = opsets_of(model)
-    for node in model.graph.node:
-        schema = _schema(node, versions)
-        if schema is None:
-            continue
-        if schema.has_function:
-            given = {attribute.name for attribute in node.attribute}
-            defaults = {name: attribute.default_value for name, attribute in schema.attributes.items()}
-            node.attribute.extend(value for name, value in defaults.items() if name not in given and value.type)
-
-
-def _reason(error: Exception) -> str:
-    """The line of an error of `onnx` that says most."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    wanted = [line for line in lines if "rror" in line and not line.startswith("==>")]
-    return (wanted or lines or [type(error).__name__])[-1][:300]
 
 
 def _fix_shapes(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]], where: str | None) -> None:

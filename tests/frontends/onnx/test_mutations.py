@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import TypeAlias
 
 import onnx
 import pytest
 from conformance.cases import Case, load_cases
 from onnx import AttributeProto, numpy_helper
+from onnx_decoders import grouped_query_decoder
 
 from pimc.diagnostics import InputError
 from pimc.frontends.onnx import import_onnx
@@ -19,6 +21,8 @@ MODULES = (
 )  # fmt: skip
 NUMBERS = (-(1 << 63), -1_000_000, -7, -1, 0, 1, 2, 5, 100, 1 << 20, 1 << 40, (1 << 63) - 1)
 MUTANTS = 250
+
+Damage: TypeAlias = Callable[[onnx.ModelProto, random.Random], None]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ def other_operator(model: onnx.ModelProto, rng: random.Random) -> None:
     )
 
 
-DAMAGES: tuple[Callable[[onnx.ModelProto, random.Random], None], ...] = (
+DAMAGES: tuple[Damage, ...] = (
     attribute_value, no_attribute, input_shape, element_type, other_operand, no_operand, other_operator,
 )  # fmt: skip
 
@@ -91,8 +95,19 @@ def dense(case: Case) -> bool:
     return all(hasattr(array, "dtype") and array.dtype.kind in "iufb" for array in case.arrays[0].values())
 
 
+def is_refused(model: onnx.ModelProto, name: str) -> bool:
+    """Whether the model is refused; AssertionError for anything but an error for people."""
+    try:
+        import_onnx(model, max_seq=32, prefill_chunk=4)
+    except InputError:
+        return True
+    except Exception as error:
+        raise AssertionError(f"{name}: {error!r}\n{onnx.printer.to_text(model)}") from error
+    return False
+
+
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damaged_models(damage: Callable[[onnx.ModelProto, random.Random], None], cases: list[Case]) -> None:
+def test_damaged_models(damage: Damage, cases: list[Case]) -> None:
     rng = random.Random(damage.__name__)
     refused = 0
     for _ in range(MUTANTS):
@@ -102,10 +117,18 @@ def test_damaged_models(damage: Callable[[onnx.ModelProto, random.Random], None]
         if rng.random() < 0.6 and dense(case):
             store_inputs(model, case, rng)
         damage(model, rng)
-        try:
-            import_onnx(model)
-        except InputError:
-            refused += 1
-        except Exception as error:
-            raise AssertionError(f"{case.name}: {error!r}\n{model}") from error
+        refused += is_refused(model, case.name)
     assert 0 < refused < MUTANTS
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_damaged_decoders(damage: Damage) -> None:
+    rng = random.Random(damage.__name__)
+    whole = grouped_query_decoder(packed=False)
+    refused = 0
+    for _ in range(MUTANTS // 5):
+        model = onnx.ModelProto()
+        model.CopyFrom(whole)
+        damage(model, rng)
+        refused += is_refused(model, "decoder")
+    assert refused > 0
