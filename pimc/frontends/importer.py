@@ -9,24 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from xdsl.dialects.builtin import (
-    DictionaryAttr,
-    IntegerAttr,
-    ModuleOp,
-    StringAttr,
-    TensorType,
-    UnitAttr,
-    f32,
-    i64,
-)
-from xdsl.dialects.ml_program import GlobalOp
-from xdsl.ir import Attribute
+from xdsl.dialects.builtin import ModuleOp
 
 from pimc.diagnostics import InputError
+from pimc.frontends.decoder_state import decoder_module
 from pimc.frontends.model import Checkpoint, ImportedModel, TokenizerData
 from pimc.frontends.weights import ModelWeights, absent_array, check_all_fp16
 from pimc.ir import nn
-from pimc.ir.locations import set_location, source_location
 
 if TYPE_CHECKING:
     import torch
@@ -112,10 +101,7 @@ def _build_module(
     from pimc.frontends.tabulate import assign_columns, evaluate_tables, find_tabulated
     from pimc.frontends.torch_export import K_CACHE, MODEL, V_CACHE
 
-    module = ModuleOp([], attributes={"pimc.model": _model_attribute(shape, name)})
-    cache = TensorType(f32, (shape.layers, shape.slots, shape.kv_heads, shape.head_dim))
-    for symbol in ("k_cache", "v_cache"):
-        module.body.block.add_op(cache_global(symbol, cache))
+    module = decoder_module(name, _sizes(shape))
     caches = {
         f"{prefix}{layer}": CacheRef(prefix.removesuffix("_"), layer)
         for prefix in (K_CACHE, V_CACHE)
@@ -137,18 +123,11 @@ def _build_module(
     return module
 
 
-def cache_global(symbol: str, type_: TensorType[Attribute]) -> GlobalOp:
-    """The state that holds the keys or values of all layers: ``[L, S, Hkv, D]``."""
-    op = GlobalOp(StringAttr(symbol), type_, UnitAttr(), None, StringAttr("private"))
-    return set_location(op, source_location("entry"))
-
-
-def _model_attribute(shape: DecoderShape, name: str) -> DictionaryAttr:
-    sizes: dict[str, Attribute] = {
-        key: IntegerAttr(value, i64) for key, value in asdict(shape).items() if key not in ("slots", "chunk")
-    }
-    sizes |= {"max_seq": IntegerAttr(shape.slots, i64), "prefill_chunk": IntegerAttr(shape.chunk, i64)}
-    return DictionaryAttr({"name": StringAttr(name), **sizes})
+def _sizes(shape: DecoderShape) -> dict[str, int]:
+    """The sizes that the program states."""
+    sizes = asdict(shape)
+    slots, chunk = sizes.pop("slots"), sizes.pop("chunk")
+    return {**sizes, "max_seq": slots, "prefill_chunk": chunk}
 
 
 @contextlib.contextmanager

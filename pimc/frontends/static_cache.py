@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, StringAttr, TensorType, f32, i64
-
 from pimc.diagnostics import InputError
 from pimc.frontends.aten import CONVERTERS
+from pimc.frontends.decoder_state import decoder_module
 from pimc.frontends.fx_state import state_names, weight_array
 from pimc.frontends.fx_values import CacheRef, mutates, static_shape, target_of
 from pimc.frontends.graph import GraphImporter
 from pimc.frontends.huggingface import tokenizer_beside
-from pimc.frontends.importer import cache_global
 from pimc.frontends.model import ImportedModel
 from pimc.frontends.tabulate import assign_columns, evaluate_tables, find_tabulated
 from pimc.frontends.weights import ModelWeights, check_all_fp16
@@ -79,10 +77,7 @@ def import_static_decoder(program: ExportedProgram, name: str, folder: Path | No
     for table, value in evaluate_tables(plain, position, columns, slots, 1).items():
         weights.add(table, value)
     sizes = {"layers": layers, "kv_heads": heads, "head_dim": size, "max_seq": slots, "prefill_chunk": 1}
-    numbers = {key: IntegerAttr(value, i64) for key, value in sizes.items()}
-    module = ModuleOp([], attributes={"pimc.model": DictionaryAttr({"name": StringAttr(name), **numbers})})
-    for symbol in _SYMBOLS.values():
-        module.body.block.add_op(cache_global(symbol, TensorType(f32, (layers, slots, heads, size))))
+    module = decoder_module(name, sizes)
     importer = GraphImporter(plain, "decode", names, weights, CONVERTERS, columns, prefix, caches=caches)
     module.body.block.add_op(importer.run())
     check_all_fp16(weights, sorted({op.weight_name.data for op in module.walk() if isinstance(op, nn.ParamOp)}))

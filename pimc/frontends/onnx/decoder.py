@@ -10,29 +10,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-from xdsl.dialects.builtin import (
-    ArrayAttr,
-    DictionaryAttr,
-    IntegerAttr,
-    ModuleOp,
-    StringAttr,
-    TensorType,
-    f32,
-    i64,
-)
 from xdsl.dialects.func import FuncOp
 from xdsl.transforms.common_subexpression_elimination import cse
 
 from pimc.diagnostics import InputError
 from pimc.frontends.decoder_masks import mask_by_position
+from pimc.frontends.decoder_state import decoder_module
 from pimc.frontends.huggingface import tokenizer_beside
-from pimc.frontends.importer import cache_global
 from pimc.frontends.model import ImportedModel
-from pimc.frontends.onnx.caches import Cache, DecoderGraph, specialise
+from pimc.frontends.onnx.caches import DecoderGraph, specialise
 from pimc.frontends.onnx.checks import check, opsets_of
 from pimc.frontends.onnx.converters import CONVERTERS
 from pimc.frontends.onnx.elements import Array
-from pimc.frontends.onnx.function import build_main
+from pimc.frontends.onnx.function import build_main, port_attributes
 from pimc.frontends.onnx.graph import GraphBuilder
 from pimc.frontends.onnx.load import prepare, stored_tensors
 from pimc.frontends.position_tables import tabulate
@@ -60,10 +50,8 @@ def import_decoder(
     tensors = stored_tensors(model, folder, where)
     check(model, where)
     name = model.graph.name or "model"
-    module = ModuleOp([], attributes={"pimc.model": _sizes(decoder, slots, prefill_chunk, name)})
-    cache = TensorType(f32, (decoder.layers, slots, first.kv_heads, first.head_dim))
-    for symbol in ("k_cache", "v_cache"):
-        module.body.block.add_op(cache_global(symbol, cache))
+    sizes = {"layers": decoder.layers, "kv_heads": first.kv_heads, "head_dim": first.head_dim}
+    module = decoder_module(name, sizes | {"max_seq": slots, "prefill_chunk": prefill_chunk})
     for entry, tokens in (("prefill", prefill_chunk), ("decode", 1)):
         graph = specialise(model, decoder, tokens, slots, select=entry == "prefill")
         module.body.block.add_op(_entry(graph, entry, tokens, slots, tensors, weights, where))
@@ -98,18 +86,6 @@ def _entry(
     cse(function)  # exporters compute cosines and sines anew in every layer
     tabulate(function, position, weights, slots)
     names = ("tokens", "position", "length")[: len(function.body.block.args)]
-    function.properties["arg_attrs"] = ArrayAttr([DictionaryAttr({"pimc.name": StringAttr(name)}) for name in names])
-    function.properties["res_attrs"] = ArrayAttr([DictionaryAttr({"pimc.name": StringAttr("logits")})])
+    function.properties["arg_attrs"] = port_attributes(names)
+    function.properties["res_attrs"] = port_attributes(["logits"])
     return function
-
-
-def _sizes(decoder: DecoderGraph, slots: int, chunk: int, name: str) -> DictionaryAttr:
-    cache: Cache = decoder.caches[0]
-    sizes = {
-        "layers": decoder.layers,
-        "kv_heads": cache.kv_heads,
-        "head_dim": cache.head_dim,
-        "max_seq": slots,
-        "prefill_chunk": chunk,
-    }
-    return DictionaryAttr({"name": StringAttr(name), **{key: IntegerAttr(value, i64) for key, value in sizes.items()}})

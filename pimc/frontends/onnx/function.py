@@ -39,12 +39,13 @@ def build_main(
     builder.add(ReturnOp(*results), place)
     types = FunctionType.from_lists([arg.type for arg in builder.block.args], [value.type for value in results])
     outputs = [output.name for output in graph.output]
-    function = FuncOp(name, types, Region(builder.block), arg_attrs=_port_attributes(inputs))
-    function.properties["res_attrs"] = _port_attributes(outputs)
+    function = FuncOp(name, types, Region(builder.block), arg_attrs=port_attributes(inputs))
+    function.properties["res_attrs"] = port_attributes(outputs)
     return set_location(function, place)
 
 
-def _port_attributes(names: Sequence[str]) -> ArrayAttr[DictionaryAttr]:
+def port_attributes(names: Sequence[str]) -> ArrayAttr[DictionaryAttr]:
+    """The names of a function's arguments or results, as an attribute."""
     return ArrayAttr([DictionaryAttr({"pimc.name": StringAttr(name)}) for name in names])
 
 
