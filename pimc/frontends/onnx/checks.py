@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import prod
 from typing import Final
 
@@ -11,7 +10,7 @@ from onnx import TensorProto, checker, shape_inference
 
 from pimc.diagnostics import InputError
 from pimc.frontends.onnx.limits import MAX_RANK, subgraphs
-from pimc.frontends.onnx.nodes import node_name
+from pimc.frontends.onnx.nodes import node_name, schema_of
 
 _OLDEST: Final = 7
 """Before it operators broadcast by attributes of their own."""
@@ -27,7 +26,7 @@ def check_opset(model: onnx.ModelProto, where: str | None) -> None:
             where=where,
         )
     for node in model.graph.node if opset < _OLDEST else ():
-        schema = _schema(node, {"": _OLDEST})
+        schema = schema_of(node, {"": _OLDEST})
         if schema is None or schema.since_version > opset:
             raise InputError(
                 f"node {node_name(node)!r} is {node.op_type} of opset {opset}; {_OLDEST} is the oldest that is read",
@@ -60,7 +59,7 @@ def _check_nodes(model: onnx.ModelProto, where: str | None) -> None:
     versions = opsets_of(model)
     for nodes in (model.graph.node, *(graph.node for graph in subgraphs(model.graph.node))):
         for node in nodes:
-            problem = _misfit(node, _schema(node, versions))
+            problem = _misfit(node, schema_of(node, versions))
             if problem is not None:
                 raise InputError(f"node {node_name(node)!r} ({node.op_type}) {problem}", where=where)
 
@@ -100,13 +99,6 @@ def opsets_of(model: onnx.ModelProto) -> dict[str, int]:
     return {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in model.opset_import}
 
 
-def _schema(node: onnx.NodeProto, versions: Mapping[str, int]) -> onnx.defs.OpSchema | None:
-    """The definition of a standard operator."""
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    known = onnx.defs.has(node.op_type, versions.get(domain, 0), domain)
-    return onnx.defs.get_schema(node.op_type, versions[domain], domain) if known else None
-
-
 def _strip(tensor: TensorProto) -> None:
     """Leave out the contents of a large tensor: shapes are inferred from small ones only."""
     if prod(tensor.dims) > 1024:
@@ -120,7 +112,7 @@ def _write_defaults(model: onnx.ModelProto) -> None:
     """Write out default attributes of operators that are functions: `onnx` infers their bodies without them."""
     versions = opsets_of(model)
     for node in model.graph.node:
-        schema = _schema(node, versions)
+        schema = schema_of(node, versions)
         if schema is not None and schema.has_function:
             given = {attribute.name for attribute in node.attribute}
             defaults = {name: attribute.default_value for name, attribute in schema.attributes.items()}

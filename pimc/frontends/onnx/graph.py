@@ -33,7 +33,7 @@ from pimc.frontends.onnx.context import Converted, NeedsValue, NodeContext, Tabl
 from pimc.frontends.onnx.elements import Array, array_of, element_of_array, held, onnx_type_of
 from pimc.frontends.onnx.limits import Budget
 from pimc.frontends.onnx.loops import unrolled
-from pimc.frontends.onnx.nodes import bound, constant_of, node_name, unsupported_item, uses
+from pimc.frontends.onnx.nodes import bound, constant_of, domain_of, node_name, schema_of, unsupported_item, uses
 from pimc.frontends.unsupported import UnsupportedError, UnsupportedItem
 from pimc.frontends.weights import ModelWeights
 from pimc.ir import nn
@@ -48,7 +48,6 @@ _MAX_DEPTH: Final = 16
 """Functions within functions: a bound on recursion."""
 _UNFIT: Final = (UnsupportedError, VerifyException, ArithmeticError, LookupError, StopIteration, TypeError, ValueError)
 """What converters raise on nodes that are unsupported, or do not follow the operator's definition: they rely on it."""
-_STANDARD: Final = frozenset({"", "ai.onnx"})
 
 
 @dataclass
@@ -168,11 +167,11 @@ class GraphBuilder:
         self._poison.update(names)
 
     def _convert(self, node: onnx.NodeProto, depends: frozenset[str]) -> None:
-        if node.op_type == "Constant" and node.domain in _STANDARD:
+        if node.op_type == "Constant" and not domain_of(node):
             self.define_known(node.output[0], constant_of(node))
-        elif node.op_type == "If" and node.domain in _STANDARD:
+        elif node.op_type == "If" and not domain_of(node):
             self._branch(node, depends)
-        elif node.op_type in ("Loop", "Scan") and node.domain in _STANDARD:
+        elif node.op_type in ("Loop", "Scan") and not domain_of(node):
             for name, found in zip(node.output, unrolled(self, node, self.opsets.get("", 1)), strict=False):
                 if isinstance(found, SSAValue):
                     self.define(name, found, depends)
@@ -190,15 +189,15 @@ class GraphBuilder:
 
     def _key(self, node: onnx.NodeProto) -> str:
         """The converter's key of an operator."""
-        return node.op_type if node.domain in _STANDARD else f"{node.domain}::{node.op_type}"
+        return f"{node.domain}::{node.op_type}" if domain_of(node) else node.op_type
 
     def _converted(self, node: onnx.NodeProto) -> Sequence[SSAValue | None]:
         """The results of a node: by its converter, else by the function that defines it."""
         key = self._key(node)
-        opset = self.opsets.get("" if node.domain in _STANDARD else node.domain, 1)
+        opset = self.opsets.get(domain_of(node), 1)
         converter = self.converters.get(key)
         if converter is None:
-            return self._by_definition(node, opset, key)
+            return self._by_definition(node, key)
         converted: Converted = converter(NodeContext(self, node, opset))
         return [converted] if isinstance(converted, SSAValue) else converted
 
@@ -295,10 +294,11 @@ class GraphBuilder:
             elif outer:
                 self.define(outer, inner.value(name, source_location(inner.scope)), depends | inner.depends_on(name))
 
-    def _by_definition(self, node: onnx.NodeProto, opset: int, key: str) -> Sequence[SSAValue | None]:
+    def _by_definition(self, node: onnx.NodeProto, key: str) -> Sequence[SSAValue | None]:
         """The function by which ONNX defines an operator, in place."""
-        function = self._definition(node, opset)
-        if function is None:
+        schema = schema_of(node, self.opsets)
+        function = None if schema is None else self._definition(node, schema)
+        if schema is None or function is None:
             raise UnsupportedError("no conversion", _alternative(key))
         inner = self._inner(node)
         inner.opsets = {opset_id.domain: opset_id.version for opset_id in function.opset_import}
@@ -308,8 +308,8 @@ class GraphBuilder:
                 inner.define_known(formal, array, stored=actual in self._stored)
             elif actual:
                 inner.define(formal, self.value(actual, source_location(self.scope)), self.depends_on(actual))
-        defaults = defs.get_schema(node.op_type, opset, "" if node.domain in _STANDARD else node.domain).attributes
-        attributes = {name: item.default_value for name, item in defaults.items() if item.default_value.name}
+        defaults = {name: item.default_value for name, item in schema.attributes.items()}
+        attributes = {name: value for name, value in defaults.items() if value.name}
         attributes |= {attribute.name: attribute for attribute in (*function.attribute_proto, *node.attribute)}
         absent = {formal for formal, actual in zip(function.input, node.input, strict=False) if not actual}
         absent.update(list(function.input)[len(node.input) :])
@@ -318,11 +318,7 @@ class GraphBuilder:
         wanted = zip(function.output, node.output, strict=False)
         return [inner.value(name, location) if outer else None for name, outer in wanted]
 
-    def _definition(self, node: onnx.NodeProto, opset: int) -> onnx.FunctionProto | None:
-        domain = "" if node.domain in _STANDARD else node.domain
-        if not defs.has(node.op_type, opset, domain):
-            return None
-        schema = defs.get_schema(node.op_type, opset, domain)
+    def _definition(self, node: onnx.NodeProto, schema: defs.OpSchema) -> onnx.FunctionProto | None:
         if schema.has_context_dependent_function:
             types = [self._type_proto(name).SerializeToString() for name in node.input]
             body = schema.get_context_dependent_function(node.SerializeToString(), types)

@@ -25,6 +25,7 @@ from pimc.frontends.unsupported import UnsupportedError, UnsupportedItem, Unsupp
 def load_model(source: Path | str | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
     """The model and its folder; InputError names what is wrong with the file."""
     if isinstance(source, onnx.ModelProto):
+        check_sizes(source, None)
         return source, None
     path = Path(source)
     try:
@@ -55,7 +56,6 @@ def prepare(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], where: 
 
     InputError for a graph that is malformed or has symbolic dimensions left.
     """
-    check_sizes(model, where)
     check_opset(model, where)
     if model.functions:
         check_functions(model, where)
@@ -212,7 +212,7 @@ def _read(tensor: TensorProto, folder: Path | None, where: str | None) -> None:
         length = prod(tensor.dims) * 8  # no element is larger
     length = min(length, path.stat().st_size - offset)
     if length > MAX_FILE:
-        raise InputError(f"the nodes have external tensors of more than {MAX_FILE} bytes", where=where)
+        raise InputError(f"tensor {tensor.name!r} has {length} external bytes; {MAX_FILE} is the limit", where=where)
     with path.open("rb") as file:
         file.seek(offset)
         tensor.raw_data = file.read(length)

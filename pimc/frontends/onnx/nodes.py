@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, helper
+from onnx import AttributeProto, defs, helper
 
 from pimc.frontends.onnx.elements import Array, array_of
 from pimc.frontends.unsupported import UnsupportedError, UnsupportedItem, UnsupportedModelError
@@ -15,6 +15,18 @@ from pimc.frontends.unsupported import UnsupportedError, UnsupportedItem, Unsupp
 def node_name(node: onnx.NodeProto) -> str:
     """The name of a node, or its operator and first output where it has none."""
     return node.name or f"{node.op_type} -> {next((name for name in node.output if name), '?')}"
+
+
+def domain_of(node: onnx.NodeProto) -> str:
+    """The domain of its operator; "" for the standard one."""
+    return "" if node.domain == "ai.onnx" else node.domain
+
+
+def schema_of(node: onnx.NodeProto, opsets: Mapping[str, int]) -> defs.OpSchema | None:
+    """The definition of a standard operator in the versions of a model."""
+    domain = domain_of(node)
+    known = defs.has(node.op_type, opsets.get(domain, 0), domain)
+    return defs.get_schema(node.op_type, opsets[domain], domain) if known else None
 
 
 def source_line(node: onnx.NodeProto) -> str | None:
