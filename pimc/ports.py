@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pimc.diagnostics import InputError
 from pimc.isa.program import Entry, Json, Port
@@ -35,6 +35,7 @@ DTYPES: Mapping[str, np.dtype[np.generic]] = MappingProxyType(
     }
 )
 _LONGEST_NAME = 100
+_INT32 = (-(1 << 31), (1 << 31) - 1)
 
 
 @dataclass(frozen=True)
@@ -108,14 +109,17 @@ def _read_side(value: Json, ports: Sequence[Port], where: str) -> tuple[ModelPor
     return tuple(found)
 
 
-def to_port(value: Array, model: ModelPort, port: Port) -> Array:
-    """An array of the model as its port takes it.
+def to_port(value: ArrayLike, model: ModelPort, port: Port) -> Array:
+    """An array of the model as its port takes it; a single number is good for a port of one element.
 
     Raises:
-        InputError: another shape or kind of number, or a value that the hardware's type does not have.
+        InputError: another shape or kind of number, a value that the hardware's type or the model's does not have, or
+            one outside of the port's range.
     """
-    array = np.asarray(value)
     what = f"input {model.name!r}"
+    array = as_array(value, what)
+    if not array.shape and port.elements == 1:
+        array = array.reshape(port.shape)
     if array.shape != port.shape:
         raise InputError(f"{what} has the shape {array.shape}, not {port.shape}")
     wanted = "biu" if port.dtype == "i32" else "b" if model.dtype == "i1" else "fiu"
@@ -123,12 +127,40 @@ def to_port(value: Array, model: ModelPort, port: Port) -> Array:
     if kind not in wanted:
         raise InputError(f"{what} holds {array.dtype}, the model takes {model.dtype}")
     if port.dtype == "i32":
-        whole = array.astype(np.int32)
-        return _exact(whole, np.asarray(whole == array), array, what, "32-bit integers")
+        _check_range(array, allowed_range(model, port), what)
+        return array.astype(np.int32)
     with np.errstate(over="ignore", under="ignore"):
         converted = array.astype(np.float16 if port.dtype == "f16" else np.float32)
         fits = np.isfinite(converted) | ~np.isfinite(array.astype(np.float64))
     return _exact(converted, fits, array, what, "fp16, which ends at 65504")
+
+
+def as_array(value: ArrayLike, what: str) -> Array:
+    """``value`` as an array; InputError where it is none (rows of unequal length, a tensor that needs gradients)."""
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{what} is no array of numbers: {reason}") from error
+
+
+def allowed_range(model: ModelPort, port: Port) -> tuple[int, int]:
+    """The least and the greatest value that an input of integers may have: what its port and the model's type allow."""
+    kind, bits = DTYPES[model.dtype].kind, 8 * DTYPES[model.dtype].itemsize
+    low, high = {"b": (0, 1), "u": (0, 2**bits - 1), "i": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)}.get(kind, _INT32)
+    least, greatest = port.range or _INT32
+    return max(low, least), min(high, greatest)
+
+
+def _check_range(array: Array, allowed: tuple[int, int], what: str) -> None:
+    if array.dtype.kind == "b" or not array.size:
+        return
+    low, high = allowed
+    fits = np.greater_equal(array, low) & np.less_equal(array, high)
+    if not fits.all():
+        place = tuple(int(i) for i in np.argwhere(~fits)[0])
+        at = f" at {list(place)}" if array.size > 1 else ""
+        raise InputError(f"{what} is {array[place]}{at}; the program takes {low} to {high}")
 
 
 def _exact(converted: Array, fits: NDArray[np.bool_], array: Array, what: str, domain: str) -> Array:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pimc.diagnostics import InputError, UsageError
 from pimc.isa.container import write_program
@@ -95,7 +96,7 @@ class Executable:
 
     def run(
         self,
-        *arrays: Array | Mapping[str, Array],
+        *arrays: ArrayLike | Mapping[str, ArrayLike],
         entry: str | None = None,
         timing_only: bool = False,
     ) -> RunResult:
@@ -202,17 +203,16 @@ class Executable:
         return name
 
     def _named(
-        self, entry: str, ports: Sequence[str], arrays: tuple[Array | Mapping[str, Array], ...]
-    ) -> dict[str, Array]:
+        self, entry: str, ports: Sequence[str], arrays: tuple[ArrayLike | Mapping[str, ArrayLike], ...]
+    ) -> dict[str, ArrayLike]:
         if len(arrays) == 1 and isinstance(arrays[0], Mapping):
             given = dict(arrays[0])
         else:
-            positional = [np.asarray(array) for array in arrays]
-            if len(positional) > len(ports):
-                raise InputError(f"{len(positional)} inputs given; entry '{entry}' takes {len(ports)}")
-            given = dict(zip(ports, positional, strict=False))
+            if len(arrays) > len(ports):
+                raise InputError(f"{len(arrays)} inputs given; entry '{entry}' takes {len(ports)}")
+            given = dict(zip(ports, cast("tuple[ArrayLike, ...]", arrays), strict=False))
         missing = [name for name in ports if name not in given]
-        surplus = [name for name in given if name not in ports]
+        surplus = [str(name) for name in given if name not in ports]
         if missing or surplus:
             problem = f"lacks {', '.join(missing)}" if missing else f"does not know {', '.join(surplus)}"
             raise InputError(f"entry '{entry}' {problem}", hint=f"its inputs: {', '.join(ports) or 'none'}")

@@ -126,14 +126,17 @@ class SramBuilder(_BlockBuilder):
         start: int | Iterable[int] = 0,
         offset: int | Iterable[int] = 0,
         count: int | Iterable[int] | None = None,
+        range: tuple[int, int] | None = None,  # the word of the file format
     ) -> None:
         """Say that the bytes of ``buffer`` from ``start`` on are elements of the entry's port ``name``.
 
         ``direction`` is input or output, ``dtype`` f16, f32 or i32, ``shape`` that of the whole tensor; elements
         ``offset`` .. ``offset + count`` of the flat tensor, one number or one a core (``count`` None: all, 0: none
-        here).
+        here).  ``range``: the least and the greatest value that the host may give.
         """
-        self.insert(sram.PortOp(buffer, name, direction, dtype, shape, start=start, offset=offset, count=count))
+        self.insert(
+            sram.PortOp(buffer, name, direction, dtype, shape, start=start, offset=offset, count=count, range=range)
+        )
 
     # -- control ---------------------------------------------------------------------------------------------
 

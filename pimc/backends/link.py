@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,10 +94,9 @@ def _add_ports(op: SramCodeOp, parts: _EntryParts) -> None:
         direction, port = _port(attribute, op)
         key = (direction, port.name)
         known = parts.ports.get(key)
-        if known is not None and (known.dtype, known.shape) != (port.dtype, port.shape):
-            raise InputError(f"port {port.name!r} has two types or shapes", where=where(op))
-        pieces = (*(known.pieces if known is not None else ()), *port.pieces)
-        parts.ports[key] = Port(port.name, port.dtype, port.shape, pieces)
+        if known is not None and replace(known, pieces=()) != replace(port, pieces=()):
+            raise InputError(f"port {port.name!r} has two types, shapes or ranges", where=where(op))
+        parts.ports[key] = replace(port, pieces=(*(known.pieces if known is not None else ()), *port.pieces))
 
 
 def _port(attribute: Attribute, op: SramCodeOp) -> tuple[str, Port]:
@@ -109,7 +108,11 @@ def _port(attribute: Attribute, op: SramCodeOp) -> tuple[str, Port]:
     direction, name, dtype = texts
     flat = numbers(pieces)
     found = tuple(PortPiece(*flat[i : i + 4]) for i in range(0, len(flat), 4))
-    return direction, Port(name, dtype, numbers(shape), found)
+    allowed = data.get("range")
+    low_high = numbers(allowed) if isinstance(allowed, DenseArrayBase) else None
+    if low_high is not None and len(low_high) != 2:
+        raise InputError("sram.code has a malformed port", where=where(op))
+    return direction, Port(name, dtype, numbers(shape), found, None if low_high is None else (low_high[0], low_high[1]))
 
 
 def _entry(parts: _EntryParts) -> Entry:

@@ -214,7 +214,8 @@ class PortOp(IRDLOperation):
     """A buffer as a piece of an entry's input or output.
 
     ``start`` is the byte in the buffer where the piece starts; ``offset`` and ``count`` say which elements of the
-    flat tensor it is (one value for all cores, or one a core; a count of 0: this core has none).
+    flat tensor it is (one value for all cores, or one a core; a count of 0: this core has none).  ``range`` are the
+    least and the greatest value that the host may give.
     """
 
     name = "sram.port"
@@ -227,6 +228,7 @@ class PortOp(IRDLOperation):
     start = prop_def(DenseArrayBase)
     offset = prop_def(DenseArrayBase)
     count = prop_def(DenseArrayBase)
+    range = opt_prop_def(DenseArrayBase)
 
     assembly_format = "$buffer attr-dict"
     irdl_options = (ParsePropInAttrDict(),)
@@ -242,6 +244,7 @@ class PortOp(IRDLOperation):
         start: int | Iterable[int] = 0,
         offset: int | Iterable[int] = 0,
         count: int | Iterable[int] | None = None,
+        range: tuple[int, int] | None = None,  # the word of the file format
     ) -> None:
         elements = 1
         for size in shape:
@@ -256,6 +259,7 @@ class PortOp(IRDLOperation):
                 "start": _compact(start),
                 "offset": _compact(offset),
                 "count": _compact(elements if count is None else count),
+                "range": None if range is None else numbers_attribute(range),
             },
         )
 
@@ -265,6 +269,13 @@ class PortOp(IRDLOperation):
             raise VerifyException("sram.port: direction must be input or output")
         if self.dtype.data not in ("f16", "f32", "i32"):
             raise VerifyException("sram.port: dtype must be f16, f32 or i32")
+        if self.range is not None and not self._has_range():
+            raise VerifyException("sram.port: a range is the least and the greatest value of an i32 input")
+
+    def _has_range(self) -> bool:
+        values = () if self.range is None else numbers(self.range)
+        whole = self.direction.data == "input" and self.dtype.data == "i32"
+        return whole and len(values) == 2 and values[0] <= values[1]
 
 
 DATA_OPS: Sequence[type[Operation]] = (ConstOp, AllocOp, AddressOp, KeepOp, PortOp)

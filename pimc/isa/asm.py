@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -16,7 +16,7 @@ from pimc.diagnostics import IsaError, PimcError
 from pimc.isa.codec import encode, word_dtype
 from pimc.isa.container import load_program, validate_program
 from pimc.isa.disasm import images_digest, text_digest
-from pimc.isa.metadata import IDENTIFIER, MAX_AGENTS, PORT_NAME, VERSION, parse_model
+from pimc.isa.metadata import IDENTIFIER, INT32, MAX_AGENTS, PORT_NAME, VERSION, parse_model
 from pimc.isa.program import (
     DTYPE_BYTES,
     STREAM_ISAS,
@@ -111,12 +111,12 @@ class _Arguments:
             raise self.place.at(item, f"{self.head} needs {what}, not '{item}'")
         return item
 
-    def number(self, what: str, high: int = 1 << 40) -> int:
-        """A number in [0, high]."""
+    def number(self, what: str, high: int = 1 << 40, low: int = 0) -> int:
+        """A number in [low, high]."""
         token = self.token("INTEGER", what)
         value = parse_integer(token)
-        if not 0 <= value <= high:
-            raise self.place.at(token, f"{what} must be in [0, {high}]")
+        if not low <= value <= high:
+            raise self.place.at(token, f"{what} must be in [{low}, {high}]")
         return value
 
     def numbers(self, what: str) -> range:
@@ -206,7 +206,7 @@ class _Assembler:
         handlers: dict[str, Callable[[_Arguments], None]] = {
             ".pimx": self._pimx, ".target": self._target, ".rows": self._rows, ".images": self._images,
             ".tokenizer": self._tokenizer, ".model": self._model, ".entry": self._enter,
-            ".input": self._port, ".output": self._port, ".piece": self._piece,
+            ".input": self._port, ".output": self._port, ".range": self._range, ".piece": self._piece,
             ".stream": self._start, ".same": self._same, ".location": self._location, ".loc": self._loc,
         }  # fmt: skip
         arguments: _Arguments = _Arguments(place, line)
@@ -349,7 +349,15 @@ class _Assembler:
             raise arguments.place.at(arguments.head, "a piece must follow .input or .output")
         values = [(arguments.word(key), arguments.number(key))[1] for key in ("core", "address", "offset", "count")]
         port = self.ports[-1]
-        self.ports[-1] = Port(port.name, port.dtype, port.shape, (*port.pieces, PortPiece(*values)))
+        self.ports[-1] = replace(port, pieces=(*port.pieces, PortPiece(*values)))
+
+    def _range(self, arguments: _Arguments) -> None:
+        if not self.ports:
+            raise arguments.place.at(arguments.head, "a range must follow .input")
+        low, high = (arguments.number(what, INT32.max, INT32.min) for what in ("the least value", "the greatest value"))
+        if low > high:
+            raise arguments.place.at(arguments.head, f"the least value {low} is above the greatest, {high}")
+        self.ports[-1] = replace(self.ports[-1], range=(low, high))
 
     def _in_entry(self, arguments: _Arguments) -> tuple[str, _Entry]:
         arguments.word("entry")

@@ -121,6 +121,8 @@ def _entry(program: Program, name: str, entry: Entry) -> Iterator[str]:
 
 def _port(side: str, port: Port) -> Iterator[str]:
     yield f".{side} {_quote(port.name)} {port.dtype} [{', '.join(map(str, port.shape))}]"
+    if port.range is not None:
+        yield f"{_INDENT}.range {port.range[0]} {port.range[1]}"
     for piece in port.pieces:
         yield (
             f"{_INDENT}.piece core {piece.core} address {piece.address:#x} offset {piece.offset} count {piece.count}"

@@ -26,6 +26,7 @@ MAX_AGENTS = 1 << 16
 MAX_ROWS = 1 << 32
 MAX_ELEMENTS = 1 << 40
 MAX_RANK = 8
+INT32 = np.iinfo(np.int32)
 
 
 class MetadataParts(NamedTuple):
@@ -114,7 +115,8 @@ def _streams(value: Json, where: str) -> dict[int, str]:
 
 
 def _port(value: Json, where: str) -> Port:
-    fields = json_object(value, where, ("name", "dtype", "shape", "pieces"))
+    keys = ("name", "dtype", "shape", "pieces")
+    fields = json_object(value, where, (*keys, "range") if isinstance(value, dict) and "range" in value else keys)
     name = _text(fields["name"], f"{where}.name", PORT_NAME)
     where = f"{where} ({name})"
     dtype = fields["dtype"]
@@ -135,7 +137,16 @@ def _port(value: Json, where: str) -> Port:
                 json_int(numbers["count"], f"{here}.count", 1, MAX_ELEMENTS),
             )
         )
-    return Port(name, dtype, shape, tuple(pieces))
+    return Port(
+        name, dtype, shape, tuple(pieces), _range(fields["range"], f"{where}.range") if "range" in fields else None
+    )
+
+
+def _range(value: Json, where: str) -> tuple[int, int]:
+    numbers = [json_int(number, where, INT32.min, INT32.max) for number in _list(value, where, 2)]
+    if len(numbers) != 2 or numbers[0] > numbers[1]:
+        _refuse(where, "must be the least and the greatest value")
+    return numbers[0], numbers[1]
 
 
 def _entry(value: Json, where: str) -> Entry:
@@ -213,7 +224,8 @@ def _port_json(port: Port) -> Json:
         {"core": piece.core, "address": piece.address, "offset": piece.offset, "count": piece.count}
         for piece in port.pieces
     ]
-    return {"name": port.name, "dtype": port.dtype, "shape": list(port.shape), "pieces": pieces}
+    result: dict[str, Json] = {"name": port.name, "dtype": port.dtype, "shape": list(port.shape), "pieces": pieces}
+    return result if port.range is None else {**result, "range": list(port.range)}
 
 
 def _entry_json(entry: Entry) -> Json:

@@ -52,13 +52,14 @@ class Port:
     """An input or output of an entry: a tensor that the host writes before, or reads after, a run.
 
     ``dtype`` is a key of ``DTYPE_BYTES``.  Several pieces of an input may hold the same elements
-    (replication).
+    (replication).  ``range``: the least and the greatest value that an input of integers may have (None: any).
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     pieces: tuple[PortPiece, ...]
+    range: tuple[int, int] | None = None
 
     @property
     def elements(self) -> int:

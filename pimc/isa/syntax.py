@@ -16,7 +16,7 @@ from pimc.isa.sram import CONFIG_REGISTERS
 
 #: Directives, for suggestions and for the checks of the assembler.
 DIRECTIVES = (
-    ".pimx", ".target", ".rows", ".images", ".tokenizer", ".model", ".entry", ".input", ".output", ".piece",
+    ".pimx", ".target", ".rows", ".images", ".tokenizer", ".model", ".entry", ".input", ".output", ".range", ".piece",
     ".stream", ".same", ".location", ".loc",
 )  # fmt: skip
 

@@ -208,6 +208,8 @@ def _check_ports(entry: Entry, where: str) -> None:
             raise IsaError(f"two {side}s have the same name", where=where)
         for port in ports:
             _check_port(port, f"{where}: {side} {port.name}", is_output=side == "output")
+            if port.range is not None and (side == "output" or port.dtype != "i32"):
+                raise IsaError(f"a range belongs to an input of i32, not to {side} {port.name}", where=where)
     memory: dict[int, list[tuple[int, int]]] = {}
     for port in entry.inputs:
         for piece in port.pieces:

@@ -85,8 +85,8 @@ def _ports(program: sram.ProgramOp) -> Iterator[Attribute]:
             continue
         key = (op.direction.data, op.port.data)
         known = heads.setdefault(key, op)
-        if (known.dtype, known.shape) != (op.dtype, op.shape):
-            raise InputError(f"port {op.port.data!r} has two types or shapes", where=where(op))
+        if (known.dtype, known.shape, known.range) != (op.dtype, op.shape, op.range):
+            raise InputError(f"port {op.port.data!r} has two types, shapes or ranges", where=where(op))
         pieces.setdefault(key, []).extend(_pieces(op, cores))
     for (direction, name), found in pieces.items():
         head = heads[direction, name]
@@ -97,6 +97,7 @@ def _ports(program: sram.ProgramOp) -> Iterator[Attribute]:
                 "dtype": head.dtype,
                 "shape": head.shape,
                 "pieces": numbers_attribute(found),
+                **({} if head.range is None else {"range": head.range}),
             }
         )
 

@@ -56,6 +56,21 @@ def test_run_by_name_and_in_order(counting: Executable) -> None:
         ({"tokens": np.zeros((1, 1), np.int32)}, "decode", InputError, "lacks position"),
         ({**decode_inputs(0), "more": np.zeros(1)}, "decode", InputError, "does not know more"),
         ({**decode_inputs(0), "tokens": np.zeros((1, 2), np.int32)}, "decode", InputError, "shape"),
+        ({**decode_inputs(0), "tokens": [[0], [1, 2]]}, "decode", InputError, "'tokens' is no array of numbers"),
+        ({**decode_inputs(0), "tokens": [["a"]]}, "decode", InputError, "'tokens' holds <U1, the model takes i32"),
+        ({**decode_inputs(0), "position": 1.0}, "decode", InputError, "'position' holds float64"),
+        (decode_inputs(500000), "decode", InputError, "input 'tokens' is 500000; the program takes 0 to 256"),
+        (decode_inputs(-3), "decode", InputError, "input 'tokens' is -3; the program takes 0 to 256"),
+        ({"tokens": [[1]], "position": 99999}, "decode", InputError, "input 'position' is 99999; .* takes 0 to 11"),
+        ({"tokens": [[1]], "position": 2**40}, "decode", InputError, "'position' is 1099511627776; .* takes 0 to 11"),
+        (
+            {"tokens": [[1, 2, 3, 400]], "position": 0, "length": 1},
+            "prefill",
+            InputError,
+            r"input 'tokens' is 400 at \[0, 3\]; the program takes 0 to 256",
+        ),
+        ({"tokens": [[1, 2, 3, 4]], "position": 9, "length": 1}, "prefill", InputError, "'position' is 9; .* 0 to 8"),
+        ({"tokens": [[1, 2, 3, 4]], "position": 0, "length": 0}, "prefill", InputError, "'length' is 0; .* 1 to 4"),
         (decode_inputs(0), "encode", InputError, "no entry point 'encode'"),
         (decode_inputs(0), None, UsageError, "several entry points"),
     ],
@@ -65,6 +80,25 @@ def test_wrong_inputs(
 ) -> None:
     with pytest.raises(error, match=message):
         counting.run(inputs, entry=entry)
+
+
+@pytest.mark.parametrize("position", [3, np.int64(3), np.array(3), [3], np.array([3], np.uint8), True])
+def test_a_number_or_a_list_is_an_input(counting: Executable, position: object) -> None:
+    assert counting.run({"tokens": [[7]], "position": position}, entry="decode").outputs["logits"].argmax() == 8
+    assert counting.run([[7]], position, entry="decode").outputs["logits"].argmax() == 8
+
+
+def test_a_binary_without_ranges_loads(counting: Executable, tmp_path: Path) -> None:
+    """As binaries of earlier versions are: then only the types bound the inputs."""
+    entries = {
+        name: dataclasses.replace(entry, inputs=tuple(dataclasses.replace(p, range=None) for p in entry.inputs))
+        for name, entry in counting.program.entries.items()
+    }
+    write_program(tmp_path / "old.pimx", dataclasses.replace(counting.program, entries=entries))
+    old = pimc.load(tmp_path / "old.pimx")
+    assert old.run({"tokens": [[7]], "position": 99}, entry="decode").outputs["logits"].argmax() == 8
+    with pytest.raises(InputError, match="takes -2147483648 to 2147483647"):
+        old.run({"tokens": [[2**40]], "position": 0}, entry="decode")
 
 
 def test_generate_counts_to_the_end(counting: Executable) -> None:

@@ -127,6 +127,7 @@ def test_one_stream() -> None:
         (" halt\n.same core 1 entry main as core 9 entry main", "2:1", "core 1 of entry main has nothing", None),
         (" ?", "1:2", "unknown instruction '?'", None),
         (" .piece core 0", "1:2", "must follow .input", None),
+        (" .range 0 1", "1:2", "must follow .input", None),
         (" .rows", "1:7", "needs the rows of a bank", None),
         (" .rows 1 2", "1:2", "too many arguments", None),
     ],

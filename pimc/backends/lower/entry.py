@@ -119,7 +119,7 @@ def lower_entry(
         Semaphores(target.cores.semaphores), options,
     )  # fmt: skip
     ctx.at(function)
-    lower_inputs(ctx, function)
+    lower_inputs(ctx, function, functions)
     _block(ctx, function.body.block, functions)
     returned = function.body.block.last_op
     assert isinstance(returned, func.ReturnOp)

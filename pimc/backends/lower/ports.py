@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
+from types import MappingProxyType
 
 from xdsl.dialects import func
 from xdsl.ir import SSAValue
@@ -10,23 +12,28 @@ from xdsl.ir import SSAValue
 from pimc.backends.lower.context import LoweringContext, element_bytes, rows_of, shape_of, widths_of
 from pimc.backends.lower.exchange import round_counts
 from pimc.backends.lower.values import Integers, Scalar, Strip, Tensor
+from pimc.ir.input_ranges import input_ranges
 from pimc.ir.pim.attributes import shard_of
 from pimc.ir.signature import input_names, output_names
 from pimc.ports import identifiers
 
 
-def lower_inputs(ctx: LoweringContext, function: func.FuncOp) -> None:
+def lower_inputs(
+    ctx: LoweringContext, function: func.FuncOp, functions: Mapping[str, func.FuncOp] = MappingProxyType({})
+) -> None:
     """A buffer on every core for each argument; the host writes them, so none shares memory with another."""
     names = identifiers(input_names(function))
     buffers = []
-    for name, argument in zip(names, function.body.block.args, strict=True):
+    ranges = input_ranges(function, functions)
+    for name, argument, allowed in zip(names, function.body.block.args, ranges, strict=True):
         shape, size = shape_of(argument), element_bytes(argument)
         buffer = ctx.alloc(f"input.{name}", prod(shape) * size)
         buffers.append(buffer)
-        ctx.core.port(buffer.value, name, "input", "i32" if size == 4 else "f16", shape)
         if size == 4:
+            ctx.core.port(buffer.value, name, "input", "i32", shape, range=allowed)
             ctx.set(argument, Integers(buffer, prod(shape)))
         else:
+            ctx.core.port(buffer.value, name, "input", "f16", shape)
             (width,) = widths_of(argument)
             ctx.set(argument, Tensor((Strip(buffer, rows_of(argument), width, width * 2),)))
     for buffer in buffers:
