@@ -1,1 +1,1 @@
-"""The node tests of the ONNX project, run in two columns: the reference interpreter, and the simulated hardware."""
+"""Suites that others wrote, run in two columns: the reference interpreter, and the simulated hardware."""

@@ -14,8 +14,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Final
 
-from conformance.cases import Case
-from conformance.columns import COLUMNS, CPU_SECONDS, Column, Outcome, run_case
+from conformance.columns import CPU_SECONDS, Case, run_case
+from conformance.outcomes import COLUMNS, Column, Outcome
 from conformance.table import Row
 
 Runner = Callable[[Case, Column], Outcome]

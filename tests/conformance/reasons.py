@@ -26,6 +26,7 @@ _UNSUPPORTED: Final[tuple[tuple[str, str], ...]] = (
 """Of the items of an UnsupportedModelError: what is found in ``operator: reason`` of any item, the first row first."""
 
 _OTHER: Final[tuple[tuple[str, str], ...]] = (
+    (r"torch\.export cannot", "a module that torch.export does not take"),
     (r"inputs without a fixed shape", "sequences and optionals"),
     (r"does not fit( the .* memory|: it needs rows)", "too large for the machine"),
     (r"words, the instruction memory|bytes of code", "too large for the machine"),
@@ -43,3 +44,11 @@ def refusal(error: PimcError) -> str | None:
         texts = [f"{item.operator}: {item.reason}" for item in error.items]
         return next((name for pattern, name in _UNSUPPORTED if any(re.search(pattern, text) for text in texts)), _FORM)
     return next((name for pattern, name in _OTHER if re.search(pattern, error.message)), None)
+
+
+def told(error: PimcError) -> str:
+    """What a refusal says of the first thing that it refuses, without its place: ``aten.foo: no conversion``."""
+    if not isinstance(error, UnsupportedModelError):
+        return error.message
+    item = error.items[0]
+    return f"{item.operator}: {item.reason}"

@@ -13,9 +13,10 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.backend.test.case.test_case import TestCase as NodeCase
 
-from conformance import columns, table
-from conformance.cases import Array, Case
-from conformance.columns import Column, Outcome, beyond_hardware, run_case
+from conformance import columns, onnx_page
+from conformance.columns import run_case
+from conformance.onnx_cases import OnnxCase
+from conformance.outcomes import COLUMNS, Array, Column, Outcome, beyond_hardware
 from conformance.pool import run_cases
 from conformance.reasons import refusal
 from conformance.table import Row
@@ -24,7 +25,7 @@ from pimc.diagnostics import InputError, SimError, TargetError, UnsupportedItem,
 X = np.array([1.0, 2.0, 3.0], np.float32)
 
 
-def make_case(operator: str = "Add", want: Array = 2 * X, inputs: int = 2) -> Case:
+def make_case(operator: str = "Add", want: Array = 2 * X, inputs: int = 2) -> OnnxCase:
     """``operator`` on ``X``, as a case."""
     names = ["a", "b"][:inputs]
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]) for name in names]
@@ -33,10 +34,10 @@ def make_case(operator: str = "Add", want: Array = 2 * X, inputs: int = 2) -> Ca
     graph = helper.make_graph([node], "case", ports, [out])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", onnx.defs.onnx_opset_version())])
     source = NodeCase("case", "case", None, None, model, [([X] * inputs, [want])], "node", 1e-3, 1e-7)
-    return Case("test_case", operator, source.rtol, source.atol, source)
+    return OnnxCase("test_case", operator, source.rtol, source.atol, source)
 
 
-@pytest.mark.parametrize("column", columns.COLUMNS)
+@pytest.mark.parametrize("column", COLUMNS)
 class TestOutcomes:
     def test_a_right_result_is_passed(self, column: Column) -> None:
         assert run_case(make_case(), column).status == "passed"
@@ -122,14 +123,14 @@ class TestHardwareColumn:
 
     def test_small_results_are_not_near_zero(self) -> None:
         case = make_case(want=2e-4 * X)
-        assert columns._difference(case, "hardware", [np.zeros(3, np.float32)], [2e-4 * X])
+        assert case.difference("hardware", [np.zeros(3, np.float32)], [2e-4 * X])
 
     def test_integers_must_be_equal_and_of_the_type(self) -> None:
         case, want = make_case(), np.array([1, 2])
-        assert not columns._difference(case, "hardware", [want], [want])
-        assert columns._difference(case, "hardware", [want + 1], [want])
-        assert columns._difference(case, "hardware", [want.astype(np.int32)], [want])
-        assert columns._difference(case, "hardware", [want.astype(np.float32)], [want])
+        assert not case.difference("hardware", [want], [want])
+        assert case.difference("hardware", [want + 1], [want])
+        assert case.difference("hardware", [want.astype(np.int32)], [want])
+        assert case.difference("hardware", [want.astype(np.float32)], [want])
 
 
 class TestReasons:
@@ -150,7 +151,7 @@ class TestReasons:
         assert refusal(SimError("access outside a memory")) is None
 
 
-def answer(case: Case, column: Column) -> Outcome:
+def answer(case: OnnxCase, column: Column) -> Outcome:
     """A runner that dies, hangs or says the case's name."""
     if case.name == "dies":
         os._exit(7)
@@ -188,7 +189,7 @@ class TestPage:
     ROWS = (row("test_a", PASSED, PASSED), row("test_b", PASSED, WRONG), row("test_c", REFUSED, REFUSED, "Sub"))
 
     def test_totals_failures_by_name_and_operators(self) -> None:
-        text = table.page(list(self.ROWS))
+        text = onnx_page.page(list(self.ROWS))
         assert "| interpreter | 3 | 2 | 1 | 0 |" in text
         assert "| hardware | 3 | 1 | 1 | 1 |" in text
         assert "| hardware | `test_b` | wrong result |" in text
@@ -196,16 +197,16 @@ class TestPage:
         assert "| Sub | 1 | 0 | strings (1) | 0 | strings (1) |" in text
 
     def test_a_record_says_all(self) -> None:
-        assert table.record(list(self.ROWS)).splitlines() == [
+        assert onnx_page.record(list(self.ROWS)).splitlines() == [
             "test_a\tpassed\tpassed",
             "test_b\tpassed\tfailed: wrong result",
             "test_c\trefused: strings\trefused: strings",
         ]
 
     def test_regressions(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(table, "LEAST", {"interpreter": 1, "hardware": 1})
+        monkeypatch.setattr(onnx_page, "LEAST", {"interpreter": 1, "hardware": 1})
         before = "".join(f"test_{name}\tpassed\tpassed\n" for name in "abd") + "test_c\trefused: strings\tpassed\n"
-        problems = table.regressions(list(self.ROWS), before)
+        problems = onnx_page.regressions(list(self.ROWS), before)
         assert [problem.split(":")[0] for problem in problems] == [
             "test_b (hardware)",
             "test_c (hardware)",

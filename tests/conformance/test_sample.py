@@ -1,12 +1,13 @@
-"""A sample of the conformance suite in both columns; `benchmarks/conformance.py --check` runs all of it."""
+"""A sample of the ONNX cases in both columns; `benchmarks/conformance.py --check` runs all of them."""
 
 from __future__ import annotations
 
 import pytest
 
-from conformance.cases import Case, load_cases
-from conformance.columns import COLUMNS, Column, run_case
-from conformance.table import LEAST, PAGE, RECORD
+from conformance.columns import run_case
+from conformance.onnx_cases import OnnxCase, load_cases
+from conformance.onnx_page import LEAST, PAGE, RECORD
+from conformance.outcomes import COLUMNS, Column
 
 SAMPLE = {
     "add": ("test_add_bcast",),
@@ -48,14 +49,14 @@ SAMPLE = {
 
 
 @pytest.fixture(scope="module")
-def cases() -> dict[str, Case]:
+def cases() -> dict[str, OnnxCase]:
     return {case.name: case for case in load_cases(tuple(SAMPLE))}
 
 
 @pytest.mark.conformance
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("name", [name for names in SAMPLE.values() for name in names])
-def test_case(cases: dict[str, Case], name: str, column: Column) -> None:
+def test_case(cases: dict[str, OnnxCase], name: str, column: Column) -> None:
     outcome = run_case(cases[name], column)
     assert outcome.status == "passed", f"{outcome.reason}: {outcome.detail}"
 

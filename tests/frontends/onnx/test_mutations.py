@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import onnx
 import pytest
-from conformance.cases import Case, load_cases
+from conformance.onnx_cases import OnnxCase, load_cases
 from onnx import AttributeProto, numpy_helper
 from onnx_decoders import grouped_query_decoder
 
@@ -26,7 +26,7 @@ Damage: TypeAlias = Callable[[onnx.ModelProto, random.Random], None]
 
 
 @pytest.fixture(scope="module")
-def cases() -> list[Case]:
+def cases() -> list[OnnxCase]:
     return load_cases(MODULES)
 
 
@@ -82,7 +82,7 @@ DAMAGES: tuple[Damage, ...] = (
 )  # fmt: skip
 
 
-def store_inputs(model: onnx.ModelProto, case: Case, rng: random.Random) -> None:
+def store_inputs(model: onnx.ModelProto, case: OnnxCase, rng: random.Random) -> None:
     """The case's inputs behind the first become the model's own tensors, some with another number in it."""
     for name, array in list(case.arrays[0].items())[1:]:
         values = array.copy()
@@ -91,7 +91,7 @@ def store_inputs(model: onnx.ModelProto, case: Case, rng: random.Random) -> None
         model.graph.initializer.append(numpy_helper.from_array(values, name))
 
 
-def dense(case: Case) -> bool:
+def dense(case: OnnxCase) -> bool:
     return all(hasattr(array, "dtype") and array.dtype.kind in "iufb" for array in case.arrays[0].values())
 
 
@@ -107,7 +107,7 @@ def is_refused(model: onnx.ModelProto, name: str) -> bool:
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damaged_models(damage: Damage, cases: list[Case]) -> None:
+def test_damaged_models(damage: Damage, cases: list[OnnxCase]) -> None:
     rng = random.Random(damage.__name__)
     refused = 0
     for _ in range(MUTANTS):
