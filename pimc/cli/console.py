@@ -62,3 +62,23 @@ def progress(message: str) -> Iterator[None]:
         return
     with stderr_console().status(message):
         yield
+
+
+def prepare_simulator() -> None:
+    """Load the simulator; where it has to be compiled first, say so and how far it is, if a person watches."""
+    from pimc.runtime_sim import prepare
+
+    if not watched():
+        prepare()
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=stderr_console(), transient=True) as bar:
+        task = bar.add_task("compiling the simulator (once)", total=1.0, visible=False)
+
+        def show(done: float | None) -> None:
+            what = "waiting: another process compiles" if done is None else "compiling"
+            bar.update(task, visible=True, completed=done or 0.0, description=f"{what} the simulator (once)")
+
+        prepare(show)

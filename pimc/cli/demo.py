@@ -33,6 +33,7 @@ def execute(arguments: argparse.Namespace) -> None:
     path = demo.ensure_binary(target, again=arguments.no_cache, fetch=not arguments.no_install, say=console.say)
     with console.progress("loading the binary into the simulated memories"):
         executable = load(path)
+    console.prepare_simulator()
     console.write(f"\n> {arguments.prompt}\n")
     result = executable.generate(
         arguments.prompt, chat=True, max_new_tokens=arguments.max_new_tokens, on_text=console.write

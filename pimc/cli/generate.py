@@ -17,6 +17,7 @@ def execute(arguments: argparse.Namespace) -> None:
             target=arguments.target_file or arguments.target,
             overrides=arguments.overrides,
         )
+    console.prepare_simulator()
     result = executable.generate(
         arguments.prompt,
         chat=arguments.chat,

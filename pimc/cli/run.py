@@ -20,6 +20,7 @@ def execute(arguments: argparse.Namespace) -> None:
         target=arguments.target_file or arguments.target,
         overrides=arguments.overrides,
     )
+    console.prepare_simulator()
     began = time.perf_counter()
     with console.progress("simulating"):
         result = executable.run(inputs, entry=arguments.entry, timing_only=arguments.timing_only)

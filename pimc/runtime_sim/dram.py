@@ -150,37 +150,36 @@ def status_text(status: int, command: int, bank: int, row: int) -> str:
     return f"{DRAM_COMMANDS[command]} (bank {bank}, row {row}) {_STATUS[status]}"
 
 
-@njit(cache=True)
+@njit
 def done_time(tables: I64, command: int) -> int:
     """Femtoseconds from the start of ``command`` until its data (at the pins) or its effect is there."""
     return int(tables[_HEADER + command * _COMMAND + _DONE])
 
 
-@njit(cache=True)
+@njit
 def bus_time(tables: I64, command: int) -> int:
     """Femtoseconds that ``command`` occupies its command bus."""
     return int(tables[_HEADER + command * _COMMAND + _TIME])
 
 
-@njit(cache=True)
 def refresh_interval(tables: I64) -> int:
     """tREFI in femtoseconds, 0 for a DRAM without refresh."""
     return int(tables[_INTERVAL])
 
 
-@njit(cache=True)
+@njit
 def open_row(tables: I64, state: I64, pch: int, bank: int) -> int:
     """Open row of a bank, -1 if it is closed."""
     return int(state[pch, tables[_ROW_AT] + bank])
 
 
-@njit(cache=True)
+@njit
 def open_banks(tables: I64, state: I64, pch: int) -> int:
     """Number of open banks of ``pch``."""
     return int(state[pch, tables[_OPEN_AT]])
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def earliest(tables: I64, state: I64, pch: int, command: int, bank: int, time: int) -> int:
     """Least start >= ``time`` (fs, >= 0) that every constraint, the command bus and the clock grid allow."""
     record = _HEADER + command * _COMMAND
@@ -198,7 +197,7 @@ def earliest(tables: I64, state: I64, pch: int, command: int, bank: int, time: i
     return int(start + (grid - late if late else 0))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _windows(tables: I64, state: I64, pch: int, command: int) -> int:
     """Least start that the activation windows allow."""
     start = NEVER
@@ -213,7 +212,7 @@ def _windows(tables: I64, state: I64, pch: int, command: int) -> int:
     return start
 
 
-@njit(cache=True)
+@njit
 def check(tables: I64, state: I64, pch: int, command: int, bank: int, row: int) -> int:
     """OK, or the status of the bank rule that ``command`` would break now."""
     if not 0 <= command < _COUNT:
@@ -237,7 +236,7 @@ def check(tables: I64, state: I64, pch: int, command: int, bank: int, row: int) 
     return OK
 
 
-@njit(cache=True)
+@njit
 def issue(tables: I64, state: I64, pch: int, command: int, bank: int, row: int, time: int) -> int:
     """Start ``command`` at ``time`` (fs) and return OK, or return why it is illegal and change nothing."""
     status = check(tables, state, pch, command, bank, row)
@@ -251,7 +250,7 @@ def issue(tables: I64, state: I64, pch: int, command: int, bank: int, row: int, 
     return OK
 
 
-@njit(cache=True)
+@njit
 def issue_asap(tables: I64, state: I64, pch: int, command: int, bank: int, row: int, time: int) -> int:
     """Start ``command`` at the least legal time >= ``time`` (fs, >= 0) and return that, or return -status."""
     status = check(tables, state, pch, command, bank, row)
@@ -262,13 +261,13 @@ def issue_asap(tables: I64, state: I64, pch: int, command: int, bank: int, row: 
     return int(start)
 
 
-@njit(cache=True)
+@njit
 def _width(tables: I64, scope: int) -> int:
     """Banks that a command of ``scope`` acts on."""
     return int(tables[_BANKS] if scope == 0 else tables[_GROUP] if scope == 1 else 1)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _open_in(tables: I64, state: I64, pch: int, scope: int, bank: int) -> int:
     """Open banks among those that a command of ``scope`` acts on."""
     if scope == 0:
@@ -283,7 +282,7 @@ def _open_in(tables: I64, state: I64, pch: int, scope: int, bank: int) -> int:
     return count
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _commit(tables: I64, state: I64, pch: int, command: int, bank: int, row: int, time: int) -> None:
     """Record a legal command: constraints, command bus, windows, banks."""
     record = _HEADER + command * _COMMAND
@@ -310,7 +309,7 @@ def _commit(tables: I64, state: I64, pch: int, command: int, bank: int, row: int
         state[pch, tables[_OPEN_AT]] += (width if effect == _OPEN else 0) - opened
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _enter_windows(tables: I64, state: I64, pch: int, command: int, end: int) -> None:
     for number in range(tables[_WINDOWS]):
         window = tables[_WINDOW_AT] + number * _WINDOW

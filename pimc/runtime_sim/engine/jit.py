@@ -1,20 +1,18 @@
-"""The one way engine functions are compiled, and where compiled code is kept.
+"""The one way engine functions are compiled.
 
-numba's own cache notices a change of the file of the cached function only, not of the files of the functions it calls;
-so the folder of the cache is named after a digest of all sources that are compiled.
+Only the entry points, which Python calls, are kept compiled (see ``pimc.runtime_sim.compiled``): they contain the
+others.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numba
 from numba import types
+
+from pimc.runtime_sim.compiled import ENGINE_SOURCES, EntryPoint, Sources
 
 #: Inner functions are only called by compiled ones and only see memory they do not own: no wrappers, no counting of
 #: references (halves the time to compile).
@@ -22,19 +20,6 @@ _INNER = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper"
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@lru_cache(maxsize=1)
-def cache_folder() -> Path:
-    """Folder of compiled engines: ``$PIMC_CACHE`` or the user's cache folder, then numba version and digest."""
-    digest = hashlib.sha256(numba.__version__.encode())
-    here = Path(__file__).parent
-    for path in (*sorted(here.glob("*.py")), here.parent / "dram.py", here.parents[1] / "targets" / "dram_spec.py"):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
-    base = os.environ.get("PIMC_CACHE")
-    root = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pimc"
-    return root / f"engine-{digest.hexdigest()[:16]}"
 
 
 def _one_signature(compiled: Any) -> Any:  # noqa: ANN401
@@ -50,7 +35,7 @@ def _one_signature(compiled: Any) -> Any:  # noqa: ANN401
 
 
 def jit(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function of the engine (never cached alone: the entry point contains it)."""
+    """Compile a function of the engine (never kept alone: the entry point contains it)."""
     compiled: Callable[P, R] = _one_signature(numba.njit(_nrt=False, **_INNER)(function))
     return compiled
 
@@ -61,12 +46,10 @@ def inline(function: Callable[P, R]) -> Callable[P, R]:
     return compiled
 
 
-def entry_point(function: Callable[P, R]) -> Callable[P, R]:
-    """As :func:`jit`, for the functions Python calls: cached in :func:`cache_folder`."""
-    saved = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(cache_folder())
-    try:
-        compiled: Callable[P, R] = numba.njit(error_model="numpy", nogil=True, cache=True)(function)
-    finally:
-        numba.config.CACHE_DIR = saved
-    return compiled
+def entry_point(*arguments: object, sources: Sources = ENGINE_SOURCES) -> Callable[[Callable[P, R]], EntryPoint[P, R]]:
+    """As :func:`jit`, for a function that Python calls with arguments of these numba types."""
+
+    def wrap(function: Callable[P, R]) -> EntryPoint[P, R]:
+        return EntryPoint(numba.njit(error_model="numpy", nogil=True)(function), arguments, sources)
+
+    return wrap

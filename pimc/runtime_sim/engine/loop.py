@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numba import from_dtype, int64
 from numpy.typing import NDArray
 
 from pimc.runtime_sim.engine import controller, core
@@ -19,6 +18,7 @@ from pimc.runtime_sim.engine.state import (
     EVENT_SIGNAL,
     EVENT_TAIL,
     FLIGHTS,
+    MACHINE,
 )
 from pimc.runtime_sim.engine.transfers import arrived
 
@@ -26,8 +26,8 @@ _core_step = core.step
 _controller_step = controller.step
 
 
-@entry_point
-def run_events(machine: NDArray[np.void], limit: int) -> Any:  # noqa: ANN401
+@entry_point(from_dtype(MACHINE)[::1], int64)
+def run_events(machine: NDArray[np.void], limit: int) -> bool:
     """Process up to ``limit`` events; True when none is left or an error has been noted."""
     m = machine[0]
     for _ in range(limit):
