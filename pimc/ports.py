@@ -47,6 +47,29 @@ class ModelPort:
 
 
 @dataclass(frozen=True)
+class PortInfo:
+    """An input or output of an entry as a caller sees it.
+
+    ``dtype`` is the model's element type (a key of ``DTYPES``), ``range`` the least and the greatest value of integers
+    that go in (None: floats, booleans and outputs).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    range: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        sizes = "x".join(map(str, self.shape)) or "scalar"
+        return f"{self.name}: {sizes} {self.dtype}" + (f", {self.range[0]} to {self.range[1]}" if self.range else "")
+
+    def to_json(self) -> dict[str, Json]:
+        """The JSON object of ``pimc info --json``."""
+        allowed = list(self.range) if self.range else None
+        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape), "range": allowed}
+
+
+@dataclass(frozen=True)
 class Signature:
     """Inputs and outputs of an entry, in order."""
 
@@ -89,6 +112,23 @@ def signature_of(model: Mapping[str, Json] | None, name: str, entry: Entry) -> S
         raise InputError(f"the binary's metadata do not describe the entry point '{name}'")
     sides = zip(("inputs", "outputs"), _sides(entry), strict=True)
     return Signature(*(_read_side(signature.get(key), ports, f"{name}, {key}") for key, ports in sides))
+
+
+def describe(model: Mapping[str, Json] | None, name: str, entry: Entry) -> tuple[tuple[PortInfo, ...], ...]:
+    """The inputs and the outputs of an entry, as a caller sees them; InputError as of :func:`signature_of`."""
+    signature = signature_of(model, name, entry)
+    inputs = tuple(
+        PortInfo(own.name, own.dtype, port.shape, allowed_range(own, port) if _bounded(own, port) else None)
+        for own, port in zip(signature.inputs, entry.inputs, strict=True)
+    )
+    outputs = tuple(
+        PortInfo(own.name, own.dtype, port.shape) for own, port in zip(signature.outputs, entry.outputs, strict=True)
+    )
+    return inputs, outputs
+
+
+def _bounded(model: ModelPort, port: Port) -> bool:
+    return port.dtype == "i32" and model.dtype != "i1"
 
 
 def _sides(entry: Entry) -> tuple[tuple[Port, ...], tuple[Port, ...]]:

@@ -9,23 +9,30 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pimc.diagnostics import InputError, UsageError
+from pimc.diagnostics import InputError, UninitialisedReadError, UsageError
 from pimc.isa.container import write_program
 from pimc.isa.program import LoadedProgram
 from pimc.isa.validate import check_against_target
-from pimc.ports import from_port, signature_of, to_port
+from pimc.ports import PortInfo, describe, from_port, signature_of, to_port
 from pimc.runtime_sim import Machine, RunResult
+from pimc.runtime_sim.caches import check_positions
 from pimc.targets import Target
 from pimc.text import ModelInfo, Stream, TextCodec
 from pimc.usage import Usage
 
 Array = NDArray[np.generic]
+#: What calling an executable gives: an array, or several.
+Outputs: TypeAlias = "Array | tuple[Array, ...]"
 _DEFAULT_ENTRY = "main"
+_UNWRITTEN = (
+    "run the positions before this one first, or take the caches for filled: `pimc run --assume-cache N`, or"
+    " Executable.assume_cache(N)"
+)
 _FS_PER_NS = 10**6
 
 
@@ -69,8 +76,12 @@ class Executable:
     The machine's HBM keeps its contents from run to run (KV caches live there); :meth:`reset` starts afresh.
     """
 
-    def __init__(self, program: LoadedProgram, target: Target) -> None:
+    def __init__(self, program: LoadedProgram, target: Target, *, checks: bool = True) -> None:
         """Put ``program`` on ``target``.
+
+        Args:
+            checks: whether runs look for races and for reads of what nothing has written (addresses are always
+                checked).
 
         Raises:
             TargetError: it does not fit; the message names what.
@@ -78,7 +89,34 @@ class Executable:
         check_against_target(program, target)
         self.program = program
         self.target = target
+        self.checks = checks
         self._machines: dict[bool, Machine] = {}
+        self._assumed = 0
+
+    def __repr__(self) -> str:
+        model = f"{self.name[:80]!r} " if self.name else ""
+        return f"<Executable {model}for {self.target.name}: {', '.join(self.entries)}>"
+
+    def __call__(self, *arrays: ArrayLike | Mapping[str, ArrayLike], entry: str | None = None) -> Outputs:
+        """Execute an entry point as :meth:`run` does; return its output, or all in order where there are several."""
+        outputs = tuple(self.run(*arrays, entry=entry).outputs.values())
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    @property
+    def name(self) -> str | None:
+        """The name of the model; None where the binary does not say it."""
+        name = (self.program.model or {}).get("name")
+        return name if isinstance(name, str) else None
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[PortInfo, ...]]:
+        """The inputs of each entry point, in order: names, element types, shapes, and ranges of integers."""
+        return {name: describe(self.program.model, name, ports)[0] for name, ports in self.program.entries.items()}
+
+    @property
+    def outputs(self) -> Mapping[str, tuple[PortInfo, ...]]:
+        """The outputs of each entry point, in order."""
+        return {name: describe(self.program.model, name, ports)[1] for name, ports in self.program.entries.items()}
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -93,6 +131,20 @@ class Executable:
     def reset(self) -> None:
         """Forget the state of the machine: the next run starts from the binary's memory images."""
         self._machines.clear()
+        self._assumed = 0
+
+    def assume_cache(self, positions: int) -> None:
+        """Take the first ``positions`` positions of the caches for filled, so that a later one can be run or timed.
+
+        What nothing has written is zeros.  The time of a run does not depend on the contents.
+
+        Raises:
+            InputError: the program has no caches, or they hold fewer positions.
+        """
+        check_positions(self.program.caches, positions)
+        self._assumed = max(self._assumed, positions)
+        for machine in self._machines.values():
+            machine.assume_cache(positions)
 
     def run(
         self,
@@ -117,7 +169,7 @@ class Executable:
             InputError: an unknown entry, a missing or surplus input, a wrong shape or kind, a value beyond fp16 or i32.
             SimError: the program did what the hardware does not allow.
         """
-        name = self._entry(entry)
+        name = self.entry(entry)
         ports = self.program.entries[name]
         signature = signature_of(self.program.model, name, ports)
         given = self._named(name, [port.name for port in signature.inputs], arrays)
@@ -125,13 +177,17 @@ class Executable:
             port.name: to_port(given[model.name], model, port)
             for model, port in zip(signature.inputs, ports.inputs, strict=True)
         }
-        result = self._machine(timing_only).run(name, inputs)
+        try:
+            result = self._machine(timing_only).run(name, inputs)
+        except UninitialisedReadError as error:
+            if self.program.caches and error.hint is None:
+                error.hint = _UNWRITTEN
+            raise
         outputs = {
             model.name: from_port(result.outputs[port.name], model)
             for model, port in zip(signature.outputs, ports.outputs, strict=True)
-            if port.name in result.outputs
         }
-        return replace(result, outputs=outputs)
+        return replace(result, outputs={} if timing_only else outputs)
 
     def generate(
         self,
@@ -187,10 +243,19 @@ class Executable:
 
     def _machine(self, timing_only: bool) -> Machine:
         if timing_only not in self._machines:
-            self._machines[timing_only] = Machine(self.program, self.target, functional=not timing_only)
+            machine = Machine(self.program, self.target, functional=not timing_only, checks=self.checks)
+            if self._assumed:
+                machine.assume_cache(self._assumed)
+            self._machines[timing_only] = machine
         return self._machines[timing_only]
 
-    def _entry(self, name: str | None) -> str:
+    def entry(self, name: str | None = None) -> str:
+        """The entry point of that name; without one, the only one, or "main".
+
+        Raises:
+            InputError: there is no such entry point.
+            UsageError: no name given, and several to choose from.
+        """
         known = ", ".join(self.entries)
         if name is None:
             if len(self.entries) == 1:

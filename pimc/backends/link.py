@@ -19,7 +19,7 @@ from pimc.ir.instruction_ops import numbers
 from pimc.ir.locations import where
 from pimc.ir.memory_map import ATTRIBUTE, MemoryMap
 from pimc.ir.weights import WeightStore
-from pimc.isa.program import Entry, Locations, Port, PortPiece, Program, share_streams, stream_name
+from pimc.isa.program import CacheRegion, Entry, Locations, Port, PortPiece, Program, share_streams, stream_name
 from pimc.targets.target import Target
 
 #: Module attribute of programs without a memory map: rows of every bank that they use.
@@ -65,9 +65,26 @@ def link_program(module: ModuleOp, weights: WeightStore | None, target: Target) 
         code=code,
         images=images,
         locations=locations,
+        caches=_caches(memory) if memory is not None else (),
     )
     share = module.attributes.get(SHARE)
     return program if isinstance(share, IntegerAttr) and not share.value.data else share_streams(program)
+
+
+def _caches(memory: MemoryMap) -> tuple[CacheRegion, ...]:
+    return tuple(
+        CacheRegion(
+            region.tensor.data,
+            region.base.data,
+            region.layers.data,
+            region.layer_stride.data,
+            region.rows.data,
+            region.row_bytes.data,
+            region.cores.data,
+        )
+        for region in memory.linear
+        if region.kind.data == "cache"
+    )
 
 
 def _rows(module: ModuleOp) -> int:

@@ -31,6 +31,12 @@ def write_json(value: Mapping[str, object]) -> None:
     write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def plain(text: str, longest: int = 100) -> str:
+    """Text of a file that may come from anyone, safe to show on a terminal: bounded, without control characters."""
+    shown = "".join(character if character.isprintable() else "\ufffd" for character in text[: longest + 1])
+    return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."
+
+
 def report(error: PimcError) -> None:
     """Print an error in one line (a list of unsupported things in one line each), and its hint in another."""
     if isinstance(error, UnsupportedModelError):

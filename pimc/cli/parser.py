@@ -41,6 +41,11 @@ def positive(text: str) -> int:
     return value
 
 
+def whole(text: str) -> int:
+    """An argument that is a whole number of at least 0."""
+    return 0 if text.strip() == "0" else positive(text)
+
+
 def key_value(text: str) -> str:
     """An argument of the form ``KEY=VALUE``, checked and unchanged."""
     key, equals, _ = text.partition("=")
@@ -57,7 +62,7 @@ def _add_target(parser: Parser, *, default: str | None = "hpim") -> None:
     choice.add_argument("--target-file", metavar="FILE", help="a target description of your own (TOML)")
     group.add_argument(
         "--set", metavar="KEY=VALUE", type=key_value, action="append", default=[], dest="overrides",
-        help="override one key of the target, such as hbm.timing.tFAW=20 (may be repeated)",
+        help="override one key of the target, such as hbm.timing.nFAW=20 (may be repeated)",
     )  # fmt: skip
 
 
@@ -126,9 +131,28 @@ def _run(parser: Parser) -> None:
     parser.add_argument("program", metavar="OUT.pimx", help="a compiled program")
     parser.add_argument("--entry", metavar="NAME", help="entry point (may be left out if there is only one)")
     parser.add_argument("--inputs", metavar="IN.npz", help="arrays by input name")
+    parser.add_argument(
+        "--input", metavar="NAME=VALUE", type=key_value, action="append", default=[],
+        help="one input: numbers (5 or 2,3 or [[1,2],[3,4]]) or @file.npy (may be repeated)",
+    )  # fmt: skip
     parser.add_argument("--outputs", metavar="OUT.npz", help="where to write the arrays by output name")
-    parser.add_argument("--timing-only", action="store_true", help="simulate the time without the data")
+    parser.add_argument(
+        "--timing-only", action="store_true",
+        help="simulate the time without the data; inputs that are not given are zeros",
+    )  # fmt: skip
+    parser.add_argument(
+        "--assume-cache", metavar="N", type=whole,
+        help="take the first N positions of the KV cache for filled (with zeros)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-checks", action="store_true", help="look for neither races nor reads of what nothing has written"
+    )
     _add_target(parser, default=None)
+    _add_json(parser)
+
+
+def _info(parser: Parser) -> None:
+    parser.add_argument("program", metavar="OUT.pimx", help="a compiled program")
     _add_json(parser)
 
 
@@ -174,6 +198,7 @@ COMMANDS: dict[str, _Command] = {
     "compile": ("compile a model to a binary", _compile),
     "generate": ("generate text with a compiled language model", _generate),
     "run": ("execute a binary on arrays", _run),
+    "info": ("say what is in a binary: entry points, inputs, outputs, sizes", _info),
     "disasm": ("binary to assembly text", _disasm),
     "asm": ("assembly text to binary", _asm),
     "opt": ("run passes on an IR dump", _opt),

@@ -7,24 +7,31 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
-from pimc.driver.target import target_of
+from pimc.driver.target import Overrides, override_texts, target_of
 from pimc.isa.container import load_program
 from pimc.runtime import Executable
 
 
-def load(path: str | Path, *, target: str | Path | None = None, overrides: Sequence[str] = ()) -> Executable:
+def load(
+    path: str | Path,
+    *,
+    target: str | Path | None = None,
+    overrides: Overrides = (),
+    checks: bool = True,
+) -> Executable:
     """Load a compiled binary (.pimx), ready to run.
 
     Args:
         path: the binary.
         target: a bundled target's name or a TOML file; by default what the binary was compiled for.
-        overrides: single keys of the target to replace, such as ``"hbm.timing.tFAW=20"``.
+        overrides: single keys of the target to replace: ``{"hbm.timing.nFAW": 20}``, or ``["hbm.timing.nFAW=20"]``.
+        checks: whether runs look for races and for reads of what nothing has written.
 
     Raises:
         InputError: the file is missing, damaged or not a binary of pimc, or its target is unknown.
     """
     program = load_program(path)
-    return Executable(program, target_of(program, target, overrides))
+    return Executable(program, target_of(program, target, override_texts(overrides)), checks=checks)
 
 
 def compile(
@@ -32,7 +39,7 @@ def compile(
     example_inputs: Sequence[object] | Mapping[str, object] | None = None,
     *,
     target: str | Path = "hpim",
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     max_seq: int | None = None,
     prefill_chunk: int | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -51,7 +58,7 @@ def compile(
             computes on inputs of these shapes and types.  A language model of transformers that has none gets the
             entry points ``prefill`` and ``decode``; everything else has ``main``.
         target: a bundled target's name or a TOML file.
-        overrides: single keys of the target to replace, such as ``"hbm.timing.tFAW=20"``.
+        overrides: single keys of the target to replace: ``{"hbm.timing.nFAW": 20}``, or ``["hbm.timing.nFAW=20"]``.
         max_seq: longest sequence of a language model, prompt included.
         prefill_chunk: prompt tokens a prefill run processes.
         shapes: of an ONNX model, shapes of inputs that it leaves open.
@@ -70,7 +77,7 @@ def compile(
 
     options = Options(
         target=target,
-        overrides=tuple(overrides),
+        overrides=override_texts(overrides),
         max_seq=max_seq,
         prefill_chunk=prefill_chunk,
         pipeline=pipeline,

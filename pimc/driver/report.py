@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pimc.isa.program import Program
+from pimc.isa.program import Entry, Program
 
 if TYPE_CHECKING:
     from pimc.runtime_sim import RunResult
@@ -15,19 +15,18 @@ def program_report(program: Program) -> dict[str, object]:
     """Instruction counts and bytes of a program, by entry: of every core, and of every group of channels (the
     controllers of a group run one stream).
     """
-    entries: dict[str, object] = {}
-    for name, entry in program.entries.items():
-        entries[name] = {
-            "cores": _streams(program, entry.cores),
-            "controllers": _streams(program, entry.groups),
-        }
     return {
         "target": program.target_name,
         "rows_per_bank": program.rows,
         "image_bytes": sum(image.nbytes for image in program.images.values()),
         "code_bytes": sum(words.nbytes for words in program.code.values()),
-        "entries": entries,
+        "entries": {name: entry_report(program, entry) for name, entry in program.entries.items()},
     }
+
+
+def entry_report(program: Program, entry: Entry) -> dict[str, object]:
+    """The same of one entry."""
+    return {"cores": _streams(program, entry.cores), "controllers": _streams(program, entry.groups)}
 
 
 def _streams(program: Program, tensors: Mapping[int, str]) -> dict[str, object]:
@@ -50,13 +49,13 @@ def _streams(program: Program, tensors: Mapping[int, str]) -> dict[str, object]:
 def program_lines(program: Program) -> Iterator[str]:
     """The same for a person: a line an entry, and one for the memory."""
     for name, entry in program.entries.items():
-        core, group = (_extent(program, tensors) for tensors in (entry.cores, entry.groups))
+        core, group = (extent(program, tensors) for tensors in (entry.cores, entry.groups))
         yield f"@{name}: {core} a core, {group} a channel group"
     images = sum(image.nbytes for image in program.images.values())
     yield f"memory image: {images:,} bytes; {program.rows} rows a bank"
 
 
-def _extent(program: Program, tensors: Mapping[int, str]) -> str:
+def extent(program: Program, tensors: Mapping[int, str]) -> str:
     """Words and bytes of one stream, or from the shortest to the longest."""
     words = sorted({(len(code), code.nbytes) for code in (program.code[tensor] for tensor in tensors.values())})
     (least, small), (most, large) = words[0] if words else (0, 0), words[-1] if words else (0, 0)

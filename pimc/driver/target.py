@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
-from pimc.diagnostics import InputError, TargetError
+from pimc.diagnostics import InputError, TargetError, UsageError
 from pimc.isa.program import Program
 from pimc.targets import Target, list_targets, load_target
 
+#: Keys of a target and what replaces their values: in a mapping, or as texts ``key=value``.
+Overrides: TypeAlias = Mapping[str, int | float | str] | Sequence[str]
 OVERRIDES_KEY = "target_overrides"  # in the model metadata of a binary
+
+
+def override_texts(overrides: Overrides) -> tuple[str, ...]:
+    """Overrides as texts ``key=value``.
+
+    Raises:
+        UsageError: something else than a mapping from keys to numbers or texts, or a sequence of texts.
+    """
+    items: object = overrides
+    if isinstance(overrides, Mapping):
+        items = [f"{key}={value}" for key, value in overrides.items()]
+    texts = [item for item in items if isinstance(item, str) and "=" in item] if isinstance(items, Sequence) else []
+    if isinstance(items, str) or not isinstance(items, Sequence) or len(texts) != len(items):
+        raise UsageError(
+            f"{str(overrides)[:80]!r} are no overrides of a target",
+            hint="give {'hbm.timing.nFAW': 20} or ['hbm.timing.nFAW=20']; `pimc targets NAME` lists the keys",
+        )
+    return tuple(texts)
 
 
 def target_of(program: Program, source: str | Path | None = None, overrides: Sequence[str] = ()) -> Target:

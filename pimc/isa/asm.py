@@ -16,10 +16,20 @@ from pimc.diagnostics import IsaError, PimcError
 from pimc.isa.codec import encode, word_dtype
 from pimc.isa.container import load_program, validate_program
 from pimc.isa.disasm import images_digest, text_digest
-from pimc.isa.metadata import IDENTIFIER, INT32, MAX_AGENTS, PORT_NAME, VERSION, parse_model
+from pimc.isa.metadata import (
+    CACHE_FIGURES,
+    IDENTIFIER,
+    INT32,
+    MAX_AGENTS,
+    MAX_ELEMENTS,
+    PORT_NAME,
+    VERSION,
+    parse_model,
+)
 from pimc.isa.program import (
     DTYPE_BYTES,
     STREAM_ISAS,
+    CacheRegion,
     Entry,
     Json,
     LoadedProgram,
@@ -170,6 +180,7 @@ class _Assembler:
         self.images: Mapping[int, NDArray[np.uint16]] = {}
         self.tokenizer: str | None = None
         self.model: Mapping[str, Json] | None = None
+        self.caches: list[CacheRegion] = []
         self.entries: dict[str, _Entry] = {}
         self.streams: dict[str, _Stream] = {}
         self.entry: _Entry | None = None
@@ -205,7 +216,7 @@ class _Assembler:
             raise place.at(line.head, "the text must start with .pimx and the format version")
         handlers: dict[str, Callable[[_Arguments], None]] = {
             ".pimx": self._pimx, ".target": self._target, ".rows": self._rows, ".images": self._images,
-            ".tokenizer": self._tokenizer, ".model": self._model, ".entry": self._enter,
+            ".tokenizer": self._tokenizer, ".model": self._model, ".cache": self._cache, ".entry": self._enter,
             ".input": self._port, ".output": self._port, ".range": self._range, ".piece": self._piece,
             ".stream": self._start, ".same": self._same, ".location": self._location, ".loc": self._loc,
         }  # fmt: skip
@@ -233,7 +244,10 @@ class _Assembler:
             for name, stream in self.streams.items()
             if stream.located
         }
-        program = Program(*self.target, self.rows, entries, code, self.images, locations, self.model, self.tokenizer)
+        program = Program(
+            *self.target, self.rows, entries, code, self.images, locations, self.model, self.tokenizer,
+            tuple(self.caches),
+        )  # fmt: skip
         validate_program(program, self.source)
         return program
 
@@ -326,6 +340,16 @@ class _Assembler:
         if not text:
             raise arguments.place.error(".model needs a JSON object")
         self.model = parse_model(text, f"{self.source}:{arguments.place.number}")
+
+    def _cache(self, arguments: _Arguments) -> None:
+        name = arguments.string("the cache's name")
+        if not PORT_NAME.match(name):
+            raise arguments.place.at(arguments.head, f"'{name}' cannot be a cache's name")
+        figures = {
+            key: (arguments.word(key), arguments.number(key, MAX_ELEMENTS, low))[1]
+            for key, low in CACHE_FIGURES.items()
+        }
+        self.caches.append(CacheRegion(name, **figures))
 
     def _enter(self, arguments: _Arguments) -> None:
         token = arguments.token("NAME", "a name")

@@ -214,8 +214,9 @@ def _assemble(
 
 def _parse_metadata(metadata: Mapping[str, str], where: str) -> Program:
     """The program without code and images."""
+    parts = parse_pimx(metadata["pimx"], where)
     return Program(
-        *parse_pimx(metadata["pimx"], where),
+        **parts._asdict(),
         code={},
         locations=parse_debug(metadata["debug"], where) if "debug" in metadata else {},
         model=parse_model(metadata["model"], where) if "model" in metadata else None,

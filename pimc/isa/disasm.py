@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pimc.diagnostics import UsageError
 from pimc.isa.codec import decode_words
 from pimc.isa.hbm import HBM_ISA
-from pimc.isa.metadata import VERSION, dump_json
+from pimc.isa.metadata import CACHE_FIGURES, VERSION, dump_json
 from pimc.isa.program import Entry, LoadedProgram, Locations, Port, Program, stream_name
 from pimc.isa.spec import Instruction, InstructionSet, OperandKind
 from pimc.isa.syntax import format_operand
@@ -92,6 +92,9 @@ def _head(program: Program, reference: str) -> Iterator[str]:
         yield f".tokenizer {_quote(reference)} sha256 {_quote(text_digest(program.tokenizer))}"
     if program.model is not None:
         yield f".model {dump_json(program.model)}"
+    for cache in program.caches:
+        figures = " ".join(f"{key} {getattr(cache, key)}" for key in CACHE_FIGURES)
+        yield f".cache {_quote(cache.name)} {figures}"
 
 
 def _entry(program: Program, name: str, entry: Entry) -> Iterator[str]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
 import numpy as np
 
 from pimc.diagnostics import IsaError
-from pimc.isa.program import DTYPE_BYTES, Entry, Json, Locations, Port, PortPiece, Program
+from pimc.isa.program import DTYPE_BYTES, CacheRegion, Entry, Json, Locations, Port, PortPiece, Program
 
 VERSION = (1, 0)
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
@@ -27,6 +29,10 @@ MAX_ROWS = 1 << 32
 MAX_ELEMENTS = 1 << 40
 MAX_RANK = 8
 INT32 = np.iinfo(np.int32)
+#: The figures of a cache in a file and in assembly text, and the least value of each.
+CACHE_FIGURES: Mapping[str, int] = MappingProxyType(
+    {"base": 0, "layers": 1, "layer_stride": 0, "slots": 1, "slot_bytes": 1, "cores": 1}
+)
 
 
 class MetadataParts(NamedTuple):
@@ -36,6 +42,7 @@ class MetadataParts(NamedTuple):
     target_digest: str
     rows: int
     entries: dict[str, Entry]
+    caches: tuple[CacheRegion, ...]
 
 
 def _refuse(where: str, message: str) -> NoReturn:
@@ -175,7 +182,8 @@ def parse_pimx(text: str, where: str) -> MetadataParts:
             where=where,
             hint="compile the model again with this version of pimc",
         )
-    fields = json_object(value, where, ("version", "target", "rows", "entries"))
+    keys = ("version", "target", "rows", "entries")
+    fields = json_object(value, where, (*keys, "caches") if isinstance(value, dict) and "caches" in value else keys)
     target = json_object(fields["target"], f"{where}.target", ("name", "digest"))
     entries = fields["entries"]
     if not isinstance(entries, dict):
@@ -188,7 +196,17 @@ def parse_pimx(text: str, where: str) -> MetadataParts:
             _text(name, f"{where}.entries", IDENTIFIER): _entry(entries[name], f"{where}.entries.{name}")
             for name in sorted(entries)
         },
+        tuple(
+            _cache(item, f"{where}.caches[{i}]")
+            for i, item in enumerate(_list(fields.get("caches", []), f"{where}.caches", 1 << 12))
+        ),
     )
+
+
+def _cache(value: Json, where: str) -> CacheRegion:
+    fields = json_object(value, where, ("name", *CACHE_FIGURES))
+    figures = {key: json_int(fields[key], f"{where}.{key}", low, MAX_ELEMENTS) for key, low in CACHE_FIGURES.items()}
+    return CacheRegion(_text(fields["name"], f"{where}.name", PORT_NAME), **figures)
 
 
 def parse_debug(text: str, where: str) -> dict[str, Locations]:
@@ -244,6 +262,7 @@ def dump_metadata(program: Program) -> dict[str, str]:
         "target": {"name": program.target_name, "digest": program.target_digest},
         "rows": program.rows,
         "entries": {name: _entry_json(entry) for name, entry in program.entries.items()},
+        **({"caches": [asdict(cache) for cache in program.caches]} if program.caches else {}),
     }
     result = {"pimx": dump_json(pimx)}
     if program.locations:

@@ -68,6 +68,33 @@ class Port:
 
 
 @dataclass(frozen=True)
+class CacheRegion:
+    """A part of a cache in the linear memory of every tile, so that a host can set it up.
+
+    Layer l starts at byte ``base + l * layer_stride``; it has ``slots`` of ``slot_bytes``.  ``cores`` tiles share a
+    sequence: position p is in slot ``p // cores`` of the tiles whose number is ``p % cores`` modulo ``cores``.
+    """
+
+    name: str
+    base: int
+    layers: int
+    layer_stride: int
+    slots: int
+    slot_bytes: int
+    cores: int
+
+    @property
+    def positions(self) -> int:
+        """Positions that it holds."""
+        return self.slots * self.cores
+
+    @property
+    def end(self) -> int:
+        """The byte behind its last slot."""
+        return self.base + (self.layers - 1) * self.layer_stride + self.slots * self.slot_bytes
+
+
+@dataclass(frozen=True)
 class Entry:
     """An entry point: the tensor with the stream of each core and group that runs, and the ports."""
 
@@ -104,7 +131,7 @@ class Program:
     entries refer to them, several cores of identical code to the same one.  ``images``: by pseudo-channel,
     the fp16 bits of the first rows of its banks, uint16[rows, banks, lanes].  ``locations``: by tensor
     name.  ``model``: what the command line wants to know of the model.  ``tokenizer``: the text of its
-    tokenizer.json.
+    tokenizer.json.  ``caches``: where they lie in the memory of a tile.
     """
 
     target_name: str
@@ -116,6 +143,7 @@ class Program:
     locations: Mapping[str, Locations] = field(default_factory=dict)
     model: Mapping[str, Json] | None = None
     tokenizer: str | None = None
+    caches: tuple[CacheRegion, ...] = ()
 
     def stream_isa(self, tensor: str) -> InstructionSet:
         """The instruction set of a code tensor."""

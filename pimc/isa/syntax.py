@@ -16,8 +16,8 @@ from pimc.isa.sram import CONFIG_REGISTERS
 
 #: Directives, for suggestions and for the checks of the assembler.
 DIRECTIVES = (
-    ".pimx", ".target", ".rows", ".images", ".tokenizer", ".model", ".entry", ".input", ".output", ".range", ".piece",
-    ".stream", ".same", ".location", ".loc",
+    ".pimx", ".target", ".rows", ".images", ".tokenizer", ".model", ".cache", ".entry", ".input", ".output",
+    ".range", ".piece", ".stream", ".same", ".location", ".loc",
 )  # fmt: skip
 
 _CONFIG_NAMES = {number: name for name, (number, _) in CONFIG_REGISTERS.items()}

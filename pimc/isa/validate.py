@@ -13,7 +13,7 @@ from pimc.diagnostics import IsaError, TargetError
 from pimc.isa.codec import DecodedProgram, decode_words
 from pimc.isa.hbm import HBM_ISA
 from pimc.isa.metadata import IDENTIFIER, MAX_AGENTS
-from pimc.isa.program import DTYPE_BYTES, Entry, LoadedProgram, Port, Program, stream_name
+from pimc.isa.program import DTYPE_BYTES, CacheRegion, Entry, LoadedProgram, Port, Program, stream_name
 from pimc.isa.spec import InstructionSet, OperandKind
 from pimc.isa.sram import SRAM_ISA
 
@@ -273,12 +273,26 @@ def check_against_target(program: LoadedProgram, target: TargetLimits) -> None:
             for register in names:
                 _check_fields(decoded, isa, instruction.mnemonic, (register,), registers, f"{tensor} ({prefix})")
     hbm = target.hbm
+    for cache in program.caches:
+        _check_cache(cache, program.rows, target)
     _require(program.rows <= hbm.rows, f"{program.rows} rows a bank, the target has {hbm.rows}", "rows")
     for pch, image in program.images.items():
         where = f"image {pch}"
         _require(pch < hbm.pch_count, f"the target has {hbm.pch_count} pseudo-channels", where)
         shape = (hbm.banks, hbm.row_bytes // 2)
         _require(image.shape[1:] == shape, f"banks x lanes are {image.shape[1:]}, the target's {shape}", where)
+
+
+def _check_cache(cache: CacheRegion, rows: int, target: TargetLimits) -> None:
+    hbm, where = target.hbm, f"cache {cache.name}"
+    column = hbm.row_bytes // hbm.columns
+    whole = not (cache.base % column or cache.layer_stride % column or cache.slot_bytes % column)
+    _require(whole, f"its slots are not made of whole columns of {column} bytes", where)
+    apart = cache.layers == 1 or cache.layer_stride >= cache.slots * cache.slot_bytes
+    _require(apart, "its layers overlap", where)
+    space = rows * hbm.row_bytes * hbm.banks * target.pchs_per_core
+    _require(cache.end <= space, f"ends at byte {cache.end} of a tile, the program's rows at {space}", where)
+    _require(cache.cores <= target.cores.count, f"the target has {target.cores.count} cores", where)
 
 
 def _check_entry(program: Program, entry: Entry, target: TargetLimits, where: str) -> None:

@@ -168,7 +168,7 @@ def rows_space(machine: Machine) -> int:
 
 def region_attr(t: LinearTensor, base: int, size: int, stride: int) -> pim.RegionAttr:
     """The attribute of a placed tensor."""
-    numbers = (base, size, stride, t.layers.copies, t.layers.first, t.rows, t.row_bytes, t.round)
+    numbers = (base, size, stride, t.layers.copies, t.layers.first, t.rows, t.row_bytes, t.round, t.cores)
     return pim.RegionAttr(StringAttr(t.kind), StringAttr(t.name), *(IntAttr(number) for number in numbers))
 
 

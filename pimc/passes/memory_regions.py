@@ -49,7 +49,7 @@ class GemvGroup:
 
 @dataclass
 class LinearTensor:
-    """A tensor of the linear address space: ``rows`` of ``row_bytes`` in every tile."""
+    """A tensor of the linear address space: ``rows`` of ``row_bytes`` in every tile (``cores``: see RegionAttr)."""
 
     kind: str
     name: str
@@ -57,6 +57,7 @@ class LinearTensor:
     row_bytes: int
     layers: Layers
     round: int = 0
+    cores: int = 0
     ops: list[Operation] = field(default_factory=list)
 
     @property
@@ -156,7 +157,7 @@ def _add_caches(
         row_bytes = -(-head_bytes // column_bytes) * column_bytes
         for index, r in enumerate(op.rounds.head_rounds):
             rows = -(-slots // r.cores_per_head)
-            tensor = LinearTensor("cache", name, rows, row_bytes, Layers(0, layers), index)
+            tensor = LinearTensor("cache", name, rows, row_bytes, Layers(0, layers), index, r.cores_per_head)
             known = caches.setdefault((name, index), tensor)
             if (known.rows, known.row_bytes) != (rows, row_bytes):
                 raise InputError(f"cache @{name} is cut in two ways", where=where(op))

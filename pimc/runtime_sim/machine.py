@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pimc.diagnostics import InputError, TargetError, UninitialisedReadError
 from pimc.isa.program import LoadedProgram, Port
+from pimc.runtime_sim.caches import check_positions, mark_filled
 from pimc.runtime_sim.engine.loop import run_events
 from pimc.runtime_sim.engine.state import CODE_STRIDE, EVENT_CORE, EVENT_PCH, HALTED, UNITS
 from pimc.runtime_sim.failure import Explainer
@@ -65,8 +66,7 @@ class Machine:
 
     def _load_images(self, functional: bool) -> None:
         m = self._memories.figure
-        shape = (m("pchs"), m("rows"), m("banks"))
-        ready = self._memories.arrays["column_init"].reshape(shape)
+        ready = self.written_columns()
         columns = np.uint32((1 << m("columns")) - 1)
         for p, image in self._program.images.items():
             expected = (m("banks"), m("row_bytes") // 2)
@@ -77,6 +77,20 @@ class Machine:
             ready[p, : image.shape[0]] = columns
             if functional:
                 self._memories.arrays["hbm"][p, : image.shape[0]] = image
+
+    def assume_cache(self, positions: int) -> None:
+        """Let the cache slots of the first ``positions`` positions count as written.
+
+        What nothing has written is zeros.  Raises InputError where the program has no caches, or smaller ones.
+        """
+        check_positions(self._program.caches, positions)
+        mark_filled(self.written_columns(), self._program.caches, positions, self._target)
+
+    def written_columns(self) -> NDArray[np.uint32]:
+        """Which columns hold something: uint32[pseudo-channels, rows, banks] with a bit a column (a view)."""
+        m = self._memories.figure
+        view: NDArray[np.uint32] = self._memories.arrays["column_init"].reshape(m("pchs"), m("rows"), m("banks"))
+        return view
 
     def hbm_row(self, pch: int, row: int) -> NDArray[np.uint16]:
         """fp16 bits of a row in all banks, uint16[banks, elements] (a view; for tests and debugging)."""

@@ -68,10 +68,37 @@ class RunStats:
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """Outputs by port name, the time from start until every stream has halted, statistics and trace."""
+    """Outputs by port name, the time from start until every stream has halted, statistics and trace.
+
+    ``str`` of it is short; :meth:`summary` says more.
+    """
 
     outputs: Mapping[str, NDArray[Any]]
     cycles: int
     time_fs: int
     stats: RunStats
     trace: DramTrace | None = None
+
+    def __repr__(self) -> str:
+        return f"<RunResult {self.cycles:,} cycles{''.join(f', {line}' for line in self._shapes())}>"
+
+    def summary(self) -> str:
+        """What the run took and where its time went, in a few lines: cycles and time, the share of it that each kind of
+        unit was busy (mean over the cores, greatest first; units work at the same time), memory traffic, outputs.
+        """
+        stats = self.stats
+        lines = [f"{self.cycles:,} cycles, {self.time_fs / 1e9:,.2f} us simulated"]
+        busy = {unit: float(times.mean()) / self.time_fs for unit, times in stats.unit_busy_fs.items() if self.time_fs}
+        shares = [f"{unit} {share:.1%}" for unit, share in sorted(busy.items(), key=lambda item: -item[1]) if share]
+        lines.append(f"busy: {', '.join(shares) or 'nothing'}")
+        lines.append(f"instructions: {int(stats.instructions.sum()):,}; commands: {int(stats.commands.sum()):,}")
+        read, written = int(stats.hbm_bytes_read.sum()), int(stats.hbm_bytes_written.sum())
+        lines.append(f"HBM: {read:,} bytes read, {written:,} written, {int(stats.mac_columns.sum()):,} column MACs")
+        lines.append(f"NoC: {int(stats.noc_bytes.sum()):,} bytes")
+        return "\n".join([*lines, *(f"output {line}" for line in self._shapes())])
+
+    def _shapes(self) -> list[str]:
+        return [
+            f"{name}: {'x'.join(map(str, array.shape)) or 'scalar'} {array.dtype}"
+            for name, array in self.outputs.items()
+        ]

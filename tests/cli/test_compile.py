@@ -9,11 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hf_models import FAMILIES, build
 
+import pimc
 from pimc.cli.main import main
 from pimc.driver.pipeline import DEFAULT
+from pimc.runtime import Executable
+from pimc.runtime_sim import Machine
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +57,52 @@ def test_report(compilation: Compilation) -> None:
     assert isinstance(entries, dict)
     assert set(entries) == {"prefill", "decode"}
     assert entries["decode"]["cores"]["max_instructions"] > 0
+
+
+@pytest.fixture(scope="module")
+def filled(compilation: Compilation) -> tuple[Executable, int]:
+    """The model after a prefill of four tokens, and the cycles of the decode run at position 4 that followed."""
+    executable = pimc.load(compilation.binary)
+    executable.run({"tokens": [[5, 6, 7, 8]], "position": 0, "length": 4}, entry="prefill")
+    return executable, executable.run({"tokens": 9, "position": 4}, entry="decode").cycles
+
+
+def test_ranges_of_inputs(compilation: Compilation) -> None:
+    """Token ids by the vocabulary, positions by the cache, the length by the chunk, in the binary."""
+    inputs = pimc.load(compilation.binary).inputs
+    assert [str(port) for port in inputs["decode"]] == ["tokens: 1x1 i32, 0 to 199", "position: 1 i32, 0 to 15"]
+    assert [port.range for port in inputs["prefill"]] == [(0, 199), (0, 12), (1, 4)]
+
+
+def test_assumed_caches_are_the_slots_that_prefill_writes(
+    compilation: Compilation, filled: tuple[Executable, int]
+) -> None:
+    program, target = filled[0].program, filled[0].target
+    real, assumed = Machine(program, target), Machine(program, target)
+    inputs = {"tokens": [[5, 6, 7, 8]], "position": [0], "length": [4]}
+    real.run("prefill", {name: np.array(value, np.int32) for name, value in inputs.items()})
+    before = assumed.written_columns().copy()
+    assumed.assume_cache(4)
+    assert (assumed.written_columns() != before).any()
+    np.testing.assert_array_equal(assumed.written_columns(), real.written_columns())
+
+
+def test_decode_at_a_position_of_a_fresh_binary(
+    pimc_cli: Callable, compilation: Compilation, filled: tuple[Executable, int]
+) -> None:
+    words = ("run", compilation.binary, "--entry", "decode", "--input", "tokens=9", "--input", "position=4", "--json")
+    refused = pimc_cli(*words)
+    assert refused.code == 1
+    assert "nothing has written" in refused.error_lines[0]
+    assert "--assume-cache" in refused.error_lines[1]
+    for more in (("--assume-cache", "4"), ("--assume-cache", "16", "--timing-only")):
+        result = pimc_cli(*words, *more)
+        assert result.code == 0, result.err
+        assert json.loads(result.out)["cycles"] == filled[1]
+    assert pimc_cli(*words, "--no-checks").code == 0
+    too_many = pimc_cli(*words, "--assume-cache", "17")
+    assert too_many.code == 1
+    assert "they hold 0 to 16" in too_many.error_lines[0]
 
 
 def test_same_model_same_bytes(pimc_cli: Callable, compilation: Compilation, folder: Path, tmp_path: Path) -> None:

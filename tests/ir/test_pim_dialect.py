@@ -54,7 +54,7 @@ def test_attribute_texts_round_trip() -> None:
     attribute = pim.GemvLayoutAttr.of(layout)
     assert attribute.layout == layout
     region = '#pim.region<cache, "k", base = 0, size = 64, layer_stride = 64, layers = 2, first_layer = 0, rows = 2, '
-    text = f"builtin.module attributes {{a = {attribute}, b = {region}row_bytes = 32, round = 1>}} {{}}"
+    text = f"builtin.module attributes {{a = {attribute}, b = {region}row_bytes = 32, round = 1, cores = 2>}} {{}}"
     assert str(parse_module(str(parse_module(text)))) == str(parse_module(text))
 
 

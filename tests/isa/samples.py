@@ -8,7 +8,7 @@ import numpy as np
 
 from pimc.isa.codec import encode, word_dtype
 from pimc.isa.hbm import HBM_ISA
-from pimc.isa.program import Entry, Locations, Port, PortPiece, Program
+from pimc.isa.program import CacheRegion, Entry, Locations, Port, PortPiece, Program
 from pimc.isa.spec import InstructionSet, OperandKind
 from pimc.isa.sram import SRAM_ISA
 
@@ -75,6 +75,7 @@ def sample(size: int = 40) -> Program:
         {"code/decode/core/0": Locations(('model.py:3 "q"', "model.py:4 \u2028é#"), index)},
         {"max_seq": 128, "chat": "{% if x %}\u2028 # }", "scale": 0.125, "eos": [1, None, True]},
         '{"tokenizer": "é\\n"}',
+        (CacheRegion("k_cache", 0, 2, 64, 2, 32, 8),),
     )
 
 

@@ -124,6 +124,7 @@ def _pimx(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any
 
 
 CORE = "code/decode/core/0"
+CACHE = {"name": "k", "base": 0, "layers": 1, "layer_stride": 0, "slots": 2, "slot_bytes": 32, "cores": 1}
 PORT: Callable[[dict[str, Any]], dict[str, Any]] = lambda v: v["entries"]["decode"]["inputs"][0]  # noqa: E731
 
 
@@ -184,6 +185,9 @@ PORT: Callable[[dict[str, Any]], dict[str, Any]] = lambda v: v["entries"]["decod
         (_pimx(lambda v: PORT(v).update(shape=[-1])), r"must be an integer in \[0"),
         (_pimx(lambda v: PORT(v).update(shape=[1] * 9)), "at most 8"),
         (_pimx(lambda v: PORT(v).update(name="")), "must be a string that matches"),
+        (_pimx(lambda v: v.update(caches=[{"name": "k"}])), "must have exactly the keys name, base"),
+        (_pimx(lambda v: v.update(caches=[CACHE | {"layers": 0}])), "layers: must be an integer in"),
+        (_pimx(lambda v: v.update(caches={})), "caches: must be a list"),
         (_pimx(lambda v: PORT(v).update(range=[0])), "least and the greatest value"),
         (_pimx(lambda v: PORT(v).update(range=[3, 2])), "least and the greatest value"),
         (_pimx(lambda v: PORT(v).update(range=[0, 1 << 31])), "range: must be an integer in"),

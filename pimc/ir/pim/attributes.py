@@ -312,7 +312,8 @@ class RegionAttr(ParametrizedAttribute):
     = layer) or the symbol of a cache.  ``base``: byte address in the tile; ``size``: bytes of one copy in a
     tile; ``layer_stride``: bytes from a layer to the next; ``layers``: copies (0: not per layer).  ``rows``
     x ``row_bytes``: a tile's rows or slots and their pitch; ``round``: index of the head round of a cache
-    (0 otherwise).
+    (0 otherwise); ``cores``: of a cache, the cores that share its slots: position p is in slot ``p // cores`` of the
+    tiles of rank ``p % cores`` (0 otherwise).
     """
 
     name = "pim.region"
@@ -326,6 +327,7 @@ class RegionAttr(ParametrizedAttribute):
     rows: IntAttr
     row_bytes: IntAttr
     round: IntAttr
+    cores: IntAttr
 
     INTS: ClassVar[tuple[str, ...]] = (
         "base",
@@ -336,6 +338,7 @@ class RegionAttr(ParametrizedAttribute):
         "rows",
         "row_bytes",
         "round",
+        "cores",
     )
 
     @property
