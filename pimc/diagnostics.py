@@ -77,6 +77,10 @@ class DeadlockError(SimError):
     """Every running stream waits and no event is left that could wake one."""
 
 
+class RunLimitError(SimError):
+    """A run reached a limit that the user set: cycles, or seconds."""
+
+
 class OutOfRangeError(SimError):
     """An access outside a memory."""
 

@@ -6,7 +6,8 @@ Everything here works on the binary and the simulator; no compiler, no model lib
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -21,6 +22,9 @@ from pimc.isa.validate import check_against_target
 from pimc.ports import PortInfo, describe, from_port, signature_of, to_port
 from pimc.runtime_sim import Machine, RunResult
 from pimc.runtime_sim.caches import check_positions
+from pimc.runtime_sim.forking import ForkSafeLock
+from pimc.runtime_sim.pool import MachinePool
+from pimc.runtime_sim.run_limits import RunLimits
 from pimc.targets import Target
 from pimc.text import ModelInfo, Stream, TextCodec
 from pimc.usage import Usage
@@ -33,6 +37,7 @@ _UNWRITTEN = (
     "run the positions before this one first, or take the caches for filled: `pimc run --assume-cache N`, or"
     " Executable.assume_cache(N)"
 )
+_OF_THIS_PROCESS = frozenset({"_machines", "_session", "_making"})
 _FS_PER_NS = 10**6
 
 
@@ -74,6 +79,11 @@ class Executable:
     """A program and the simulated machine it runs on.
 
     The machine's HBM keeps its contents from run to run (KV caches live there); :meth:`reset` starts afresh.
+
+    Several threads may use it.  Runs of a program that keeps a state in HBM wait for each other, and :meth:`generate`
+    for whole answers; :meth:`session` holds others off for as long as wanted.  Runs of a program without a state are
+    independent and run at once.  A copy that pickle makes, for another process, starts from the memory images; a
+    forked process has the state of the moment.
     """
 
     def __init__(self, program: LoadedProgram, target: Target, *, checks: bool = True) -> None:
@@ -90,8 +100,19 @@ class Executable:
         self.program = program
         self.target = target
         self.checks = checks
-        self._machines: dict[bool, Machine] = {}
+        self._machines: dict[bool, MachinePool] = {}
         self._assumed = 0
+        self._session, self._making = ForkSafeLock(), ForkSafeLock()
+
+    def __getstate__(self) -> dict[str, object]:
+        """What pickle takes: everything but the machines, which are made of addresses in this process."""
+        return {name: value for name, value in self.__dict__.items() if name not in _OF_THIS_PROCESS}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """A machine of its own."""
+        self.__dict__.update(state)
+        self._machines = {}
+        self._session, self._making = ForkSafeLock(), ForkSafeLock()
 
     def __repr__(self) -> str:
         model = f"{self.name[:80]!r} " if self.name else ""
@@ -130,8 +151,9 @@ class Executable:
 
     def reset(self) -> None:
         """Forget the state of the machine: the next run starts from the binary's memory images."""
-        self._machines.clear()
-        self._assumed = 0
+        with self._session, self._making:
+            self._machines.clear()
+            self._assumed = 0
 
     def assume_cache(self, positions: int) -> None:
         """Take the first ``positions`` positions of the caches for filled, so that a later one can be run or timed.
@@ -142,15 +164,25 @@ class Executable:
             InputError: the program has no caches, or they hold fewer positions.
         """
         check_positions(self.program.caches, positions)
-        self._assumed = max(self._assumed, positions)
-        for machine in self._machines.values():
-            machine.assume_cache(positions)
+        with self._session, self._making:
+            self._assumed = max(self._assumed, positions)
+            for pool in self._machines.values():
+                pool.first.assume_cache(positions)
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Keep other threads' runs and resets of a program with a state waiting until the block ends."""
+        with self._session:
+            yield
 
     def run(
         self,
         *arrays: ArrayLike | Mapping[str, ArrayLike],
         entry: str | None = None,
         timing_only: bool = False,
+        max_cycles: int | None = None,
+        timeout: float | None = None,
+        on_progress: Callable[[int], None] | None = None,
     ) -> RunResult:
         """Execute one entry point on arrays, by name in one mapping or in the order of the entry's inputs.
 
@@ -161,14 +193,29 @@ class Executable:
             arrays: one mapping from input name to array, or one array an input.
             entry: the entry point; may be left out if the program has one, or one called "main".
             timing_only: simulate the time without the data; there are no outputs then.
+            max_cycles: simulated cycles after which the run is stopped.
+            timeout: seconds of wall time after which it is stopped (compiling the simulator, once, is not counted).
+            on_progress: told the simulated cycles so far, some 20 times a second.
 
         Returns:
             outputs by name, cycles, time and statistics.
 
         Raises:
             InputError: an unknown entry, a missing or surplus input, a wrong shape or kind, a value beyond fp16 or i32.
+            RunLimitError: ``max_cycles`` or ``timeout`` is reached; the message says where each stream was.
             SimError: the program did what the hardware does not allow.
+
+        A run that is stopped, or interrupted, leaves in HBM what it has written so far.
         """
+        return self._run(arrays, entry, timing_only, RunLimits(max_cycles, timeout, on_progress))
+
+    def _run(
+        self,
+        arrays: tuple[ArrayLike | Mapping[str, ArrayLike], ...],
+        entry: str | None,
+        timing_only: bool,
+        limits: RunLimits,
+    ) -> RunResult:
         name = self.entry(entry)
         ports = self.program.entries[name]
         signature = signature_of(self.program.model, name, ports)
@@ -177,8 +224,10 @@ class Executable:
             port.name: to_port(given[model.name], model, port)
             for model, port in zip(signature.inputs, ports.inputs, strict=True)
         }
+        pool = self._pool(timing_only)
         try:
-            result = self._machine(timing_only).run(name, inputs)
+            with self._session if pool.keeps_state else nullcontext(), pool.borrowed() as machine:
+                result = machine.run(name, inputs, limits)
         except UninitialisedReadError as error:
             if self.program.caches and error.hint is None:
                 error.hint = _UNWRITTEN
@@ -196,15 +245,22 @@ class Executable:
         chat: bool = False,
         max_new_tokens: int = 64,
         on_text: Callable[[str], None] | None = None,
+        on_prefill: Callable[[int, int], None] | None = None,
+        max_cycles: int | None = None,
+        timeout: float | None = None,
     ) -> Generation:
         """Continue ``prompt`` greedily until the model ends, or ``max_new_tokens``, or the cache is full.
 
         Args:
             prompt: the text to continue; with ``chat``, what the user says in the model's chat template.
             on_text: called with each new piece of text as it comes.
+            on_prefill: called with how many tokens of the prompt are done, and how many there are.
+            max_cycles: simulated cycles, of all runs together, after which generation is stopped.
+            timeout: seconds of wall time after which it is stopped.
 
         Raises:
             InputError: not a language model, an empty or too long prompt, no chat template.
+            RunLimitError: ``max_cycles`` or ``timeout`` is reached.
         """
         if max_new_tokens < 1:
             raise UsageError(f"max_new_tokens is {max_new_tokens}, which is not at least 1")
@@ -212,19 +268,20 @@ class Executable:
         began = time.perf_counter()
         prompt_ids = codec.encode(prompt, chat=chat)
         _check_prompt(len(prompt_ids), info)
-        session = _Session(self, info)
+        session = _Session(self, info, RunLimits(max_cycles, timeout))
         stream = Stream(codec)
-        token = session.prefill(prompt_ids)
-        tokens = [token]
-        while True:
-            finish = _finish(tokens, len(prompt_ids), max_new_tokens, info)
-            piece = stream.push(token) if finish is None else stream.push(token) + stream.finish()
-            if piece and on_text is not None:
-                on_text(piece)
-            if finish is not None:
-                break
-            token = session.decode(token, len(prompt_ids) + len(tokens) - 1)
-            tokens.append(token)
+        with self.session():
+            token = session.prefill(prompt_ids, on_prefill)
+            tokens = [token]
+            while True:
+                finish = _finish(tokens, len(prompt_ids), max_new_tokens, info)
+                piece = stream.push(token) if finish is None else stream.push(token) + stream.finish()
+                if piece and on_text is not None:
+                    on_text(piece)
+                if finish is not None:
+                    break
+                token = session.decode(token, len(prompt_ids) + len(tokens) - 1)
+                tokens.append(token)
         return Generation(
             text=stream.text,
             token_ids=tokens,
@@ -241,13 +298,14 @@ class Executable:
         """Write the binary (.pimx) to ``path``, whole or not at all."""
         write_program(path, self.program)
 
-    def _machine(self, timing_only: bool) -> Machine:
-        if timing_only not in self._machines:
-            machine = Machine(self.program, self.target, functional=not timing_only, checks=self.checks)
-            if self._assumed:
-                machine.assume_cache(self._assumed)
-            self._machines[timing_only] = machine
-        return self._machines[timing_only]
+    def _pool(self, timing_only: bool) -> MachinePool:
+        with self._making:
+            if timing_only not in self._machines:
+                machine = Machine(self.program, self.target, functional=not timing_only, checks=self.checks)
+                if self._assumed:
+                    machine.assume_cache(self._assumed)
+                self._machines[timing_only] = MachinePool(machine)
+            return self._machines[timing_only]
 
     def entry(self, name: str | None = None) -> str:
         """The entry point of that name; without one, the only one, or "main".
@@ -301,36 +359,37 @@ class _Session:
     A program exported for single tokens only has no ``prefill``: its prompt goes through ``decode``, token by token.
     """
 
-    def __init__(self, executable: Executable, info: ModelInfo) -> None:
-        self._executable = executable
+    def __init__(self, executable: Executable, info: ModelInfo, limits: RunLimits) -> None:
+        self._executable, self._limits, self._began = executable, limits, time.monotonic()
         self._chunk = info.prefill_chunk
         self.prefill_cycles = 0
         self.decode_cycles: list[int] = []
         self.usage = Usage(executable.target)
 
-    def prefill(self, prompt: list[int]) -> int:
+    def prefill(self, prompt: list[int], on_prefill: Callable[[int, int], None] | None) -> int:
         """Run the prompt through in chunks; return the first new token."""
         token = -1
+        told = on_prefill or _nothing
         if "prefill" not in self._executable.entries:
             for position, known in enumerate(prompt):
                 result = self._decode(known, position)
                 self.prefill_cycles += result.cycles
                 token = _greedy(result)
+                told(position + 1, len(prompt))
             return token
         for start in range(0, len(prompt), self._chunk):
             piece = prompt[start : start + self._chunk]
             tokens = np.zeros((1, self._chunk), np.int32)
             tokens[0, : len(piece)] = piece
-            result = self._executable.run(
-                {
-                    "tokens": tokens,
-                    "position": np.array([start], np.int32),
-                    "length": np.array([len(piece)], np.int32),
-                },
-                entry="prefill",
-            )
+            inputs = {
+                "tokens": tokens,
+                "position": np.array([start], np.int32),
+                "length": np.array([len(piece)], np.int32),
+            }
+            result = self._run(inputs, "prefill")
             self.prefill_cycles += result.cycles
             token = _greedy(result)
+            told(start + len(piece), len(prompt))
         return token
 
     def decode(self, token: int, position: int) -> int:
@@ -342,7 +401,16 @@ class _Session:
 
     def _decode(self, token: int, position: int) -> RunResult:
         inputs = {"tokens": np.array([[token]], np.int32), "position": np.array([position], np.int32)}
-        return self._executable.run(inputs, entry="decode")
+        return self._run(inputs, "decode")
+
+    def _run(self, inputs: Mapping[str, Array], entry: str) -> RunResult:
+        spent = self.prefill_cycles + sum(self.decode_cycles)
+        limits = replace(self._limits, spent_cycles=spent, spent_s=time.monotonic() - self._began)
+        return self._executable._run((inputs,), entry, False, limits)
+
+
+def _nothing(_done: int, _all: int) -> None:
+    """No one watches."""
 
 
 def _greedy(result: RunResult) -> int:

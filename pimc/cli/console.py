@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -61,13 +61,23 @@ def stderr_console() -> Console:
 
 
 @contextmanager
-def progress(message: str) -> Iterator[None]:
-    """Show ``message`` with a spinner while the block runs, if a person watches."""
+def progress(message: str) -> Iterator[Callable[[str | None], None]]:
+    """Show ``message`` with a spinner while the block runs, if a person watches.
+
+    Yields a function that changes the message; None ends the spinner (before output that it would disturb).
+    """
     if not watched():
-        yield
+        yield lambda _: None
         return
-    with stderr_console().status(message):
-        yield
+    with stderr_console().status(message) as status:
+        yield lambda text: status.stop() if text is None else status.update(text)
+
+
+@contextmanager
+def prompt_progress() -> Iterator[Callable[[int, int], None]]:
+    """Show how much of a prompt is done while a person waits for the answer; yields what is to be told."""
+    with progress("reading the prompt") as update:
+        yield lambda done, whole: update(f"reading the prompt: {done} of {whole} tokens" if done < whole else None)
 
 
 def prepare_simulator() -> None:

@@ -35,9 +35,14 @@ def execute(arguments: argparse.Namespace) -> None:
         executable = load(path)
     console.prepare_simulator()
     console.write(f"\n> {arguments.prompt}\n")
-    result = executable.generate(
-        arguments.prompt, chat=True, max_new_tokens=arguments.max_new_tokens, on_text=console.write
-    )
+    with console.prompt_progress() as on_prefill:
+        result = executable.generate(
+            arguments.prompt,
+            chat=True,
+            max_new_tokens=arguments.max_new_tokens,
+            on_text=console.write,
+            on_prefill=on_prefill,
+        )
     console.write("\n\n")
     _summary(result, target.description)
 

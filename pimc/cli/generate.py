@@ -18,12 +18,16 @@ def execute(arguments: argparse.Namespace) -> None:
             overrides=arguments.overrides,
         )
     console.prepare_simulator()
-    result = executable.generate(
-        arguments.prompt,
-        chat=arguments.chat,
-        max_new_tokens=arguments.max_new_tokens,
-        on_text=None if arguments.json else console.write,
-    )
+    with console.prompt_progress() as on_prefill:
+        result = executable.generate(
+            arguments.prompt,
+            chat=arguments.chat,
+            max_new_tokens=arguments.max_new_tokens,
+            on_text=None if arguments.json else console.write,
+            on_prefill=on_prefill,
+            max_cycles=arguments.max_cycles,
+            timeout=arguments.timeout,
+        )
     if arguments.json:
         console.write_json(result.to_json())
         return

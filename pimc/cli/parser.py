@@ -46,6 +46,17 @@ def whole(text: str) -> int:
     return 0 if text.strip() == "0" else positive(text)
 
 
+def seconds(text: str) -> float:
+    """An argument that is a time in seconds, above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time in seconds above 0")
+    return value
+
+
 def key_value(text: str) -> str:
     """An argument of the form ``KEY=VALUE``, checked and unchanged."""
     key, equals, _ = text.partition("=")
@@ -79,6 +90,12 @@ def _add_passes(parser: Parser) -> None:
     group.add_argument("--print-ir-after-all", action="store_true", help="print the IR to stderr after every pass")
     group.add_argument("--time-passes", action="store_true", help="print a table of the time a pass to stderr")
     group.add_argument("--verify-each", action="store_true", help="verify the IR after every pass")
+
+
+def _add_limits(parser: Parser, what: str) -> None:
+    group = parser.add_argument_group("limits")
+    group.add_argument("--max-cycles", metavar="N", type=positive, help=f"stop after N simulated cycles{what}")
+    group.add_argument("--timeout", metavar="SECONDS", type=seconds, help=f"stop after so much wall time{what}")
 
 
 def _add_json(parser: Parser) -> None:
@@ -123,6 +140,7 @@ def _generate(parser: Parser) -> None:
     parser.add_argument("--prompt", metavar="TEXT", required=True, help="what to continue or to answer")
     parser.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
     parser.add_argument("--max-new-tokens", metavar="N", type=positive, default=64, help="(default: 64)")
+    _add_limits(parser, " in all")
     _add_target(parser, default=None)
     _add_json(parser)
 
@@ -147,6 +165,7 @@ def _run(parser: Parser) -> None:
     parser.add_argument(
         "--no-checks", action="store_true", help="look for neither races nor reads of what nothing has written"
     )
+    _add_limits(parser, "")
     _add_target(parser, default=None)
     _add_json(parser)
 

@@ -37,8 +37,15 @@ def execute(arguments: argparse.Namespace) -> None:
         executable.assume_cache(arguments.assume_cache)
     console.prepare_simulator()
     began = time.perf_counter()
-    with console.progress("simulating"):
-        result = executable.run(inputs, entry=entry, timing_only=arguments.timing_only)
+    with console.progress("simulating") as update:
+        result = executable.run(
+            inputs,
+            entry=entry,
+            timing_only=arguments.timing_only,
+            max_cycles=arguments.max_cycles,
+            timeout=arguments.timeout,
+            on_progress=lambda cycles: update(f"simulating: {cycles:,} cycles"),
+        )
     wall_s = time.perf_counter() - began
     if arguments.outputs:
         write_npz(arguments.outputs, result.outputs)

@@ -12,7 +12,6 @@ import importlib.resources
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any, Final, Generic, ParamSpec, TypeAlias, TypeVar
 
@@ -28,6 +27,7 @@ from typing_extensions import override
 
 from pimc.runtime_sim.build_process import compile_in_child
 from pimc.runtime_sim.code_store import CodeStore, default_folder
+from pimc.runtime_sim.forking import ForkSafeLock
 
 logger: Final = logging.getLogger(__name__)
 
@@ -105,12 +105,7 @@ class EntryPoint(Generic[P, R]):
         self._module, self._name = dispatcher.py_func.__module__, dispatcher.py_func.__qualname__
         self._sources = source_digest(sources)  # as they are when they are imported: they may be edited later
         self._ready = False
-        self._forget_lock()
-        os.register_at_fork(after_in_child=self._forget_lock)
-
-    def _forget_lock(self) -> None:
-        """A new lock: in a forked process nobody is left to open one that was held."""
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call it; the first call prepares it."""

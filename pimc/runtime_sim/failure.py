@@ -11,6 +11,7 @@ from pimc.diagnostics import (
     OutOfRangeError,
     PimcError,
     RaceError,
+    RunLimitError,
     SimError,
     UninitialisedReadError,
 )
@@ -23,6 +24,7 @@ from pimc.runtime_sim.engine.state import (
     HALTED,
     PC_MASK,
     PC_SHIFT,
+    RUNNING,
     WAIT_MESSAGE,
     WAIT_SEMAPHORE,
     WAIT_TRANSFER,
@@ -148,27 +150,46 @@ class Explainer:
 
     def deadlock(self) -> PimcError | None:
         """The exception for streams that wait for ever, None if all have halted."""
+        waits = self._unfinished()
+        if not waits:
+            return None
+        return DeadlockError(f"{len(waits)} streams wait for ever: {_shown(waits)}", where=self._entry)
+
+    def stopped(self, reached: str) -> PimcError:
+        """The exception for a run that reached a limit, which ``reached`` words."""
+        streams = self._unfinished()
+        where = f"{len(streams)} streams have not ended: {_shown(streams)}" if streams else "all streams have ended"
+        return RunLimitError(f"{reached}; {where}", where=self._entry)
+
+    def _unfinished(self) -> list[str]:
+        """Every stream that has not halted: its instruction, and what it waits for."""
         m = self._memories
-        waits = []
+        found = []
         for c, core in enumerate(m.arrays["cores"]):
             state = int(core["state"])
             if state == HALTED:
                 continue
             reason = {
+                RUNNING: "runs",
                 WAIT_SEMAPHORE: f"waits for semaphore {core['waiting']} >= {core['needed']} "
                 f"(is {core['sem'][int(core['waiting'])]})",
                 WAIT_TRANSFER: "waits for an HBM transfer",
                 WAIT_MESSAGE: "waits for a message to leave",
-            }.get(state, "does not run")
-            waits.append(f"[{self.instruction(c, int(core['pc']))}] {reason}")
+            }[state]
+            found.append(f"[{self.instruction(c, int(core['pc']))}] {reason}")
         for p, h in enumerate(m.arrays["pchs"]):
-            if int(h["state"]) == HALTED:
+            state = int(h["state"])
+            if state == HALTED:
                 continue
-            waits.append(
-                f"[{self.instruction(m.figure('first_pch') + p, int(h['pc']))}] waits for semaphore {h['waiting']} >= "
-                f"{h['needed']} (is {h['sem'][int(h['waiting'])]})"
+            reason = (
+                f"waits for semaphore {h['waiting']} >= {h['needed']} (is {h['sem'][int(h['waiting'])]})"
+                if state == WAIT_SEMAPHORE
+                else "runs"
             )
-        if not waits:
-            return None
-        shown = "; ".join(waits[:8]) + (f"; and {len(waits) - 8} more" if len(waits) > 8 else "")
-        return DeadlockError(f"{len(waits)} streams wait for ever: {shown}", where=self._entry)
+            found.append(f"[{self.instruction(m.figure('first_pch') + p, int(h['pc']))}] {reason}")
+        return found
+
+
+def _shown(streams: list[str]) -> str:
+    """The first streams of a list, in words of bounded length."""
+    return "; ".join(streams[:8]) + (f"; and {len(streams) - 8} more" if len(streams) > 8 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -9,25 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pimc.diagnostics import InputError, TargetError, UninitialisedReadError
+from pimc.diagnostics import InputError, TargetError, UninitialisedReadError, UsageError
 from pimc.isa.program import LoadedProgram, Port
 from pimc.runtime_sim.caches import check_positions, mark_filled
-from pimc.runtime_sim.engine.loop import run_events
 from pimc.runtime_sim.engine.state import CODE_STRIDE, EVENT_CORE, EVENT_PCH, HALTED, UNITS
+from pimc.runtime_sim.event_loop import simulate
 from pimc.runtime_sim.failure import Explainer
 from pimc.runtime_sim.memories import TRACE_CAPACITY, Memories
 from pimc.runtime_sim.results import DramTrace, RunResult, RunStats
+from pimc.runtime_sim.run_limits import UNLIMITED, RunLimits
 from pimc.targets import DRAM_COMMANDS, Target
 
 DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
     {"f16": np.dtype("<f2"), "f32": np.dtype("<f4"), "i32": np.dtype("<i4")}
 )
-#: Events between returns to Python, so that an interrupt from the keyboard is seen.
-_CHUNK = 1 << 18
 
 
 class Machine:
-    """A program loaded on a simulated target.
+    """A program loaded on a simulated target, for one thread at a time (``pool`` has machines for several).
 
     ``functional``: move and compute data; without it, scalars, control, messages and all times stay exact but
     vectors, matrices and HBM content are not computed.  ``checks``: uninitialised reads and races (addresses are
@@ -50,9 +50,21 @@ class Machine:
             raise TargetError(f"the program needs {program.rows} rows a bank, the target has {target.hbm.rows}")
         kept = int(trace) if trace is not True else TRACE_CAPACITY
         self._memories = Memories(target, program.rows, functional=functional, checks=checks, trace=kept)
-        self._checks = checks
+        self._functional, self._checks, self._kept = functional, checks, kept
+        self._running = threading.Lock()
         self._codes: dict[str, tuple[dict[str, int], NDArray[np.int64]]] = {}
         self._load_images(functional)
+
+    def sibling(self) -> Machine:
+        """A machine in the same mode that shares this one's HBM; for programs that do not write it."""
+        copy = type(self).__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy._memories = Memories(
+            self._target, self._program.rows, functional=self._functional, checks=self._checks, trace=self._kept
+        )
+        copy._memories.share_hbm(self._memories)
+        copy._running = threading.Lock()
+        return copy
 
     @property
     def program(self) -> LoadedProgram:
@@ -102,26 +114,29 @@ class Machine:
         view: NDArray[np.uint8] = self._memories.arrays["local"][core]
         return view
 
-    def run(self, entry: str, inputs: Mapping[str, NDArray[Any]] | None = None) -> RunResult:
+    def run(
+        self, entry: str, inputs: Mapping[str, NDArray[Any]] | None = None, limits: RunLimits = UNLIMITED
+    ) -> RunResult:
         """Run an entry with the host's inputs.
 
-        Raises InputError for an unknown entry or a wrong input, and subclasses of SimError for what a program must not
-        do (see docs/simulator.md).
+        Raises InputError for an unknown entry or a wrong input, UsageError where another thread runs this machine, and
+        subclasses of SimError for what a program must not do (see docs/simulator.md) or where a limit is reached.
         """
         if entry not in self._program.entries:
             raise InputError(f"the program has no entry {entry!r}", hint=f"it has {', '.join(self._program.entries)}")
-        self._memories.reset()
-        self._start_streams(entry)
-        self._write_inputs(entry, dict(inputs or {}))
-        while not run_events(self._memories.record, _CHUNK):
-            pass
-        explainer = Explainer(self._program, entry, self._memories)
-        if self._memories.figure("error"):
-            raise explainer.error()
-        stuck = explainer.deadlock()
-        if stuck is not None:
-            raise stuck
-        return self._result(entry)
+        if not self._running.acquire(blocking=False):
+            raise UsageError("this machine runs already", hint="each thread needs a machine of its own")
+        try:
+            self._memories.reset()
+            self._start_streams(entry)
+            self._write_inputs(entry, dict(inputs or {}))
+            simulate(self._memories, limits, self._target.clock.core_period_fs, self._explainer(entry))
+            return self._result(entry)
+        finally:
+            self._running.release()
+
+    def _explainer(self, entry: str) -> Explainer:
+        return Explainer(self._program, entry, self._memories)
 
     def _code(self, entry: str, kind: str) -> tuple[dict[str, int], NDArray[np.int64]]:
         """Start of each tensor's code in the concatenated code of an entry's cores or controllers, and that code."""

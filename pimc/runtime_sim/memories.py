@@ -120,6 +120,11 @@ class Memories:
     def _zeros(self, name: str, shape: tuple[int, ...], dtype: Any) -> None:  # noqa: ANN401
         self._put(name, np.zeros(shape, dtype))
 
+    def share_hbm(self, other: Memories) -> None:
+        """Have the HBM of ``other``, which must be of the same sizes, instead of an own one."""
+        for name in ("hbm", "column_init"):
+            self._put(name, other.arrays[name])
+
     def put_code(self, name: str, code: NDArray[np.int64]) -> None:
         """Set the decoded code of the cores (``core_code``) or controllers (``pch_code``)."""
         self._put(name, code)

@@ -23,6 +23,7 @@ from pimc.diagnostics import TargetError
 from pimc.targets.dram_spec import DramSpec
 from pimc.targets.expression import did_you_mean
 from pimc.targets.reader import Choices, Key, Range, read
+from pimc.targets.refresh import check_refresh
 
 _FOLDER = Path(__file__).parent
 
@@ -268,6 +269,7 @@ def parse_dram(raw: object, overrides: Sequence[str] = (), where: str = "target"
         _override(table, override)
     spec = read(DramSpec, table["hbm"], where, "hbm")
     spec.check(where)
+    check_refresh(spec, where)
     return spec
 
 
@@ -321,6 +323,7 @@ def _figures(table: Mapping[str, object], prefix: str = "") -> dict[str, int]:
 def _check(target: Target, where: str) -> None:
     """What single keys cannot show."""
     target.hbm.check(where)
+    check_refresh(target.hbm, where)
     groups: dict[str, list[str]] = {
         "domain": [item.name for item in target.domains],
         "unit": [item.name for item in target.units],

@@ -12,7 +12,7 @@ import pytest
 from counting_model import CHUNK, END, MAX_SEQ, VOCABULARY, counting_program
 
 import pimc
-from pimc.diagnostics import InputError, UsageError
+from pimc.diagnostics import InputError, RunLimitError, UsageError
 from pimc.isa.container import write_program
 from pimc.isa.program import strip
 from pimc.runtime import Executable
@@ -111,6 +111,19 @@ def test_generate_counts_to_the_end(counting: Executable) -> None:
     assert len(result.decode_cycles) == 2
     assert result.prefill_cycles > 0
     assert sum(result.shares.values()) > 0
+
+
+def test_generate_tells_of_the_prompt_and_has_limits(counting: Executable) -> None:
+    told: list[tuple[int, int]] = []
+    prompt = "A" * CHUNK + "p"
+    result = counting.generate(prompt, max_new_tokens=3, on_prefill=lambda *done: told.append(done))
+    assert told == [(CHUNK, CHUNK + 1), (CHUNK + 1, CHUNK + 1)]
+    cycles = result.prefill_cycles + sum(result.decode_cycles)
+    assert counting.generate(prompt, max_new_tokens=3, max_cycles=cycles).token_ids == result.token_ids
+    with pytest.raises(RunLimitError, match=f"at the limit of {cycles - 1} cycles"):
+        counting.generate(prompt, max_new_tokens=3, max_cycles=cycles - 1)
+    with pytest.raises(UsageError, match="timeout"):
+        counting.generate(prompt, timeout=-1.0)
 
 
 @pytest.mark.parametrize("length", [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, MAX_SEQ])

@@ -159,3 +159,12 @@ def test_lookups() -> None:
     assert "temp" in str(caught.value.hint)
     with pytest.raises(TargetError, match="no DRAM command"):
         target.hbm.command("ACTT")
+
+
+def test_refreshes_leave_time_for_something_else() -> None:
+    """With refreshes due faster than they can be done, a run never ended."""
+    with pytest.raises(TargetError, match=r"hbm\.timing\.nREFI: .* would take all the time"):
+        load_target("hpim", ["hbm.timing.nREFI=1"])
+    with pytest.raises(TargetError, match="every 720 clocks and takes 720"):
+        load_target("hpim", ["hbm.timing.nREFI=720"])
+    assert load_target("hpim", ["hbm.timing.nREFI=0"]).hbm.timing["nREFI"] == 0
