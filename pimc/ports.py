@@ -167,8 +167,11 @@ def to_port(value: ArrayLike, model: ModelPort, port: Port) -> Array:
     if kind not in wanted:
         raise InputError(f"{what} holds {array.dtype}, the model takes {model.dtype}")
     if port.dtype == "i32":
+        whole = array.astype(np.int32)
+        if port.range is None:
+            _exact(whole, np.asarray(whole == array), array, what, "32-bit integers")
         _check_range(array, allowed_range(model, port), what)
-        return array.astype(np.int32)
+        return whole
     with np.errstate(over="ignore", under="ignore"):
         converted = array.astype(np.float16 if port.dtype == "f16" else np.float32)
         fits = np.isfinite(converted) | ~np.isfinite(array.astype(np.float64))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from xdsl.ir import Operation
+
 from pimc.backends.access import AddressFlow
 from pimc.backends.liveness import Liveness, analyse
 from pimc.backends.messages import Messages, joined
@@ -14,6 +16,7 @@ from pimc.backends.windows import stream_windows
 from pimc.diagnostics import InputError, TargetError
 from pimc.ir import hbm
 from pimc.ir.locations import where
+from pimc.ir.signature import LANGUAGE_ENTRIES
 from pimc.ir.sram_control import ProgramOp
 from pimc.ir.sram_structure import MEMORIES, AllocOp
 
@@ -139,12 +142,38 @@ class _Area:
         listed = ", ".join(f"{a.sym_name.data} ({_size(a)} bytes)" for a in rivals[:_NAMED])
         more = f" and {len(rivals) - _NAMED} smaller ones" if len(rivals) > _NAMED else ""
         total = sum(_size(a) for a in rivals)
+        name, size = alloc.sym_name.data, self.space.size
+        if total > size:
+            reason = f"it and the buffers in use with it take {total} bytes"
+        else:
+            gap = self._largest_gap(alloc)
+            reason = (
+                f"it takes {_size(alloc)} bytes; the buffers in use with it leave {size - total + _size(alloc)}, but"
+                f" the longest run of them is {gap}"
+            )
         return TargetError(
-            f"buffer {alloc.sym_name.data!r} does not fit the {self.memory} memory of {self.space.size} bytes: "
-            f"it and the buffers in use with it take {total} bytes: {listed}{more}",
-            hint="smaller inputs, a shorter max_seq, a smaller prefill_chunk, or a target with more local memory",
+            f"buffer {name!r} does not fit the {self.memory} memory of {size} bytes: {reason}: {listed}{more}",
+            hint=_hint(alloc),
             where=where(alloc),
         )
+
+    def _largest_gap(self, alloc: AllocOp) -> int:
+        """Bytes of the longest run that no buffer in use with ``alloc`` takes."""
+        end, longest = self.space.base, 0
+        for start, stop in sorted(self.taken(alloc)):
+            longest, end = max(longest, start - end), max(end, stop)
+        return max(longest, self.space.base + self.space.size - end)
+
+
+def _hint(alloc: AllocOp) -> str:
+    """What makes a program smaller: language models have their own options."""
+    program: Operation | None = alloc
+    while program is not None and not isinstance(program, ProgramOp):
+        program = program.parent_op()
+    entry = program.entry.data if isinstance(program, ProgramOp) else ""
+    if entry in LANGUAGE_ENTRIES:
+        return "a shorter max_seq, a smaller prefill_chunk, or a target with more local memory"
+    return "smaller inputs (fewer tokens, a smaller batch or image), or a target with more local memory"
 
 
 def _place_everywhere(same: Sequence[tuple[_Area, AllocOp]]) -> None:

@@ -22,7 +22,7 @@ def execute(arguments: argparse.Namespace) -> None:
             console.write(f"{name}  {description}\n")
         return
     target = load_target(arguments.name, arguments.overrides)
-    content = _plain(target)
+    content = _plain(target, defaults=arguments.json)
     assert isinstance(content, dict)
     if arguments.json:
         console.write_json({**content, "digest": target.digest})
@@ -32,22 +32,34 @@ def execute(arguments: argparse.Namespace) -> None:
     console.write(f"digest = {target.digest}\n")
 
 
-def _plain(value: object) -> object:
-    """Dataclasses and mappings as dicts, tuples as lists, all the way down."""
+def _plain(value: object, *, defaults: bool) -> object:
+    """Dataclasses and mappings as dicts, tuples as lists, all the way down; ``defaults``: with the fields that have
+    their default, which files leave out.
+    """
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, defaults=defaults) for key, item in value.items()}
     if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        kept = [(field.name, item) for field, item in fields if defaults or item != field.default]
+        return {name: _plain(item, defaults=defaults) for name, item in kept}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [_plain(item, defaults=defaults) for item in value]
     return value
 
 
+#: What the files (and so ``--set``) call the tables of several elements.
+_TABLES = {
+    "domains": "domain", "units": "unit", "memories": "memory", "latencies": "latency", "commands": "command",
+    "constraints": "constraint",
+}  # fmt: skip
+
+
 def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """Every leaf of nested tables as (dotted key, value); list elements go by their name."""
+    """Every leaf of nested tables as (dotted key as ``--set`` takes it, value); list elements go by their name."""
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _leaves(item, f"{path}.{key}" if path else key)
+            name = _TABLES.get(key, key)
+            yield from _leaves(item, f"{path}.{name}" if path else name)
     elif isinstance(value, list) and value and isinstance(value[0], dict):
         for index, item in enumerate(value):
             yield from _leaves(item, f"{path}.{item.get('name', index)}")

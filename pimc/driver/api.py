@@ -61,7 +61,7 @@ def compile(
         overrides: single keys of the target to replace: ``{"hbm.timing.nFAW": 20}``, or ``["hbm.timing.nFAW=20"]``.
         max_seq: longest sequence of a language model, prompt included.
         prefill_chunk: prompt tokens a prefill run processes.
-        shapes: of an ONNX model, shapes of inputs that it leaves open.
+        shapes: of an ONNX model, an encoder or an exported program, shapes of inputs that it leaves open.
         bind: of an ONNX model, values of inputs that become constants.
         pipeline: passes to run, or an edit of the default pipeline (see docs/cli.md).
         plugins: Python files or modules with passes of your own.

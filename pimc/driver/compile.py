@@ -25,6 +25,7 @@ from pimc.passes.observers import Observer
 from pimc.passes.pipeline import PassManager, parse_pipeline
 from pimc.passes.registry import PassRegistry
 from pimc.ports import PORTS_KEY
+from pimc.requirements import import_hint
 from pimc.targets import Target, load_target
 from pimc.text import ModelInfo
 
@@ -116,7 +117,7 @@ def load_source(
             raise
         raise InputError(
             f"reading models needs {error.name}, which is not installed",
-            hint="pip install torch==2.13.0, then pip install 'pimc[import]'",
+            hint=import_hint(),
         ) from error
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pimc.diagnostics import InputError
+from pimc.frontends.encoders import ENCODER_TYPES
 from pimc.frontends.model import Checkpoint, TokenizerData
 
 if TYPE_CHECKING:
@@ -29,14 +30,20 @@ def load_folder(path: Path) -> Checkpoint:
     config = _read_json(path / "config.json", path)
     model_type = config.get("model_type")
     if model_type not in MODEL_TYPES:
-        raise InputError(
-            f"model type {model_type!r} is not supported",
-            hint=f"supported are {', '.join(MODEL_TYPES)}",
-            where=str(path / "config.json"),
-        )
+        raise unsupported_type(model_type, str(path / "config.json"))
     model = _load_model(path)
     eos_ids = _eos_ids(path, config)
     return Checkpoint(model, _load_tokenizer(path, eos_ids), path.resolve().name)
+
+
+def unsupported_type(model_type: object, where: str | None = None) -> InputError:
+    """The error for a type of model that is neither a known language model nor a known encoder."""
+    return InputError(
+        f"model type {str(model_type)[:80]!r} is not supported",
+        hint=f"language models: {', '.join(MODEL_TYPES)}; encoders: {', '.join(ENCODER_TYPES)}; of any other model,"
+        " parts whose shapes are fixed: pimc.compile(model.get_encoder(), example_inputs), or their ONNX file",
+        where=where,
+    )
 
 
 def _load_model(path: Path) -> torch.nn.Module:

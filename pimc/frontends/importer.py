@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from xdsl.dialects.builtin import ModuleOp
 
-from pimc.diagnostics import InputError
 from pimc.frontends.decoder_state import decoder_module
 from pimc.frontends.model import Checkpoint, ImportedModel, TokenizerData
 from pimc.frontends.weights import ModelWeights, absent_array, check_all_fp16
@@ -31,13 +30,11 @@ def checkpoint_of(source: object) -> Checkpoint:
     import torch
     from transformers import PreTrainedModel
 
-    from pimc.frontends.huggingface import MODEL_TYPES
+    from pimc.frontends.huggingface import MODEL_TYPES, unsupported_type
 
     assert isinstance(source, PreTrainedModel)
     if source.config.model_type not in MODEL_TYPES:
-        raise InputError(
-            f"model type {source.config.model_type!r} is not supported", hint=f"supported are {', '.join(MODEL_TYPES)}"
-        )
+        raise unsupported_type(source.config.model_type)
     eos = source.config.eos_token_id
     eos_ids = sorted({item for item in (eos if isinstance(eos, list) else [eos]) if isinstance(item, int)})
     as_float = source if source.dtype == torch.float32 else copy.deepcopy(source).float()

@@ -85,7 +85,10 @@ def _check_graph(graph: object, where: str) -> None:
         if isinstance(item, Mapping):
             if item.get("expr_str"):
                 raise InputError(
-                    "the program has sizes that are not fixed", hint="export it without dynamic_shapes", where=where
+                    "the program has sizes that are not fixed, which PyTorch would read by evaluating text of the file",
+                    hint="export it without dynamic_shapes; of a file of your own,"
+                    " pimc.compile(torch.export.load(path), shapes={'x': (1, 8)}) fixes them",
+                    where=where,
                 )
             pending.extend(item.values())
         elif isinstance(item, list):

@@ -14,6 +14,7 @@ from pimc.frontends.encoders import ENCODER_TYPES, encoder_type, import_encoder,
 from pimc.frontends.importer import quiet_transformers
 from pimc.frontends.model import Checkpoint, ImportedModel
 from pimc.frontends.user_code import load_example, names_code
+from pimc.requirements import import_hint
 
 if TYPE_CHECKING:
     import torch
@@ -83,9 +84,7 @@ class _Given:
         try:
             return self._of_file(path)
         except ImportError as error:
-            raise InputError(
-                f"importing models needs the package {error.name}", hint="pip install 'pimc[import]'"
-            ) from error
+            raise InputError(f"importing models needs the package {error.name}", hint=import_hint()) from error
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", where=text) from error
 
@@ -139,15 +138,22 @@ class _Given:
             return self._of_onnx(source)
         if "PreTrainedModel" in kinds and self.example_inputs is None:
             return self._of_pretrained(source)
-        self._refuse("a PyTorch program")
         if "ExportedProgram" in kinds:
-            self._refuse("an exported program", examples=True)
-            return _of_program(source, "program", None)
+            return self._of_exported(source)
+        self._refuse("a PyTorch module")
         if "Module" not in kinds:
             raise InputError(f"cannot compile a {type(source).__name__}", hint=f"give a PyTorch module, or {_KINDS}")
         if self.example_inputs is not None:
             return _of_module(source, self.example_inputs)
         raise UsageError(f"a {type(source).__name__} needs example inputs", hint="pimc.compile(module, (tensor, ...))")
+
+    def _of_exported(self, source: object) -> ImportedModel:
+        from pimc.frontends.exported_shapes import with_shapes
+
+        if self.bind:
+            raise UsageError("an exported program takes no values of inputs", hint="they go with ONNX models")
+        self._refuse("an exported program", examples=True, onnx=False)
+        return _of_program(with_shapes(source, self.shapes), "program", None)
 
     def _of_pretrained(self, source: object) -> ImportedModel:
         from pimc.frontends.importer import checkpoint_of, import_checkpoint
@@ -164,7 +170,8 @@ class _Given:
             raise UsageError(f"{kind} takes no example inputs", hint="they go with PyTorch modules in memory")
         if onnx and (self.shapes or self.bind):
             raise UsageError(
-                f"{kind} takes no shapes and values of inputs", hint="they go with ONNX models and encoders"
+                f"{kind} takes no shapes and values of inputs",
+                hint="shapes go with ONNX models, encoders and exported programs in memory, values with ONNX models",
             )
 
 

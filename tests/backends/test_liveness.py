@@ -16,7 +16,7 @@ from xdsl.ir import Block, Operation
 
 from pimc.backends.builder import HbmBuilder, SramBuilder
 from pimc.backends.liveness import analyse
-from pimc.backends.memory import MemorySpace, allocate_entry
+from pimc.backends.memory import MemorySpace, _Area, _liveness, allocate_entry
 from pimc.backends.order import constant
 from pimc.backends.windows import stream_windows
 from pimc.diagnostics import TargetError
@@ -284,3 +284,19 @@ def test_too_large() -> None:
     with pytest.raises(TargetError, match=r"'small' does not fit the temp memory .* big \(40000 bytes\)"):
         allocate_entry([program], [], SPACES)
     ModuleOp([program]).verify()
+
+
+def test_too_large_for_the_room_that_is_left_in_pieces() -> None:
+    """The message does not contradict itself: what is in use fits in all, but no run of free bytes is long enough."""
+    b, program = SramBuilder.program("main", [0])
+    fixed, x = b.alloc("fixed", 16, memory="temp"), b.alloc("x", 20_000, memory="temp")
+    b.vmov_h(b.address(x), b.address(fixed), 8)
+    area = _Area(_liveness([program], [])[program], "temp", SPACES["temp"], share=False)
+    holder, wanted = area.allocs
+    area.placed[holder] = SPACES["temp"].base + 16_000
+    with pytest.raises(TargetError) as caught:
+        area.place(wanted, area.first_fit(wanted, area.taken(wanted)))
+    text = str(caught.value)
+    assert "'x' does not fit the temp memory of 32768 bytes: it takes 20000 bytes" in text
+    assert "the buffers in use with it leave 32752, but the longest run of them is 16752" in text
+    assert "max_seq" not in (caught.value.hint or "")

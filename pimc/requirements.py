@@ -1,0 +1,24 @@
+"""What reading models needs beside pimc itself, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+_DISTRIBUTION, _EXTRA = "pimc", "import"
+
+
+def import_requirements() -> tuple[str, ...]:
+    """The packages of the extra ``import``, as ``name==version``; none where pimc is no installed package."""
+    try:
+        found = importlib.metadata.requires(_DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        return ()
+    pairs = [requirement.partition(";") for requirement in found]
+    wanted = (f'extra == "{_EXTRA}"', f"extra == '{_EXTRA}'")
+    return tuple(name.strip() for name, _, marker in pairs if marker.strip() in wanted)
+
+
+def import_hint() -> str:
+    """The line that installs them: by name and version, since pimc itself may be on no index."""
+    packages = import_requirements()
+    return f"pip install {' '.join(packages)}" if packages else f"in pimc's source folder: pip install '.[{_EXTRA}]'"
