@@ -9,12 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pimc.frontends import aten_index, aten_math, aten_norm, aten_product, aten_reduce, aten_shape, aten_window
+from pimc.frontends import (
+    aten_index,
+    aten_math,
+    aten_norm,
+    aten_pool,
+    aten_product,
+    aten_reduce,
+    aten_scatter,
+    aten_shape,
+    aten_window,
+)
 from pimc.frontends.graph import Converter
+from pimc.frontends.tables import merged
 
-CONVERTERS: Final[Mapping[str, Converter]] = {
-    name: converter
-    for module in (aten_math, aten_product, aten_norm, aten_reduce, aten_shape, aten_index, aten_window)
-    for name, converter in module.TABLE.items()
-}
+_ROOMS: Final = (
+    aten_math, aten_product, aten_norm, aten_reduce, aten_shape, aten_index, aten_scatter, aten_window, aten_pool,
+)  # fmt: skip
+
+CONVERTERS: Final[Mapping[str, Converter]] = merged((module, module.TABLE) for module in _ROOMS)
 """Converters by the operator's name as ``str(node.target)`` gives it."""

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from xdsl.dialects.builtin import i1, i32
 from xdsl.ir import BlockArgument, SSAValue
 
-from pimc.frontends.aten_shape import as_int, bounds
+from pimc.frontends.aten_shape import as_int, as_ints
 from pimc.frontends.fx_context import NodeContext
-from pimc.frontends.fx_values import CacheRef, Meaning, ParamRef, target_of
+from pimc.frontends.fx_values import CacheRef, Meaning, ParamRef, static_shape, target_of
 from pimc.frontends.graph import Converter
 from pimc.frontends.unsupported import UnsupportedError
 from pimc.ir import nn
@@ -103,12 +103,6 @@ def _index_select(context: NodeContext) -> Meaning:
     return context.reshape(context.emit(nn.GatherOp(value, index, axis)), context.shape)
 
 
-def _take(context: NodeContext) -> Meaning:
-    value = context.value(context.arguments["self"])
-    flat = context.reshape(value, (math.prod(nn.tensor_of(value).get_shape()),))
-    return context.emit(nn.GatherOp(flat, context.value(context.arguments["index"]), 0))
-
-
 @dataclass(frozen=True)
 class _Indexed:
     """``x[i, :, j]``: the indexed dimensions, the index tensors broadcast to one ``shape``, and where the result has
@@ -154,16 +148,24 @@ def _known_places(context: NodeContext, shape: tuple[int, ...]) -> npt.NDArray[n
 
 
 def _taken(context: NodeContext, x: SSAValue, places: npt.NDArray[np.int64]) -> SSAValue:
-    """Elements of x by number: all in order are a reshape, one dimension that is picked from is a gather."""
-    shape = nn.tensor_of(x).get_shape()
-    count = math.prod(shape)
+    """Elements of x by number; all in order are a reshape."""
+    count = math.prod(nn.tensor_of(x).get_shape())
     if places.size == count and bool((places.reshape(-1) == np.arange(count)).all()):
         return context.reshape(x, places.shape)
+    if places.size == 0:
+        return context.empty()
+    return context.emit(nn.GatherOp(context.reshape(x, (count,)), context.constant(places, i32), 0))
+
+
+def _picked(context: NodeContext, x: SSAValue, places: npt.NDArray[np.int64]) -> SSAValue:
+    """``x[i, j]`` with known indices: one dimension that is picked from is a gather along it."""
+    shape = nn.tensor_of(x).get_shape()
     given = [axis for axis, index in enumerate(context.node.args[1]) if index is not None]
     known = context.known(context.node.args[1][given[0]])
-    if len(given) == 1 and known is not None and known.dtype != np.bool_:
+    in_order = bool((places.reshape(-1) == np.arange(places.size)).all()) and places.size == math.prod(shape)
+    if len(given) == 1 and known is not None and known.dtype != np.bool_ and not in_order and places.size:
         return context.emit(nn.GatherOp(x, context.constant(known % shape[given[0]], i32), given[0]))
-    return context.emit(nn.GatherOp(context.reshape(x, (count,)), context.constant(places, i32), 0))
+    return _taken(context, x, places)
 
 
 def _index(context: NodeContext) -> Meaning:
@@ -171,7 +173,7 @@ def _index(context: NodeContext) -> Meaning:
     x = context.value(context.arguments["self"])
     places = _known_places(context, nn.tensor_of(x).get_shape())
     if places is not None:
-        return _taken(context, x, places)
+        return _picked(context, x, places)
     rank = len(nn.tensor_of(x).get_shape())
     indexed = _indexed(context, rank)
     if len(indexed.axes) == 1:
@@ -202,110 +204,72 @@ def _index_put(context: NodeContext) -> Meaning:
 
 
 def _masked_put(context: NodeContext, x: SSAValue, values: SSAValue) -> SSAValue | None:
-    """``x[mask] = number``; None for another form."""
+    """``x[mask] = values`` with the same values at every place of the mask; None for another form."""
     indices = context.arguments["indices"]
     assert isinstance(indices, Sequence)
-    if len(indices) != 1 or math.prod(nn.tensor_of(values).get_shape()) != 1 or context.arguments["accumulate"]:
-        return None
-    mask = context.value(indices[0])
-    if nn.tensor_of(mask).element_type != i1:
+    given = [axis for axis, index in enumerate(indices) if index is not None]
+    mask = context.value(indices[given[0]]) if len(given) == 1 else None
+    if mask is None or nn.tensor_of(mask).element_type != i1:
         return None
     sizes = nn.tensor_of(mask).get_shape()
-    rank = len(context.shape)
-    column = context.reshape(mask, (*sizes, *(1,) * (rank - len(sizes))))
-    return context.emit(nn.SelectOp(column, context.reshape(values, ()), x))
+    lead, rest = given[0], len(context.shape) - given[0] - len(sizes)
+    have = nn.tensor_of(values).get_shape()
+    # The values have one dimension for all places of the mask, and may lack the first ones.
+    full = (*(1,) * (lead + 1 + rest - len(have)), *have)
+    if len(full) != lead + 1 + rest or full[lead] != 1:
+        return None
+    column = context.reshape(mask, (*(1,) * lead, *sizes, *(1,) * rest))
+    spread = context.reshape(values, (*full[:lead], *(1,) * len(sizes), *full[lead + 1 :]))
+    if context.arguments["accumulate"]:
+        spread = context.emit(nn.AddOp(x, context.broadcast(spread, context.shape)))
+    return context.broadcast(context.emit(nn.SelectOp(column, spread, x)), context.shape)
 
 
-def _axis_and_index(context: NodeContext, x: SSAValue) -> tuple[int, SSAValue, tuple[int, ...]]:
+def axis_and_index(context: NodeContext, x: SSAValue) -> tuple[int, SSAValue, SSAValue, tuple[int, ...]]:
+    """The dimension that the index is along, the operand, the index and its shape; scalars as vectors of one."""
     index = context.value(context.arguments["index"])
-    rank = max(1, len(nn.tensor_of(x).get_shape()))
-    return as_int(context.arguments["dim"], "dimension") % rank, index, nn.tensor_of(index).get_shape()
+    x, index = (context.reshape(value, nn.tensor_of(value).get_shape() or (1,)) for value in (x, index))
+    axis = as_int(context.arguments["dim"], "dimension") % len(nn.tensor_of(x).get_shape())
+    return axis, x, index, nn.tensor_of(index).get_shape()
 
 
 def _gather(context: NodeContext) -> Meaning:
     """One element of x an element of the index, along a dimension; in the others the index may be shorter."""
     x = context.value(context.arguments["self"])
-    axis, index, sizes = _axis_and_index(context, x)
+    axis, x, index, sizes = axis_and_index(context, x)
+    if 0 in sizes:
+        return context.empty()
     for dim, size in enumerate(sizes):
         if dim != axis:
             x = context.cut(x, dim, 0, size)
-    return context.emit(nn.GatherElementsOp(x, index, axis))
+    return context.reshape(context.emit(nn.GatherElementsOp(x, index, axis)), context.shape)
 
 
-_REDUCTIONS: Final = {
-    "add": "add", "sum": "add", "multiply": "mul", "prod": "mul", "amax": "max", "amin": "min",
-}  # fmt: skip
+def _as_strided(context: NodeContext) -> Meaning:
+    """Elements of the operand by their addresses, from the layout that the exporter knows it to have."""
+    arguments = context.arguments
+    source = context.node.args[0].meta["val"]
+    shape, strides = static_shape(source.shape), static_shape(source.stride())
+    offset = arguments["storage_offset"]
+    offset = source.storage_offset() if offset is None else as_int(offset, "offset")
+    steps = [as_int(step, "stride") for step in as_ints(arguments["stride"], "stride")]
+    numbers = np.arange(math.prod(shape)).reshape(shape)
+    held = _addresses(shape, strides, as_int(source.storage_offset(), "offset"))
+    wanted = _addresses(context.shape, steps, offset)
+    table = np.full(max(int(held.max(initial=0)), int(wanted.max(initial=0))) + 1, -1)
+    table[held] = numbers
+    places = table[wanted]
+    if bool((places < 0).any()):
+        raise UnsupportedError("a view of memory beyond its operand", "a view of the whole tensor")
+    return _taken(context, context.value(arguments["self"]), places)
 
 
-def _scatter(reduction: str | None) -> Converter:
-    """Elements of a source written (or added, ...) along a dimension; None: the reduction is an argument."""
-
-    def convert(context: NodeContext) -> Meaning:
-        arguments = context.arguments
-        element = context.type.element_type
-        x = context.operand(arguments["self"], element)
-        axis, index, sizes = _axis_and_index(context, x)
-        if "value" in arguments:
-            source = context.broadcast(context.operand(arguments["value"], element), sizes)
-        else:
-            source = context.operand(arguments["src"], element)
-            for dim, size in enumerate(sizes):
-                source = context.cut(source, dim, 0, size)
-        kind = reduction or _REDUCTIONS.get(str(arguments["reduce"]))
-        if kind is None or arguments.get("include_self") is False:
-            raise UnsupportedError(f"the reduction {arguments['reduce']!r}, or one without the old values", "sum")
-        return context.emit(nn.ScatterElementsOp(x, index, source, axis, kind))
-
-    return convert
-
-
-def _index_write(reduction: str) -> Converter:
-    """Slices of a source written or added at places along a dimension (index_copy, index_add)."""
-
-    def convert(context: NodeContext) -> Meaning:
-        arguments = context.arguments
-        if arguments.get("alpha", 1) != 1:
-            raise UnsupportedError("a factor of the source", "multiply the source")
-        x, source = (context.value(arguments[name]) for name in ("self", "source"))
-        rank = len(context.shape)
-        axis = as_int(arguments["dim"], "dimension") % rank
-        order = [axis, *(dim for dim in range(rank) if dim != axis)]
-        index = context.value(arguments["index"])
-        places = context.reshape(index, (*nn.tensor_of(index).get_shape(), 1))
-        x, source = context.transpose(x, order), context.transpose(source, order)
-        written = context.emit(nn.ScatterNdOp(x, places, source, reduction))
-        return context.transpose(written, [int(dim) for dim in np.argsort(order)])
-
-    return convert
-
-
-def _replaced(context: NodeContext, dim: int, start: int, stop: int) -> Meaning:
-    """The operand with ``src`` in place of its part from ``start`` to ``stop``."""
-    element = context.type.element_type
-    x = context.operand(context.arguments["self"], element)
-    source = context.operand(context.arguments["src"], element)
-    piece = [stop - start if axis == dim else size for axis, size in enumerate(context.shape)]
-    size = context.shape[dim]
-    parts = [context.reshape(source, piece)]
-    if start > 0:
-        parts.insert(0, context.cut(x, dim, 0, start))
-    if stop < size:
-        parts.append(context.cut(x, dim, stop, size))
-    return context.concat(parts, dim)
-
-
-def _select_scatter(context: NodeContext) -> Meaning:
-    dim = as_int(context.arguments["dim"], "dimension") % len(context.shape)
-    index = as_int(context.arguments["index"], "index") % context.shape[dim]
-    return _replaced(context, dim, index, index + 1)
-
-
-def _slice_scatter(context: NodeContext) -> Meaning:
-    dim = as_int(context.arguments["dim"], "dimension") % len(context.shape)
-    start, stop, step = bounds(context, context.shape[dim])
-    if step != 1:
-        raise UnsupportedError("a write to every second element or fewer", "torch.where")
-    return _replaced(context, dim, start, stop)
+def _addresses(shape: Sequence[int], strides: Sequence[int], offset: int) -> npt.NDArray[np.int64]:
+    """Where each element of a strided tensor lies."""
+    found = np.full(tuple(shape), offset, dtype=np.int64)
+    for axis, (size, stride) in enumerate(zip(shape, strides, strict=True)):
+        found += (np.arange(size) * stride).reshape([-1 if dim == axis else 1 for dim in range(len(shape))])
+    return found
 
 
 def _one_hot(context: NodeContext) -> Meaning:
@@ -319,17 +283,10 @@ TABLE: Final[Mapping[str, Converter]] = {
     "aten.embedding.default": _embedding,
     "aten.index_copy_.default": _cache_write,
     "aten.index_select.default": _index_select,
-    "aten.take.default": _take,
     **dict.fromkeys(("aten.index.Tensor", "aten._unsafe_index.Tensor"), _index),
     **dict.fromkeys(("aten.index_put.default", "aten._unsafe_index_put.default"), _index_put),
     "aten.gather.default": _gather,
-    **dict.fromkeys(("aten.scatter.src", "aten.scatter.value"), _scatter("none")),
-    **dict.fromkeys(("aten.scatter.reduce", "aten.scatter.value_reduce", "aten.scatter_reduce.two"), _scatter(None)),
-    "aten.scatter_add.default": _scatter("add"),
-    "aten.index_copy.default": _index_write("none"),
-    "aten.index_add.default": _index_write("add"),
-    "aten.select_scatter.default": _select_scatter,
-    "aten.slice_scatter.default": _slice_scatter,
+    "aten.as_strided.default": _as_strided,
     "aten.one_hot.default": _one_hot,
 }
 """Converters by the operator's name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -76,13 +76,55 @@ def _first_of(converter: Converter) -> Converter:
     return convert
 
 
+def _statistics(context: NodeContext, x: SSAValue, axes: Sequence[int], eps: float) -> tuple[SSAValue, SSAValue]:
+    """The mean and ``1 / sqrt(variance + eps)`` over ``axes``, which stay as size 1."""
+    mean = context.emit(nn.ReduceMeanOp(x, axes, True))
+    centred = context.emit(nn.SubOp(x, mean))
+    variance = context.emit(nn.ReduceMeanOp(context.emit(nn.MulOp(centred, centred)), axes, True))
+    return mean, context.emit(nn.RsqrtOp(context.emit(nn.AddOp(variance, context.constant(eps, f32)))))
+
+
+def _wants_more(context: NodeContext) -> bool:
+    """Whether results other than the first are used."""
+    return any(user.args[1] != 0 for user in context.node.users)
+
+
+def _native_layer_norm(context: NodeContext) -> Meaning:
+    """The normalised input and, if asked for, mean and reciprocal deviation."""
+    found = _layer_norm(context)
+    assert isinstance(found, SSAValue)
+    if not _wants_more(context):
+        return [found]
+    x = context.operand(context.arguments["input"], f32)
+    rank = len(nn.tensor_of(x).get_shape())
+    count = len(as_ints(context.arguments["normalized_shape"], "shape"))
+    eps = context.number(context.arguments["eps"], "eps")
+    return [found, *_statistics(context, x, range(rank - count, rank), eps)]
+
+
+def _fused_rms_norm(context: NodeContext) -> Meaning:
+    """The normalised input and, if asked for, the reciprocal root of the mean square."""
+    found = _rms_norm(context)
+    assert isinstance(found, SSAValue)
+    if not _wants_more(context):
+        return [found]
+    x = context.operand(context.arguments["input"], f32)
+    rank = len(nn.tensor_of(x).get_shape())
+    count = len(as_ints(context.arguments["normalized_shape"], "shape"))
+    square = context.emit(nn.ReduceMeanOp(context.emit(nn.MulOp(x, x)), range(rank - count, rank), True))
+    return [found, context.emit(nn.RsqrtOp(context.emit(nn.AddOp(square, context.constant(_rms_eps(context), f32)))))]
+
+
 def _rms_norm(context: NodeContext) -> Meaning:
     x, size = _folded(context, "input")
-    eps = context.arguments["eps"]
-    # Without eps torch takes the machine epsilon of the element type.
-    value = 2.0**-23 if eps is None else context.number(eps, "eps")
-    normed = context.emit(nn.RmsNormOp(x, _vector(context, "weight", size, 1.0), value))
+    normed = context.emit(nn.RmsNormOp(x, _vector(context, "weight", size, 1.0), _rms_eps(context)))
     return context.reshape(normed, nn.tensor_of(context.value(context.arguments["input"])).get_shape())
+
+
+def _rms_eps(context: NodeContext) -> float:
+    """Without eps torch takes the machine epsilon of the element type."""
+    eps = context.arguments["eps"]
+    return 2.0**-23 if eps is None else context.number(eps, "eps")
 
 
 def _per_channel(context: NodeContext, x: SSAValue, scale: SSAValue | None, shift: SSAValue | None) -> SSAValue:
@@ -111,15 +153,18 @@ def _group_norm(context: NodeContext) -> Meaning:
 
 
 def _batch_norm(context: NodeContext) -> Meaning:
-    """With the statistics of training: one factor and one summand a channel, computed here where they are known."""
+    """With the statistics of training: one factor and one summand a channel, computed here where they are known.
+
+    Without any, those of the batch.
+    """
     arguments = context.arguments
-    if arguments.get("training"):
-        raise UnsupportedError("batch norm in training", "model.eval() uses the statistics of training")
     x = context.operand(arguments["input"], f32)
     eps = context.number(arguments["eps"], "eps")
     names = ("running_mean", "running_var", "weight", "bias")
     if arguments["running_mean"] is None or arguments["running_var"] is None:
-        raise UnsupportedError("batch norm over the batch's own statistics", "layer norm or group norm")
+        return _own_batch_norm(context, x, eps)
+    if arguments.get("training"):
+        raise UnsupportedError("batch norm in training", "model.eval() uses the statistics of training")
     mean, variance, weight, bias = (_floats(context, arguments[name]) for name in names)
     if (
         mean is None
@@ -131,6 +176,18 @@ def _batch_norm(context: NodeContext) -> Meaning:
     shift = (np.float32(0) if bias is None else bias) - mean * scale
     parts = [context.param(context.derived(name, part)) for name, part in (("scale", scale), ("shift", shift))]
     return _per_channel(context, x, *parts)
+
+
+def _own_batch_norm(context: NodeContext, x: SSAValue, eps: float) -> SSAValue:
+    """Each channel by the mean and variance of this batch."""
+    axes = [axis for axis in range(len(nn.tensor_of(x).get_shape())) if axis != 1]
+    mean, scale = _statistics(context, x, axes, eps)
+    normed = context.emit(nn.MulOp(context.emit(nn.SubOp(x, mean)), scale))
+    weight, bias = (
+        None if context.arguments[name] is None else context.operand(context.arguments[name], f32)
+        for name in ("weight", "bias")
+    )
+    return _per_channel(context, normed, weight, bias)
 
 
 def _floats(context: NodeContext, argument: object) -> npt.NDArray[np.float32] | None:
@@ -154,9 +211,9 @@ TABLE: Final[Mapping[str, Converter]] = {
     **dict.fromkeys(("aten.softmax.int", "aten._softmax.default", "aten._safe_softmax.default"), _softmax),
     **dict.fromkeys(("aten.log_softmax.int", "aten._log_softmax.default"), _log_softmax),
     "aten.layer_norm.default": _layer_norm,
-    "aten.native_layer_norm.default": _first_of(_layer_norm),
+    "aten.native_layer_norm.default": _native_layer_norm,
     "aten.rms_norm.default": _rms_norm,
-    "aten._fused_rms_norm.default": _first_of(_rms_norm),
+    "aten._fused_rms_norm.default": _fused_rms_norm,
     "aten.group_norm.default": _group_norm,
     "aten.batch_norm.default": _batch_norm,
     "aten._native_batch_norm_legit_no_training.default": _first_of(_batch_norm),

@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from xdsl.dialects.builtin import f32
+from xdsl.dialects.builtin import f32, i32
 from xdsl.ir import SSAValue
 
-from pimc.frontends.aten_shape import as_int, as_ints, pad
+from pimc.frontends.aten_shape import as_int, as_ints, pad, sizes_of
 from pimc.frontends.fx_context import NodeContext
 from pimc.frontends.fx_values import Meaning, ParamRef
 from pimc.frontends.graph import Converter
-from pimc.frontends.unsupported import UnsupportedError
 from pimc.ir import nn
-
-_LOWEST: Final = -65504.0
-"""Padding of a maximum: the lowest fp16."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +41,14 @@ class Window:
         return tuple((size - self.reach(dim)) // self.stride[dim] + 1 for dim, size in enumerate(sizes))
 
 
-def _per_dim(value: object, dims: int, what: str, default: Sequence[int] = ()) -> tuple[int, ...]:
+def per_dim(value: object, dims: int, what: str, default: Sequence[int] = ()) -> tuple[int, ...]:
     """One number a dimension; a single one counts for all."""
     numbers = as_ints(value, what) if value is not None else []
     numbers = numbers or list(default)
     return tuple(numbers * dims if len(numbers) == 1 else numbers)
 
 
-def _slices(context: NodeContext, x: SSAValue, window: Window) -> list[SSAValue]:
+def slices(context: NodeContext, x: SSAValue, window: Window) -> list[SSAValue]:
     """For each place in the window, what lies under it at every position of the window."""
     sizes = nn.tensor_of(x).get_shape()
     first = len(sizes) - len(window.size)
@@ -81,12 +77,12 @@ def _patches(context: NodeContext, x: SSAValue, window: Window) -> SSAValue:
         x = context.reshape(x, (batch, channels, *split))
         order = [0, *range(2, 2 + 2 * dims, 2), 1, *range(3, 3 + 2 * dims, 2)]
         return context.reshape(context.transpose(x, order), (batch, *counts, channels, math.prod(window.size)))
-    parts = [context.reshape(part, (batch, channels, 1, *counts)) for part in _slices(context, x, window)]
+    parts = [context.reshape(part, (batch, channels, 1, *counts)) for part in slices(context, x, window)]
     joined = context.concat(parts, 2)
     return context.transpose(joined, [0, *range(3, 3 + dims), 1, 2])
 
 
-def _padding(context: NodeContext, window: Window) -> list[int]:
+def padding(context: NodeContext, window: Window) -> list[int]:
     """Low and high of the last dimension first, as pads are given; "same" and "valid" by name."""
     value = context.arguments["padding"]
     dims = len(window.size)
@@ -95,37 +91,99 @@ def _padding(context: NodeContext, window: Window) -> list[int]:
     if value == "same":
         total = [window.reach(dim) - 1 for dim in range(dims)]
         return [side for size in reversed(total) for side in (size // 2, size - size // 2)]
-    sides = _per_dim(value, dims, "padding")
+    sides = per_dim(value, dims, "padding")
     return [side for size in reversed(sides) for side in (size, size)]
 
 
 def _conv(context: NodeContext) -> Meaning:
-    """``[N, C, *sizes]`` with weights ``[O, C / groups, *window]``."""
+    """``[N, C, *sizes]`` with weights ``[O, C / groups, *window]``.
+
+    A transposed one is a plain one of the input with zeros between its elements.
+    """
     arguments = context.arguments
-    if arguments.get("transposed"):
-        raise UnsupportedError("a transposed convolution", "an upsampling and a convolution")
-    weight = context.meaning(arguments["weight"])
-    if not isinstance(weight, ParamRef):
-        raise UnsupportedError("a convolution with computed weights", "weights that are parameters")
-    size = weight.shape[2:]
-    dims = len(size)
-    stride, dilation = (_per_dim(arguments[name], dims, name) for name in ("stride", "dilation"))
-    window = Window(size, stride, dilation)
+    weight = _held(context, arguments["weight"])
+    dims = len(sizes_of(weight)) - 2
+    groups = as_int(arguments["groups"], "groups")
     x = context.operand(arguments["input"], f32)
     shape = nn.tensor_of(x).get_shape()
     if len(shape) == dims + 1:
         x = context.reshape(x, (1, *shape))
-    x = pad(context, x, _padding(context, window), "constant", 0.0)
-    groups = as_int(arguments["groups"], "groups")
-    bias = arguments["bias"]
-    if groups == nn.tensor_of(x).get_shape()[1] == weight.shape[0] and groups > 1:
-        result = _depthwise(context, x, weight, window)
-        if bias is not None:
-            column = context.reshape(context.value(bias), (groups, *(1,) * dims))
-            result = context.emit(nn.AddOp(result, column))
-        return context.reshape(result, context.shape)
-    matrix = _matrix(context, weight)
-    return context.reshape(_grouped(context, _patches(context, x, window), matrix, bias, groups), context.shape)
+    if 0 in context.shape:
+        return context.empty()
+    stride, dilation = (per_dim(arguments[name], dims, name) for name in ("stride", "dilation"))
+    window = Window(sizes_of(weight)[2:], stride, dilation)
+    if arguments.get("transposed"):
+        weight = _turned(context, arguments["weight"], groups)
+        x = _spread(context, x, stride)
+        pads = _transposed_padding(context, window)
+        window = Window(window.size, (1,) * dims, dilation)
+    else:
+        pads = padding(context, window)
+    x = pad(context, x, pads, "constant", 0.0)
+    if groups == nn.tensor_of(x).get_shape()[1] == sizes_of(weight)[0] and groups > 1:
+        result, bias = _depthwise(context, x, weight, window), arguments["bias"]
+    else:
+        result, bias = _grouped(context, _patches(context, x, window), weight, groups)
+    if bias is not None:
+        column = context.reshape(context.operand(bias, f32), (sizes_of(weight)[0], *(1,) * dims))
+        result = context.emit(nn.AddOp(result, column))
+    return context.reshape(result, context.shape)
+
+
+def _held(context: NodeContext, argument: object) -> ParamRef | SSAValue:
+    """A weight of the model as a reference to it, a computed one as a value."""
+    found = context.meaning(argument)
+    return found if isinstance(found, ParamRef) else context.operand(argument, f32)
+
+
+def _turned(context: NodeContext, argument: object, groups: int) -> ParamRef | SSAValue:
+    """Weights ``[C, O / groups, *window]`` of a transposed convolution as those of a plain one, back to front."""
+    known = context.known(argument)
+    if known is not None:
+        backwards = np.flip(known.astype(np.float32), tuple(range(2, known.ndim)))
+        return context.derived("transposed", _regrouped(backwards, groups))
+    value = context.operand(argument, f32)
+    inputs, outputs, *size = nn.tensor_of(value).get_shape()
+    for dim, count in enumerate(size):
+        value = context.emit(nn.GatherOp(value, context.constant(np.arange(count)[::-1], i32), 2 + dim))
+    rank = 3 + len(size)
+    split = context.reshape(value, (groups, inputs // groups, outputs, *size))
+    return context.reshape(
+        context.transpose(split, (0, 2, 1, *range(3, rank))), (groups * outputs, inputs // groups, *size)
+    )
+
+
+def _regrouped(weight: npt.NDArray[np.float32], groups: int) -> npt.NDArray[np.float32]:
+    """``[C, O / groups, *window]`` as ``[O, C / groups, *window]``."""
+    inputs, outputs, *size = weight.shape
+    split = weight.reshape(groups, inputs // groups, outputs, *size).swapaxes(1, 2)
+    return np.ascontiguousarray(split.reshape(groups * outputs, inputs // groups, *size))
+
+
+def _spread(context: NodeContext, x: SSAValue, stride: Sequence[int]) -> SSAValue:
+    """The elements with ``stride - 1`` zeros between neighbours."""
+    for dim, step in enumerate(stride):
+        shape = nn.tensor_of(x).get_shape()
+        axis = len(shape) - len(stride) + dim
+        if step > 1:
+            column = context.reshape(x, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
+            pads = [0] * 2 * (len(shape) - axis - 1) + [0, step - 1]
+            wide = pad(context, column, pads, "constant", 0.0)
+            joined = context.reshape(wide, (*shape[:axis], shape[axis] * step, *shape[axis + 1 :]))
+            x = context.cut(joined, axis, 0, (shape[axis] - 1) * step + 1)
+    return x
+
+
+def _transposed_padding(context: NodeContext, window: Window) -> list[int]:
+    """What lies around the spread input of a transposed convolution: the reach of the window less its padding."""
+    dims = len(window.size)
+    inner = per_dim(context.arguments["padding"], dims, "padding")
+    outer = per_dim(context.arguments["output_padding"], dims, "output padding")
+    return [
+        side
+        for dim in reversed(range(dims))
+        for side in (window.reach(dim) - 1 - inner[dim], window.reach(dim) - 1 - inner[dim] + outer[dim])
+    ]
 
 
 def _matrix(context: NodeContext, weight: ParamRef) -> ParamRef:
@@ -139,116 +197,49 @@ def _matrix(context: NodeContext, weight: ParamRef) -> ParamRef:
     return ParamRef(name, shape)
 
 
-def _grouped(context: NodeContext, patches: SSAValue, matrix: ParamRef, bias: object, groups: int) -> SSAValue:
-    """Linear layers over ``[N, *counts, C, window]``, one a group of channels; ``[N, O, *counts]``."""
+def _grouped(
+    context: NodeContext, patches: SSAValue, weight: ParamRef | SSAValue, groups: int
+) -> tuple[SSAValue, object]:
+    """Linear layers over ``[N, *counts, C, window]``, one a group of channels, as ``[N, O, *counts]``.
+
+    The second result is the bias if it has still to be added.
+    """
     *lead, channels, places = nn.tensor_of(patches).get_shape()
     dim = len(lead)
+    bias: object = context.arguments["bias"]
     found = None if bias is None else context.meaning(bias)
-    if not isinstance(found, ParamRef | None):
-        raise UnsupportedError("a convolution with a computed bias", "add it afterwards")
-    rows, width = matrix.shape[0] // groups, channels // groups
+    shape = sizes_of(weight)
+    rows, width = shape[0] // groups, channels // groups
+    flat = (shape[0], math.prod(shape[1:]))
+    matrix = _matrix(context, weight) if isinstance(weight, ParamRef) else context.reshape(weight, flat)
     results: list[SSAValue] = []
     for group in range(groups):
         part = context.cut(patches, dim, group * width, (group + 1) * width)
         x = context.reshape(part, (*lead, width * places))
         span = (group * rows, (group + 1) * rows)
-        shift = None if found is None else context.param(found.rows(*span))
-        results.append(context.emit(nn.LinearOp(x, context.param(matrix.rows(*span)), shift)))
-    result = context.concat(results, dim)
-    return context.transpose(result, [0, dim, *range(1, dim)])
+        if isinstance(matrix, ParamRef):
+            shift = context.param(found.rows(*span)) if isinstance(found, ParamRef) else None
+            results.append(context.emit(nn.LinearOp(x, context.param(matrix.rows(*span)), shift)))
+        else:
+            columns = context.transpose(context.cut(matrix, 0, *span), (1, 0))
+            results.append(context.emit(nn.MatmulOp(x, columns)))
+    result = context.transpose(context.concat(results, dim), [0, dim, *range(1, dim)])
+    added = isinstance(matrix, ParamRef) and isinstance(found, ParamRef)
+    return result, None if added else bias
 
 
-def _depthwise(context: NodeContext, x: SSAValue, weight: ParamRef, window: Window) -> SSAValue:
+def _depthwise(context: NodeContext, x: SSAValue, weight: ParamRef | SSAValue, window: Window) -> SSAValue:
     """Each channel by itself: one product and one sum a place in the window."""
-    channels, dims = weight.shape[0], len(window.size)
-    table = context.reshape(context.param(weight), (channels, math.prod(window.size)))
+    channels, dims = sizes_of(weight)[0], len(window.size)
+    values = context.param(weight) if isinstance(weight, ParamRef) else weight
+    table = context.reshape(values, (channels, math.prod(window.size)))
     total: SSAValue | None = None
-    for place, part in enumerate(_slices(context, x, window)):
+    for place, part in enumerate(slices(context, x, window)):
         factor = context.reshape(context.cut(table, 1, place, place + 1), (channels, *(1,) * dims))
         product = context.emit(nn.MulOp(part, factor))
         total = product if total is None else context.emit(nn.AddOp(total, product))
     assert total is not None
     return total
-
-
-def _pool_window(context: NodeContext, dims: int) -> Window:
-    arguments = context.arguments
-    if arguments.get("ceil_mode"):
-        raise UnsupportedError("pooling with ceil_mode", "pad the input")
-    size = _per_dim(arguments["kernel_size"], dims, "kernel size")
-    stride = _per_dim(arguments["stride"], dims, "stride", size)
-    return Window(size, stride, _per_dim(arguments.get("dilation", 1), dims, "dilation"))
-
-
-def _pooled(context: NodeContext, x: SSAValue, window: Window, op: Callable[..., nn.NnOp]) -> SSAValue:
-    parts = _slices(context, x, window)
-    result = parts[0]
-    for part in parts[1:]:
-        result = context.emit(op(result, part))
-    return result
-
-
-def _max_pool(dims: int) -> Converter:
-    def convert(context: NodeContext) -> Meaning:
-        window = _pool_window(context, dims)
-        x = context.operand(context.arguments["self"], f32)
-        x = pad(context, x, _padding(context, window), "constant", _LOWEST)
-        return _pooled(context, x, window, nn.MaximumOp)
-
-    return convert
-
-
-def _max_pool_with_places(dims: int) -> Converter:
-    def convert(context: NodeContext) -> Meaning:
-        return [_max_pool(dims)(context)]
-
-    return convert
-
-
-def _avg_pool(dims: int) -> Converter:
-    def convert(context: NodeContext) -> Meaning:
-        arguments = context.arguments
-        window = _pool_window(context, dims)
-        x = context.operand(arguments["self"], f32)
-        pads = _padding(context, window)
-        count: SSAValue | float = float(math.prod(window.size))
-        if arguments.get("divisor_override") is not None:
-            count = context.number(arguments["divisor_override"], "divisor")
-        elif any(pads) and not arguments["count_include_pad"]:
-            sizes = nn.tensor_of(x).get_shape()[-dims:]
-            ones = np.pad(np.ones(sizes), [(pads[2 * (dims - 1 - dim)],) * 2 for dim in range(dims)])
-            count = context.constant(_window_sums(ones, window), f32)
-        total = _pooled(context, pad(context, x, pads, "constant", 0.0), window, nn.AddOp)
-        divisor = count if isinstance(count, SSAValue) else context.constant(count, f32)
-        return context.emit(nn.DivOp(total, divisor))
-
-    return convert
-
-
-def _window_sums(array: npt.NDArray[np.float64], window: Window) -> npt.NDArray[np.float64]:
-    views = np.lib.stride_tricks.sliding_window_view(array, window.size)
-    steps = tuple(slice(None, None, stride) for stride in window.stride)
-    sums: npt.NDArray[np.float64] = views[steps].sum(axis=tuple(range(-len(window.size), 0)))
-    return sums
-
-
-def _adaptive_avg_pool(dims: int) -> Converter:
-    """Equal windows that tile the input; others would be of several sizes."""
-
-    def convert(context: NodeContext) -> Meaning:
-        x = context.operand(context.arguments["self"], f32)
-        sizes = nn.tensor_of(x).get_shape()[-dims:]
-        wanted = context.shape[-dims:]
-        if any(size % count for size, count in zip(sizes, wanted, strict=True)):
-            raise UnsupportedError("adaptive pooling to windows of several sizes", "sizes that divide the input's")
-        size = tuple(have // count for have, count in zip(sizes, wanted, strict=True))
-        lead = nn.tensor_of(x).get_shape()[:-dims]
-        split = [number for pair in zip(wanted, size, strict=True) for number in pair]
-        spread = context.reshape(x, (*lead, *split))
-        axes = [len(lead) + 2 * dim + 1 for dim in range(dims)]
-        return context.emit(nn.ReduceMeanOp(spread, axes, False))
-
-    return convert
 
 
 def _unfold(context: NodeContext) -> Meaning:
@@ -268,8 +259,8 @@ def _unfold(context: NodeContext) -> Meaning:
 def _im2col(context: NodeContext) -> Meaning:
     """``[N, C, H, W]`` -> ``[N, C * window, positions]``."""
     arguments = context.arguments
-    window = Window(*(_per_dim(arguments[name], 2, name) for name in ("kernel_size", "stride", "dilation")))
-    x = pad(context, context.value(arguments["self"]), _padding(context, window), "constant", 0.0)
+    window = Window(*(per_dim(arguments[name], 2, name) for name in ("kernel_size", "stride", "dilation")))
+    x = pad(context, context.value(arguments["self"]), padding(context, window), "constant", 0.0)
     patches = _patches(context, x, window)
     return context.reshape(context.transpose(patches, (0, 3, 4, 1, 2)), context.shape)
 
@@ -278,10 +269,6 @@ _CONVOLUTIONS: Final = [f"aten.conv{n}d.{form}" for n in (1, 2, 3) for form in (
 
 TABLE: Final[Mapping[str, Converter]] = {
     **dict.fromkeys([*_CONVOLUTIONS, "aten.convolution.default"], _conv),
-    **{f"aten.max_pool{n}d.default": _max_pool(n) for n in (1, 2, 3)},
-    **{f"aten.max_pool{n}d_with_indices.default": _max_pool_with_places(n) for n in (2, 3)},
-    **{f"aten.avg_pool{n}d.default": _avg_pool(n) for n in (1, 2, 3)},
-    **{f"aten.{kind}adaptive_avg_pool{n}d.default": _adaptive_avg_pool(n) for n in (1, 2, 3) for kind in ("", "_")},
     "aten.unfold.default": _unfold,
     "aten.im2col.default": _im2col,
 }

@@ -166,6 +166,10 @@ class NodeContext:
             raise UnsupportedError("an integer constant beyond 32 bits")
         return self.emit(nn.ConstantOp.from_array(array, element))
 
+    def empty(self) -> SSAValue:
+        """A tensor without elements in the shape of the result."""
+        return self.broadcast(self.constant(0, self.type.element_type), self.shape)
+
     def number(self, argument: object, name: str) -> float:
         """A Python number; UnsupportedError names the argument otherwise."""
         if isinstance(argument, bool | int | float):

@@ -7,6 +7,7 @@ to tensors, and operators without a converter are decomposed by PyTorch's own ru
 from __future__ import annotations
 
 import contextlib
+import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -16,7 +17,7 @@ from xdsl.dialects.builtin import DictionaryAttr, ModuleOp, StringAttr
 
 from pimc.diagnostics import InputError
 from pimc.frontends.aten import CONVERTERS
-from pimc.frontends.decompositions import fused_rules
+from pimc.frontends.decompositions import rules as own_rules
 from pimc.frontends.fx_fold import find_foldable
 from pimc.frontends.fx_state import state_names
 from pimc.frontends.fx_values import mutates, target_of
@@ -122,13 +123,14 @@ def prepare(program: ExportedProgram) -> ExportedProgram:
     """
     import torch
 
-    tried: set[object] = set()
+    before: set[object] = set()
     for _ in range(_ROUNDS):
         calls = [node for node in program.graph.nodes if node.op == "call_function"]
-        missing = {node.target for node in calls if target_of(node) not in CONVERTERS or mutates(node)} - tried
-        if not missing:
+        missing = {node.target for node in calls if target_of(node) not in CONVERTERS or mutates(node)}
+        # What one rule leaves may be what another had a rule for in the round before.
+        if not missing or missing == before:
             break
-        tried |= missing
+        before = missing
         # With an empty table PyTorch still replaces writes, and composite views such as ``x.mT``.
         rules = {target: _decomposition(target) for target in missing}
         table = {target: rule for target, rule in rules.items() if rule is not None}
@@ -156,8 +158,18 @@ def _decomposition(target: object) -> Callable[..., object] | None:
 
     if not isinstance(target, torch._ops.OpOverload) or target._schema.is_mutable:
         return None
-    for rules in (fused_rules(), decomposition_table, _composite_rules()):
-        if target in rules:
-            rule: Callable[..., object] = rules[target]
-            return rule
+    # What a composite operator is composed of comes from its own kernel; PyTorch's functions of the same name in Python
+    # may end in primitives, or take other arguments.
+    for rules in (own_rules(), _composite_rules(), decomposition_table):
+        if target in rules and not _is_misread(rules[target]):
+            return rules[target]
     return None
+
+
+def _is_misread(rule: Callable[..., object]) -> bool:
+    """Whether a rule takes the name of a reduction, where the operator that it is registered for has its number.
+
+    PyTorch registers a few functions of Python so; such a rule takes every number for another reduction.
+    """
+    parameter = inspect.signature(rule).parameters.get("reduction")
+    return parameter is not None and parameter.annotation in (str, "str")

@@ -26,7 +26,7 @@ from xdsl.dialects.func import FuncOp
 
 from pimc.diagnostics import InputError, UnsupportedModelError, UsageError
 from pimc.frontends import import_model
-from pimc.frontends.decompositions import fused_rules
+from pimc.frontends.decompositions import rules
 from pimc.frontends.torch_program import import_module
 from pimc.ir.interpreter.core import port_names
 from pimc.ir.nn import ParamOp
@@ -91,7 +91,7 @@ def test_rules_for_fused_kernels(norm_first: bool, mask: str) -> None:
     )  # fmt: skip
     kernel = torch.ops.aten._transformer_encoder_layer_fwd.default
     with torch.no_grad():
-        torch.testing.assert_close(fused_rules()[kernel](*arguments), kernel(*arguments), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(rules()[kernel](*arguments), kernel(*arguments), atol=1e-5, rtol=1e-4)
 
 
 HUGGING_FACE: dict[str, tuple[Callable[[PretrainedConfig], nn.Module], PretrainedConfig]] = {
@@ -243,7 +243,7 @@ def test_everything_unsupported_is_listed() -> None:
         ("aten.dropout.default", "2"),
     ]
     assert all(item.source_line and item.source_line.startswith("test_torch_programs.py:") for item in items[:3])
-    assert items[1].reason == "no conversion of its part prims.fft_r2c.default"
+    assert items[1].reason == "no conversion of its part aten._fft_r2c.default"
     assert items[3].alternative == "model.eval() turns it off"
     assert len(str(caught.value).splitlines()) == 1 + len(items)
 

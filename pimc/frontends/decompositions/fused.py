@@ -7,25 +7,13 @@ are PyTorch code in terms of operators that have converters.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ATTENTION_MASK, PADDING_MASK = 0, 1
 """``mask_type`` of the kernels: a mask ``[L, L]``, one of keys ``[B, L]``; else ``[B, H, L, L]``.  True hides."""
-
-
-@cache
-def fused_rules() -> Mapping[object, Callable[..., object]]:
-    """The rules by operator."""
-    from torch import ops
-
-    return {
-        ops.aten._native_multi_head_attention.default: _native_multi_head_attention,
-        ops.aten._transformer_encoder_layer_fwd.default: _transformer_encoder_layer_fwd,
-    }
 
 
 def _native_multi_head_attention(
@@ -111,3 +99,10 @@ def _transformer_encoder_layer_fwd(
         return x + feed_forward(second_norm(x))
     x = first_norm(src + attend(src))
     return second_norm(x + feed_forward(x))
+
+
+RULES: Final[Mapping[str, Callable[..., object]]] = {
+    "_native_multi_head_attention.default": _native_multi_head_attention,
+    "_transformer_encoder_layer_fwd.default": _transformer_encoder_layer_fwd,
+}
+"""Rules by the operator's name in ``torch.ops.aten``."""
