@@ -58,7 +58,7 @@ def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
     """Every leaf of nested tables as (dotted key as ``--set`` takes it, value); list elements go by their name."""
     if isinstance(value, dict):
         for key, item in value.items():
-            name = _TABLES.get(key, key)
+            name = _TABLES.get(str(key), str(key))
             yield from _leaves(item, f"{path}.{name}" if path else name)
     elif isinstance(value, list) and value and isinstance(value[0], dict):
         for index, item in enumerate(value):

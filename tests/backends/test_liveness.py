@@ -291,9 +291,10 @@ def test_too_large_for_the_room_that_is_left_in_pieces() -> None:
     b, program = SramBuilder.program("main", [0])
     fixed, x = b.alloc("fixed", 16, memory="temp"), b.alloc("x", 20_000, memory="temp")
     b.vmov_h(b.address(x), b.address(fixed), 8)
-    area = _Area(_liveness([program], [])[program], "temp", SPACES["temp"], share=False)
+    space = MemorySpace(0x100, 32768)
+    area = _Area(_liveness([program], [])[program], "temp", space, share=False)
     holder, wanted = area.allocs
-    area.placed[holder] = SPACES["temp"].base + 16_000
+    area.placed[holder] = space.base + 16_000
     with pytest.raises(TargetError) as caught:
         area.place(wanted, area.first_fit(wanted, area.taken(wanted)))
     text = str(caught.value)
