@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pimc.diagnostics import InputError, UninitialisedReadError, UsageError
 from pimc.isa.container import write_program
-from pimc.isa.program import LoadedProgram
+from pimc.isa.program import Entry, LoadedProgram
 from pimc.isa.validate import check_against_target
 from pimc.ports import PortInfo, describe, from_port, signature_of, to_port
 from pimc.runtime_sim import Machine, RunResult
@@ -37,7 +38,7 @@ _UNWRITTEN = (
     "run the positions before this one first, or take the caches for filled: `pimc run --assume-cache N`, or"
     " Executable.assume_cache(N)"
 )
-_OF_THIS_PROCESS = frozenset({"_machines", "_session", "_making"})
+_OF_THIS_PROCESS = frozenset({"_machines", "_codec", "_session", "_making"})
 _FS_PER_NS = 10**6
 
 
@@ -101,6 +102,7 @@ class Executable:
         self.target = target
         self.checks = checks
         self._machines: dict[bool, MachinePool] = {}
+        self._codec: TextCodec | None = None
         self._assumed = 0
         self._session, self._making = ForkSafeLock(), ForkSafeLock()
 
@@ -111,7 +113,7 @@ class Executable:
     def __setstate__(self, state: dict[str, object]) -> None:
         """A machine of its own."""
         self.__dict__.update(state)
-        self._machines = {}
+        self._machines, self._codec = {}, None
         self._session, self._making = ForkSafeLock(), ForkSafeLock()
 
     def __repr__(self) -> str:
@@ -350,7 +352,24 @@ class Executable:
         info = ModelInfo.from_json(self.program.model)
         if "decode" not in self.entries:
             raise InputError("the binary has no entry point 'decode', so it cannot generate text")
-        return info, TextCodec(self.program.tokenizer, info)
+        _check_entries(self.program.entries, info)
+        if self._codec is None:
+            self._codec = TextCodec(self.program.tokenizer, info)
+        return info, self._codec
+
+
+def _check_entries(entries: Mapping[str, Entry], info: ModelInfo) -> None:
+    """InputError unless the entry points take tokens and give logits, as those of a language model do."""
+    for name, tokens in (("prefill", info.prefill_chunk), ("decode", 1)):
+        if name not in entries:
+            continue
+        inputs = {port.name: (port.dtype, port.shape) for port in entries[name].inputs}
+        wanted = {"tokens": ("i32", (1, tokens)), "position": ("i32", (1,))}
+        if name == "prefill":
+            wanted["length"] = ("i32", (1,))
+        outputs = entries[name].outputs
+        if inputs != wanted or len(outputs) != 1 or prod(outputs[0].shape) == 0:
+            raise InputError(f"the entry point '{name}' is not that of a language model, so it cannot generate text")
 
 
 class _Session:

@@ -1,25 +1,20 @@
-"""Text in and out of a language model: its tokenizer and chat template, as they travel in the binary.
-
-Needs only tokenizers and jinja2, so that a binary generates text where no model library is installed.
-"""
+"""Text in and out of a language model: its tokenizer and chat template, as they travel in the binary."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import NoReturn
+from typing import cast
 
-import jinja2
-import jinja2.ext
-import jinja2.sandbox
-from tokenizers import Tokenizer
-
+from pimc.child import Child, RefusedError
 from pimc.diagnostics import InputError
+from pimc.isa.model import check_model
 from pimc.isa.program import Json
+from pimc.limits import PROMPT_BYTES, SEQUENCE, TOKENIZER_BYTES
 
+_TOKENIZER = "the binary's tokenizer"
 _REPLACEMENT = "\ufffd"  # what a decoder puts for bytes that are not (yet) a whole character
+_LONGEST_CHARACTER = 8  # tokens; a character has four bytes at most, each of which may be a token
 
 
 @dataclass(frozen=True)
@@ -50,122 +45,144 @@ class ModelInfo:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> ModelInfo:
+    def from_json(cls, value: Mapping[str, Json]) -> ModelInfo:
         """Read and check the JSON object of a binary (which may be hostile).
 
         Raises:
-            InputError: a field is missing or of the wrong type.
+            InputError: a field is missing, of the wrong type or beyond its limit.
         """
         try:
-            eos_ids, special = value.get("eos_ids", []), value.get("special", {})
-            template = value.get("chat_template")
-            if not isinstance(eos_ids, list) or not isinstance(special, dict):
-                raise TypeError("eos_ids or special")
-            if not (template is None or isinstance(template, str)):
-                raise TypeError("chat_template")
-            info = cls(
-                name=str(value["name"]),
-                max_seq=_count(value["max_seq"]),
-                prefill_chunk=_count(value["prefill_chunk"]),
-                eos_ids=tuple(_count(item, least=0) for item in eos_ids),
-                chat_template=template,
-                special={str(key): str(item) for key, item in special.items()},
+            checked = check_model(value, "the binary's model metadata")
+            template = checked.get("chat_template")
+            return cls(
+                name=str(checked["name"]),
+                max_seq=cast("int", checked["max_seq"]),
+                prefill_chunk=cast("int", checked["prefill_chunk"]),
+                eos_ids=tuple(cast("list[int]", checked.get("eos_ids", []))),
+                chat_template=None if template is None else str(template),
+                special=cast("dict[str, str]", checked.get("special", {})),
             )
-        except (KeyError, TypeError) as error:
-            raise InputError(f"the binary's model metadata is malformed: {error}") from error
-        return info
-
-
-def _count(value: object, least: int = 1) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise TypeError(f"{value!r} is not a whole number of at least {least}")
-    return value
+        except KeyError as error:
+            raise InputError(f"the binary's model metadata is malformed: it lacks {error}") from error
 
 
 class TextCodec:
-    """Prompts to token numbers and back, by a model's own tokenizer and chat template."""
+    """Prompts to token numbers and back, by a model's own tokenizer and chat template.
+
+    Both come from the binary and may be anybody's: they work in a process with limits (:mod:`pimc.child`), one for
+    each codec, which the first use starts.
+    """
 
     def __init__(self, tokenizer_json: str, info: ModelInfo) -> None:
-        """Raises: InputError if the tokenizer's JSON is malformed."""
+        """Raises: InputError if the tokenizer's JSON is malformed, or needs more memory or time than it may."""
         self._info = info
-        try:
-            self._tokenizer = Tokenizer.from_str(tokenizer_json)
-        except Exception as error:  # tokenizers raises bare Exception
-            raise InputError(f"the binary's tokenizer is malformed: {error}") from error
+        self._tokenizer_json = tokenizer_json
+        self._child = Child("pimc.text_worker")
+        self._load()
+
+    def close(self) -> None:
+        """End the process (the next use starts it again)."""
+        self._child.close()
 
     def encode(self, prompt: str, *, chat: bool) -> list[int]:
         """The token numbers of ``prompt``; with ``chat``, of the conversation in which the user says it.
 
         Raises:
-            InputError: ``chat`` with a model that has no chat template, or the template refuses.
+            InputError: ``chat`` with a model that has no chat template, the template refuses, or either needs more
+                memory or time than it may.
         """
+        if len(_utf8(prompt)) > PROMPT_BYTES:
+            raise InputError(f"the prompt has more than {PROMPT_BYTES.text}")
         text = self._in_template(prompt) if chat else prompt
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=not chat).ids
+        ids = self._ask({"do": "encode", "text": text, "special": not chat}, _TOKENIZER).get("ids")
+        if not isinstance(ids, list) or not all(isinstance(i, int) and 0 <= i <= SEQUENCE for i in ids):
+            raise InputError(f"{_TOKENIZER} gives no proper token numbers")
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ``ids``, special tokens left out."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
-        return text
+        return self.decode_each(ids)[0]
+
+    def decode_each(self, *lists: Sequence[int]) -> list[str]:
+        """The text of each list of tokens (one question to the process for all)."""
+        texts = self._ask({"do": "decode", "ids": [list(ids) for ids in lists]}, _TOKENIZER).get("texts")
+        if not isinstance(texts, list) or len(texts) != len(lists) or not all(isinstance(t, str) for t in texts):
+            raise InputError(f"{_TOKENIZER} gives no proper text")
+        return texts
 
     def _in_template(self, prompt: str) -> str:
         if self._info.chat_template is None:
             raise InputError(f"model '{self._info.name}' has no chat template", hint="leave --chat out")
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _refuse
-        environment.globals["strftime_now"] = _now
+        values = {
+            **(self._info.special or {}),
+            "messages": [{"role": "user", "content": prompt}],
+            "add_generation_prompt": True,
+        }
+        question = {"do": "render", "template": self._info.chat_template, "values": values}
+        text = self._ask(question, "the model's chat template").get("text")
+        if not isinstance(text, str):
+            raise InputError("the model's chat template gives no text")
+        return text
+
+    def _load(self) -> None:
+        if len(self._tokenizer_json.encode()) > TOKENIZER_BYTES:
+            raise InputError(f"{_TOKENIZER} has more than {TOKENIZER_BYTES.text}")
         try:
-            template = environment.from_string(self._info.chat_template)
-            return template.render(
-                messages=[{"role": "user", "content": prompt}],
-                add_generation_prompt=True,
-                **dict(self._info.special or {}),
-            )
-        except jinja2.TemplateError as error:
-            raise InputError(f"the model's chat template failed: {error}") from error
+            self._child.ask({"do": "load", "tokenizer": self._tokenizer_json}, _TOKENIZER)
+        except RefusedError as error:
+            raise InputError(f"{_TOKENIZER} is malformed: {error.message.removeprefix(_TOKENIZER).strip()}") from error
+
+    def _ask(self, question: Mapping[str, object], who: str) -> dict[str, object]:
+        if not self._child.started:
+            self._load()
+        return self._child.ask(question, who)
 
 
 class Stream:
-    """Turns a growing list of tokens into pieces of text: holds back what is not yet a whole character."""
+    """Turns a growing list of tokens into pieces of text: holds back what is not yet a whole character.
+
+    A piece is the difference of two short texts: of the last tokens that were shown (what a token reads may depend on
+    the one before it), and of those with the tokens since.
+    """
 
     def __init__(self, codec: TextCodec) -> None:
         self._codec = codec
-        self._ids: list[int] = []
-        self._shown = ""
+        self._shown: list[int] = []
+        self._held: list[int] = []
+        self._pieces: list[str] = []
 
     def push(self, token: int) -> str:
         """Add a token; return the new text (may be empty)."""
-        self._ids.append(token)
-        text = self._codec.decode(self._ids)
-        if text.endswith(_REPLACEMENT):
+        self._held.append(token)
+        before, text = self._texts()
+        if text.endswith(_REPLACEMENT) and len(self._held) < _LONGEST_CHARACTER:
             return ""
-        return self._advance(text)
+        return self._show(before, text)
 
     def finish(self) -> str:
         """The text held back, when no token will follow."""
-        return self._advance(self._codec.decode(self._ids))
+        return self._show(*self._texts()) if self._held else ""
 
     @property
     def text(self) -> str:
         """All text given out so far."""
-        return self._shown
+        return "".join(self._pieces)
 
-    def _advance(self, text: str) -> str:
-        piece = text[len(self._shown) :]
-        self._shown = text
+    def _texts(self) -> tuple[str, str]:
+        before, text = self._codec.decode_each(self._shown, self._shown + self._held)
+        return before, text
+
+    def _show(self, before: str, text: str) -> str:
+        piece = text[len(before) :]
+        if piece:
+            # Tokens without a text of their own (special ones) stay with what was shown before them.
+            self._shown, self._held = self._held, []
+        self._pieces.append(piece)
         return piece
 
 
-def _to_json(value: object, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)
+def _utf8(prompt: str) -> bytes:
+    try:
+        return prompt.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("the prompt is not Unicode text", hint="its bytes must be UTF-8") from error

@@ -16,16 +16,7 @@ from pimc.diagnostics import IsaError, PimcError
 from pimc.isa.codec import encode, word_dtype
 from pimc.isa.container import load_program, validate_program
 from pimc.isa.disasm import images_digest, text_digest
-from pimc.isa.metadata import (
-    CACHE_FIGURES,
-    IDENTIFIER,
-    INT32,
-    MAX_AGENTS,
-    MAX_ELEMENTS,
-    PORT_NAME,
-    VERSION,
-    parse_model,
-)
+from pimc.isa.metadata import CACHE_FIGURES, IDENTIFIER, INT32, PORT_NAME, VERSION, parse_model
 from pimc.isa.program import (
     DTYPE_BYTES,
     STREAM_ISAS,
@@ -42,6 +33,7 @@ from pimc.isa.program import (
 from pimc.isa.spec import InstructionSet, OperandKind
 from pimc.isa.sram import SRAM_ISA
 from pimc.isa.syntax import DIRECTIVES, Line, Place, parse_integer, parse_line, parse_operand, suggestion
+from pimc.limits import AGENTS, ELEMENTS
 
 Resolver: TypeAlias = Callable[[str], LoadedProgram]
 
@@ -134,8 +126,8 @@ class _Arguments:
         token = self.token("INTEGER|RANGE", what)
         low, _, high = token.partition("..")
         first, last = parse_integer(low), parse_integer(high or low)
-        if not 0 <= first <= last < MAX_AGENTS:
-            raise self.place.at(token, f"{what} must be numbers below {MAX_AGENTS}")
+        if not 0 <= first <= last < AGENTS:
+            raise self.place.at(token, f"{what} must be numbers below {AGENTS}")
         return range(first, last + 1)
 
     def string(self, what: str) -> str:
@@ -346,8 +338,7 @@ class _Assembler:
         if not PORT_NAME.match(name):
             raise arguments.place.at(arguments.head, f"'{name}' cannot be a cache's name")
         figures = {
-            key: (arguments.word(key), arguments.number(key, MAX_ELEMENTS, low))[1]
-            for key, low in CACHE_FIGURES.items()
+            key: (arguments.word(key), arguments.number(key, ELEMENTS, low))[1] for key, low in CACHE_FIGURES.items()
         }
         self.caches.append(CacheRegion(name, **figures))
 
@@ -393,7 +384,7 @@ class _Assembler:
 
     def _start(self, arguments: _Arguments) -> None:
         kind = arguments.word(*STREAM_ISAS)
-        number = arguments.number("its number", MAX_AGENTS - 1)
+        number = arguments.number("its number", AGENTS - 1)
         name, entry = self._in_entry(arguments)
         tensor = stream_name(name, kind, number)
         if number in entry.streams[kind]:
@@ -408,7 +399,7 @@ class _Assembler:
         name, entry = self._in_entry(arguments)
         arguments.word("as")
         arguments.word(kind)
-        owner = arguments.number("its number", MAX_AGENTS - 1)
+        owner = arguments.number("its number", AGENTS - 1)
         other, _ = self._in_entry(arguments)
         if other != name:
             raise arguments.place.at(arguments.head, "streams are shared within an entry only")

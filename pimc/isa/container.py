@@ -23,8 +23,6 @@ from pimc.diagnostics import InputError, IsaError
 from pimc.isa.codec import Words
 from pimc.isa.metadata import (
     IDENTIFIER,
-    MAX_AGENTS,
-    MAX_ELEMENTS,
     dump_json,
     dump_metadata,
     json_int,
@@ -36,9 +34,7 @@ from pimc.isa.metadata import (
 )
 from pimc.isa.program import Json, LoadedProgram, Program, share_streams, strip
 from pimc.isa.validate import check_against_target, validate_program
-
-#: The longest header read, bytes (the safetensors library's own limit).
-MAX_HEADER_BYTES = 100_000_000
+from pimc.limits import AGENTS, ELEMENTS, HEADER_BYTES, TOKENIZER_BYTES
 
 _DTYPES: Mapping[str, np.dtype[np.unsignedinteger]] = {
     "U64": np.dtype(np.uint64),
@@ -114,8 +110,8 @@ def _header(program: Program, where: str) -> tuple[bytes, list[str]]:
     except UnicodeEncodeError as error:
         raise IsaError("metadata holds text that is not Unicode (a lone surrogate)") from error
     text += b" " * (-len(text) % 8)
-    if len(text) > MAX_HEADER_BYTES:
-        raise IsaError(f"the metadata takes {len(text)} bytes, more than {MAX_HEADER_BYTES}", hint="strip debug data")
+    if len(text) > HEADER_BYTES:
+        raise IsaError(f"the metadata takes {len(text)} bytes, more than {HEADER_BYTES}", hint="strip debug data")
     return text, order
 
 
@@ -138,7 +134,7 @@ def load_program(path: str | Path) -> LoadedProgram:
 def _read_header(data: NDArray[np.uint8], where: str) -> tuple[dict[str, _Tensor], dict[str, str], int]:
     """The tensors, the metadata and where the data start."""
     size = int.from_bytes(data[:8].tobytes(), "little")
-    if len(data) < 8 or size > min(MAX_HEADER_BYTES, len(data) - 8):
+    if len(data) < 8 or size > min(HEADER_BYTES, len(data) - 8):
         raise IsaError("not a .pimx file, or cut short (header size)", where=where)
     raw = data[8 : 8 + size].tobytes()
     try:
@@ -168,7 +164,7 @@ def _tensor(value: Json, where: str) -> _Tensor:
         raise IsaError(f"dtype must be one of {', '.join(_DTYPES)}", where=where)
     if not isinstance(shape, list) or len(shape) > 3 or not isinstance(offsets, list) or len(offsets) != 2:
         raise IsaError("shape or data_offsets are malformed", where=where)
-    sizes = tuple(json_int(size, f"{where}: shape", 0, MAX_ELEMENTS) for size in shape)
+    sizes = tuple(json_int(size, f"{where}: shape", 0, ELEMENTS) for size in shape)
     begin, end = (json_int(offset, f"{where}: data_offsets", 0, 1 << 62) for offset in offsets)
     if end - begin != prod(sizes) * _DTYPES[dtype].itemsize:
         raise IsaError("shape and data_offsets contradict each other", where=where)
@@ -202,8 +198,8 @@ def _assemble(
         if tensor.dtype != _DTYPES[expected] or len(tensor.shape) != (1 if is_code else 3):
             raise IsaError(f"{name}: must be {expected} of rank {1 if is_code else 3}", where=where)
         number = int(name.rsplit("/", 1)[1])
-        if number >= MAX_AGENTS:
-            raise IsaError(f"{name}: numbers end at {MAX_AGENTS - 1}", where=where)
+        if number >= AGENTS:
+            raise IsaError(f"{name}: numbers end at {AGENTS - 1}", where=where)
         if is_code:
             code[name] = view(tensor).copy()
             code[name].flags.writeable = False
@@ -214,6 +210,8 @@ def _assemble(
 
 def _parse_metadata(metadata: Mapping[str, str], where: str) -> Program:
     """The program without code and images."""
+    if len(metadata.get("tokenizer", "").encode(errors="surrogatepass")) > TOKENIZER_BYTES:
+        raise IsaError(f"the tokenizer has more than {TOKENIZER_BYTES.text}", where=where)
     parts = parse_pimx(metadata["pimx"], where)
     return Program(
         **parts._asdict(),

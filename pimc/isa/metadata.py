@@ -17,18 +17,17 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from pimc.diagnostics import IsaError
+from pimc.isa.model import check_model
 from pimc.isa.program import DTYPE_BYTES, CacheRegion, Entry, Json, Locations, Port, PortPiece, Program
+from pimc.limits import AGENTS, ELEMENTS, MODEL_BYTES, PORTS, RANK, ROWS
 
 VERSION = (1, 0)
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 PORT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,127}\Z")
 TARGET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}\Z")
 DIGEST = re.compile(r"[A-Za-z0-9:_.+-]{0,200}\Z")
-MAX_AGENTS = 1 << 16
-MAX_ROWS = 1 << 32
-MAX_ELEMENTS = 1 << 40
-MAX_RANK = 8
 INT32 = np.iinfo(np.int32)
+_LONGEST_INTEGER = 20  # digits of 64 bits
 #: The figures of a cache in a file and in assembly text, and the least value of each.
 CACHE_FIGURES: Mapping[str, int] = MappingProxyType(
     {"base": 0, "layers": 1, "layer_stride": 0, "slots": 1, "slot_bytes": 1, "cores": 1}
@@ -60,10 +59,16 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _int(digits: str) -> int:
+    if len(digits) > _LONGEST_INTEGER:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
 def parse_json(text: str | bytes, where: str) -> Json:
     """Strict JSON: no repeated keys, NaN, lone surrogates or absurd nesting; raises :class:`IsaError`."""
     try:
-        value: Json = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant)
+        value: Json = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant, parse_int=_int)
     except (ValueError, RecursionError) as error:
         _refuse(where, f"not valid JSON ({error})")
     return value
@@ -104,8 +109,8 @@ def _text(value: Json, where: str, pattern: re.Pattern[str]) -> str:
 
 
 def _number_key(text: str, where: str) -> int:
-    if not re.fullmatch(r"0|[1-9][0-9]{0,4}", text) or int(text) >= MAX_AGENTS:
-        _refuse(where, f"{text[:40]!r} is not a number below {MAX_AGENTS}")
+    if not re.fullmatch(r"0|[1-9][0-9]{0,4}", text) or int(text) >= AGENTS:
+        _refuse(where, f"{text[:40]!r} is not a number below {AGENTS}")
     return int(text)
 
 
@@ -130,7 +135,7 @@ def _port(value: Json, where: str) -> Port:
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         _refuse(f"{where}.dtype", f"must be one of {', '.join(DTYPE_BYTES)}")
     shape = tuple(
-        json_int(size, f"{where}.shape", 0, MAX_ELEMENTS) for size in _list(fields["shape"], f"{where}.shape", MAX_RANK)
+        json_int(size, f"{where}.shape", 0, ELEMENTS) for size in _list(fields["shape"], f"{where}.shape", RANK)
     )
     pieces = []
     for i, piece in enumerate(_list(fields["pieces"], f"{where}.pieces", 1 << 20)):
@@ -138,10 +143,10 @@ def _port(value: Json, where: str) -> Port:
         numbers = json_object(piece, here, ("core", "address", "offset", "count"))
         pieces.append(
             PortPiece(
-                json_int(numbers["core"], f"{here}.core", 0, MAX_AGENTS - 1),
-                json_int(numbers["address"], f"{here}.address", 0, MAX_ELEMENTS),
-                json_int(numbers["offset"], f"{here}.offset", 0, MAX_ELEMENTS),
-                json_int(numbers["count"], f"{here}.count", 1, MAX_ELEMENTS),
+                json_int(numbers["core"], f"{here}.core", 0, AGENTS - 1),
+                json_int(numbers["address"], f"{here}.address", 0, ELEMENTS),
+                json_int(numbers["offset"], f"{here}.offset", 0, ELEMENTS),
+                json_int(numbers["count"], f"{here}.count", 1, ELEMENTS),
             )
         )
     return Port(
@@ -160,7 +165,7 @@ def _entry(value: Json, where: str) -> Entry:
     fields = json_object(value, where, ("cores", "groups", "inputs", "outputs"))
     inputs, outputs = (
         tuple(
-            _port(port, f"{where}.{side}[{i}]") for i, port in enumerate(_list(fields[side], f"{where}.{side}", 4096))
+            _port(port, f"{where}.{side}[{i}]") for i, port in enumerate(_list(fields[side], f"{where}.{side}", PORTS))
         )
         for side in ("inputs", "outputs")
     )
@@ -191,7 +196,7 @@ def parse_pimx(text: str, where: str) -> MetadataParts:
     return MetadataParts(
         _text(target["name"], f"{where}.target.name", TARGET_NAME),
         _text(target["digest"], f"{where}.target.digest", DIGEST),
-        json_int(fields["rows"], f"{where}.rows", 0, MAX_ROWS),
+        json_int(fields["rows"], f"{where}.rows", 0, ROWS),
         {
             _text(name, f"{where}.entries", IDENTIFIER): _entry(entries[name], f"{where}.entries.{name}")
             for name in sorted(entries)
@@ -205,7 +210,7 @@ def parse_pimx(text: str, where: str) -> MetadataParts:
 
 def _cache(value: Json, where: str) -> CacheRegion:
     fields = json_object(value, where, ("name", *CACHE_FIGURES))
-    figures = {key: json_int(fields[key], f"{where}.{key}", low, MAX_ELEMENTS) for key, low in CACHE_FIGURES.items()}
+    figures = {key: json_int(fields[key], f"{where}.{key}", low, ELEMENTS) for key, low in CACHE_FIGURES.items()}
     return CacheRegion(_text(fields["name"], f"{where}.name", PORT_NAME), **figures)
 
 
@@ -230,11 +235,11 @@ def parse_debug(text: str, where: str) -> dict[str, Locations]:
 
 
 def parse_model(text: str, where: str) -> Mapping[str, Json]:
-    """The metadata key ``model``: any JSON object."""
-    value = parse_json(text, f"{where}: metadata model")
-    if not isinstance(value, dict):
-        _refuse(f"{where}: metadata model", "must be an object")
-    return value
+    """The metadata key ``model``."""
+    where = f"{where}: metadata model"
+    if len(text) > MODEL_BYTES:
+        _refuse(where, f"has more than {MODEL_BYTES.text}")
+    return check_model(parse_json(text, where), where)
 
 
 def _port_json(port: Port) -> Json:

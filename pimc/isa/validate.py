@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from pimc.diagnostics import IsaError, TargetError
 from pimc.isa.codec import DecodedProgram, decode_words
 from pimc.isa.hbm import HBM_ISA
-from pimc.isa.metadata import IDENTIFIER, MAX_AGENTS
+from pimc.isa.metadata import IDENTIFIER
 from pimc.isa.program import DTYPE_BYTES, CacheRegion, Entry, LoadedProgram, Port, Program, stream_name
 from pimc.isa.spec import InstructionSet, OperandKind
 from pimc.isa.sram import SRAM_ISA
+from pimc.limits import AGENTS
 
 #: Loops of an HBM-PIM stream that may be open at once (a property of the instruction set, see ``loop``).
 LOOP_DEPTH = 8
@@ -238,8 +239,8 @@ def _check_images(program: Program, where: str) -> None:
     if len(shapes) > 1:
         raise IsaError("images differ in banks or row size", where=where)
     for pch, image in program.images.items():
-        if not 0 <= pch < MAX_AGENTS:
-            raise IsaError(f"image {pch}: numbers end at {MAX_AGENTS - 1}", where=where)
+        if not 0 <= pch < AGENTS:
+            raise IsaError(f"image {pch}: numbers end at {AGENTS - 1}", where=where)
         if image.dtype != np.dtype("<u2") or image.ndim != 3:
             raise IsaError(f"image {pch} is {image.dtype}, rank {image.ndim}: not uint16, rank 3", where=where)
         if not 0 < image.shape[0] <= program.rows or 0 in image.shape:

@@ -63,7 +63,27 @@ def test_a_broken_last_character_is_shown_at_the_end() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"max_seq": 0}, {"max_seq": "64"}, {"prefill_chunk": True}, {"eos_ids": [-1]}, {"chat_template": 3}],
+    [
+        {"max_seq": 0},
+        {"max_seq": "64"},
+        {"max_seq": 1 << 31},
+        {"prefill_chunk": True},
+        {"eos_ids": [-1]},
+        {"eos_ids": [0] * 1025},
+        {"chat_template": 3},
+        {"chat_template": "x" * ((1 << 20) + 1)},
+        {"name": "x" * 1001},
+        {"special": {"a": 1}},
+        {"special": {str(i): "" for i in range(257)}},
+        {"other": 1 << 64},
+        {"other": float("inf")},
+        {"other": ["\ud800"]},
+        {"other": [[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]},
+        {"other": list(range(1 << 18))},
+        {"target_overrides": [3]},
+        {"ports": {"main": []}},
+    ],
+    ids=lambda change: str(change)[:30],
 )
 def test_malformed_metadata(change: dict[str, object]) -> None:
     with pytest.raises(InputError, match="malformed"):
