@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pimc.cli import console
 from pimc.diagnostics import InputError, UsageError
+from pimc.files import regular_file
 
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
@@ -35,7 +36,9 @@ def execute(arguments: argparse.Namespace) -> None:
     if not arguments.output and not arguments.explain:
         raise UsageError("no output given", hint="name the binary to write with -o OUT.pimx")
     source: str = arguments.source
-    if ":" not in source and not Path(source).exists():
+    if Path(source).exists() and not Path(source).is_dir():
+        regular_file(source)
+    elif ":" not in source and not Path(source).exists():
         raise InputError("no such file or folder", where=source)
     if arguments.output and not Path(arguments.output).resolve().parent.is_dir():
         raise InputError("no such folder to write to", where=str(Path(arguments.output).parent))

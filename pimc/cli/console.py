@@ -2,50 +2,86 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pimc.diagnostics import PimcError, UnsupportedModelError
+from pimc.limits import ERROR_CHARACTERS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def prepare() -> None:
+    """Let no text fail to be written: what an encoding lacks (or what is half a character) is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def plain(text: str, longest: int = 100) -> str:
+    """Text of a file that may come from anyone, safe to show on a terminal: bounded, what is not printable escaped."""
+    shown = _escaped(text[: longest + 1])
+    return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."
+
+
+def _escaped(text: str, allowed: str = "") -> str:
+    return "".join(
+        c if c.isprintable() or c in allowed else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+def line(text: str) -> str:
+    """``text`` as one plain line of bounded length, which says how much is left out."""
+    flat = _escaped(" ".join(text[: 2 * ERROR_CHARACTERS].split()))
+    left = len(text) - ERROR_CHARACTERS
+    if len(flat) <= ERROR_CHARACTERS and left <= ERROR_CHARACTERS:
+        return flat
+    return f"{flat[:ERROR_CHARACTERS]} ... ({max(left, len(flat) - ERROR_CHARACTERS)} more characters)"
+
 
 def say(message: str) -> None:
-    """One line to the user, on stderr."""
-    sys.stderr.write(f"{message}\n")
-    sys.stderr.flush()
+    """One line to the user (or several, already made), on stderr."""
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it
+        sys.stderr.write(f"{_harmless(message)}\n")
+        sys.stderr.flush()
 
 
 def write(text: str) -> None:
-    """Part of the command's result, on stdout, at once."""
-    sys.stdout.write(text)
+    """Part of the command's result, on stdout, at once.  On a terminal, without what would command it."""
+    sys.stdout.write(_harmless(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+def _harmless(text: str) -> str:
+    return _escaped(text, "\n\t")
 
 
 def write_json(value: Mapping[str, object]) -> None:
     """The command's result as one JSON object on one line of stdout."""
-    write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def plain(text: str, longest: int = 100) -> str:
-    """Text of a file that may come from anyone, safe to show on a terminal: bounded, without control characters."""
-    shown = "".join(character if character.isprintable() else "\ufffd" for character in text[: longest + 1])
-    return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    text = json.dumps(value, ensure_ascii=not unicode, allow_nan=False)
+    sys.stdout.write(_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
+    sys.stdout.flush()
 
 
 def report(error: PimcError) -> None:
-    """Print an error in one line (a list of unsupported things in one line each), and its hint in another."""
+    """Print an error in one bounded line (a list of unsupported things in one line each), and its hint in another."""
     if isinstance(error, UnsupportedModelError):
         first, *items = str(error).splitlines()
-        say("\n".join([f"pimc: error: {first}", *(f"  {' '.join(item.split())}" for item in items)]))
+        say("\n".join([f"pimc: error: {line(first)}", *(f"  {line(item)}" for item in items)]))
     else:
-        say(f"pimc: error: {' '.join(str(error).split())}")
+        say(f"pimc: error: {line(str(error))}")
     if error.hint:
-        say(f"  hint: {error.hint}")
+        say(f"  hint: {line(error.hint)}")
 
 
 def watched() -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from pimc.cli import console, parser
 from pimc.diagnostics import InputError, InternalError, PimcError
+from pimc.files import reason
 
 _INTERRUPTED = 130  # what shells report after SIGINT
 
@@ -19,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 bad input, 2 wrong use, 3 a bug in pimc."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    console.prepare()
     try:
         arguments = parser.parse(words)
         _dispatch(arguments)
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse, after --help or --version
         return stop.code if isinstance(stop.code, int) else 0
     except OSError as error:
-        return _fail(InputError(error.strerror or str(error), where=error.filename and str(error.filename)), debug)
+        return _fail(InputError(reason(error), where=error.filename and str(error.filename)), debug)
     except MemoryError:
         return _fail(InputError("out of memory", hint="a smaller --max-seq needs less"), debug)
     except Exception as error:  # noqa: BLE001  # the last line of defence: a bug, reported as one

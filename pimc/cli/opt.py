@@ -12,8 +12,9 @@ def execute(arguments: argparse.Namespace) -> None:
     """Parse, verify, run the passes, print."""
     from pimc.atomic import write_text
     from pimc.diagnostics import UsageError
-    from pimc.driver.files import read_text
+    from pimc.files import read_text
     from pimc.ir.context import parse_module, print_module, verify_module
+    from pimc.limits import TEXT_FILE_BYTES
     from pimc.passes.base import PassContext
     from pimc.passes.pipeline import PassManager, parse_pipeline
     from pimc.passes.registry import PassRegistry
@@ -31,7 +32,7 @@ def execute(arguments: argparse.Namespace) -> None:
     overrides = tuple(arguments.overrides)
     context = PassContext(machine=load_target(target, overrides), target_name=str(target), overrides=overrides)
     passes = parse_pipeline(arguments.pipeline or "", registry)
-    module = parse_module(read_text(arguments.source), context.ir, arguments.source)
+    module = parse_module(read_text(arguments.source, TEXT_FILE_BYTES, stdin=True), context.ir, arguments.source)
     observers, timer = observers_of(arguments)
     PassManager(passes, verify_each=arguments.verify_each).run(module, context, observers)
     verify_module(module)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pimc.diagnostics import InputError, UsageError
+from pimc.files import reason, regular_file
 from pimc.ports import DTYPES, PortInfo
 
 Array = NDArray[np.generic]
@@ -88,9 +88,9 @@ def _numbers(text: str, option: str) -> Array:
 
 def _read_npy(path: str) -> Array:
     try:
-        array = np.load(Path(path), allow_pickle=False)
+        array = np.load(regular_file(path), allow_pickle=False)
     except OSError as error:
-        raise InputError(f"cannot read: {error.strerror or error}", where=path) from error
+        raise InputError(f"cannot be read: {reason(error)}", where=path) from error
     except (ValueError, EOFError) as error:
         raise InputError(f"is no .npy file of plain numbers ({error})", where=path) from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":

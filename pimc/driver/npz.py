@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pimc.atomic import atomic_path
 from pimc.diagnostics import InputError
+from pimc.files import reason, regular_file
 
 Array = NDArray[np.generic]
 
@@ -22,12 +23,12 @@ def read_npz(path: str | Path) -> dict[str, Array]:
         InputError: the file is missing, or is not an archive of plain arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(regular_file(path), allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InputError("is one array, not an archive of named arrays", where=str(path), hint=_HINT)
             return {name: archive[name] for name in archive.files}
     except OSError as error:
-        raise InputError(f"cannot read: {error.strerror or error}", where=str(path)) from error
+        raise InputError(f"cannot be read: {reason(error)}", where=str(path)) from error
     except (ValueError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"is not a .npz file of arrays ({error})", where=str(path), hint=_HINT) from error
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimc.diagnostics import InputError, UsageError
+from pimc.files import reason, regular_file
 from pimc.frontends.encoders import ENCODER_TYPES, encoder_type, import_encoder, import_encoder_folder
 from pimc.frontends.importer import quiet_transformers
 from pimc.frontends.model import Checkpoint, ImportedModel
@@ -81,12 +82,14 @@ class _Given:
                 raise InputError("there is no such file or folder", where=text)
             self._refuse("code that makes a module", examples=True)
             return _of_code(text)
+        if not path.is_dir():
+            regular_file(path)
         try:
             return self._of_file(path)
         except ImportError as error:
             raise InputError(f"importing models needs the package {error.name}", hint=import_hint()) from error
         except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", where=text) from error
+            raise InputError(f"cannot be read: {reason(error)}", where=text) from error
 
     def _of_file(self, path: Path) -> ImportedModel:
         if path.suffix == ".onnx":

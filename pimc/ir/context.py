@@ -34,7 +34,9 @@ from xdsl.utils.exceptions import DiagnosticException, ParseError, UnregisteredC
 from xdsl.utils.lexer import Span
 
 from pimc.diagnostics import InputError, InternalError
+from pimc.files import read_text
 from pimc.ir.locations import is_unknown, source_location, where
+from pimc.limits import TEXT_FILE_BYTES
 
 _XDSL_DIALECTS = {name: f"xdsl.dialects.{name}" for name in ("builtin", "func", "arith", "tensor", "scf", "ml_program")}
 
@@ -157,11 +159,7 @@ def parse_module(
 
 def read_module(path: Path, context: Context | None = None) -> ModuleOp:
     """Parse and verify the module in a file; InputError if it cannot be read or parsed."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the file: {error}", where=str(path)) from error
-    return parse_module(text, context, str(path))
+    return parse_module(read_text(path, TEXT_FILE_BYTES), context, str(path))
 
 
 def print_module(module: Operation) -> str:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pimc.atomic import atomic_path
 from pimc.diagnostics import InputError, IsaError
+from pimc.files import reason, regular_file
 from pimc.isa.codec import Words
 from pimc.isa.metadata import (
     IDENTIFIER,
@@ -70,18 +71,16 @@ def write_program(path: str | Path, program: Program) -> None:
     """
     validate_program(program, str(path))
     header, order = _header(program, str(path))
-    try:
-        with atomic_path(path) as temporary, temporary.open("xb") as file:
-            file.write(len(header).to_bytes(8, "little"))
-            file.write(header)
-            for name in order:
-                _write_array(file, _array(program, name))
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", where=str(path)) from error
+    with atomic_path(path) as temporary, temporary.open("xb") as file:
+        file.write(len(header).to_bytes(8, "little"))
+        file.write(header)
+        for name in order:
+            _write_array(file, _array(program, name))
 
 
 def _write_array(file: BinaryIO, array: NDArray[np.unsignedinteger]) -> None:
-    np.ascontiguousarray(array).tofile(file)
+    # Not tofile(), whose errors do not say why.
+    file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def _array(program: Program, name: str) -> NDArray[np.unsignedinteger]:
@@ -122,10 +121,10 @@ def load_program(path: str | Path) -> LoadedProgram:
     """
     where = str(path)
     try:
-        data = np.memmap(path, np.uint8, mode="r")
+        data = np.memmap(regular_file(path), np.uint8, mode="r")
     except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-        reason = error.strerror if isinstance(error, OSError) else "the file is empty"
-        raise InputError(f"cannot be read: {reason}", where=where) from error
+        why = reason(error) if isinstance(error, OSError) else "the file is empty"
+        raise InputError(f"cannot be read: {why}", where=where) from error
     tensors, metadata, start = _read_header(data, where)
     program = _assemble(data[start:], tensors, metadata, where)
     return replace(validate_program(program, where), path=Path(path))

@@ -19,7 +19,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pimc.diagnostics import TargetError
+from pimc.diagnostics import InputError, TargetError
+from pimc.files import read_text
+from pimc.limits import TARGET_FILE_BYTES
 from pimc.targets.dram_spec import DramSpec
 from pimc.targets.expression import did_you_mean
 from pimc.targets.reader import Choices, Key, Range, read
@@ -244,10 +246,10 @@ def load_target(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Targ
             hint = did_you_mean(str(name_or_path), list_targets()) or known
             raise TargetError(f"unknown target {str(name_or_path)!r}", hint=hint)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TargetError(f"cannot read the target file: {error.strerror}", where=str(path)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raw = tomllib.loads(read_text(path, TARGET_FILE_BYTES))
+    except InputError as error:
+        raise TargetError(f"the target file {error.message}", where=error.where, hint=error.hint) from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise TargetError(f"not a TOML file: {error}", where=str(path)) from None
     return parse_target(raw, overrides, path.name)
 
