@@ -127,7 +127,7 @@ def test_bad_files(raw: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(TargetError) as caught:
         load_target("hpin")
     assert "hpim" in str(caught.value.hint)
-    with pytest.raises(TargetError, match="cannot read"):
+    with pytest.raises(TargetError, match="cannot be read"):
         load_target(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("name = ")
     with pytest.raises(TargetError, match="not a TOML file"):
