@@ -15,7 +15,17 @@ from xdsl.ir import Block, Operation
 
 from pimc.backends.access import AddressFlow
 from pimc.backends.messages import Messages, Waits, undrained
-from pimc.backends.order import ProgramOrder, constant, enclosing_loops, is_conditional, is_inside, runs_at_least_once
+from pimc.backends.order import (
+    ProgramOrder,
+    constant,
+    enclosing_loops,
+    in_block,
+    is_conditional,
+    is_inside,
+    runs_at_least_once,
+)
+from pimc.backends.transfers import InFlight
+from pimc.backends.windows import Window
 from pimc.ir.instruction_ops import numbers
 from pimc.ir.sram import SramInstruction
 from pimc.ir.sram_control import ForOp, ProgramOp
@@ -30,8 +40,13 @@ class Liveness:
     """Spans of the buffers of a program, and the pairs that conflict for another reason."""
 
     order: ProgramOrder
+    flying: InFlight
     spans: dict[AllocOp, list[Span]] = field(default_factory=dict)
     extra: dict[AllocOp, set[AllocOp]] = field(default_factory=dict)
+
+    def apart(self, alloc: AllocOp, others: Iterable[AllocOp]) -> None:
+        """Say that ``alloc`` must not share memory with ``others``."""
+        self.extra.setdefault(alloc, set()).update(other for other in others if other is not alloc)
 
     def conflict(self, a: AllocOp, b: AllocOp) -> bool:
         """Whether two buffers must not share memory."""
@@ -43,18 +58,17 @@ class Liveness:
 
 def analyse(
     program: ProgramOp,
-    windows: Mapping[str, Iterable[Operation]] | None = None,
+    windows: Iterable[Window] = (),
     senders: Messages | None = None,
 ) -> Liveness:
     """Spans of all buffers of a program.
 
-    ``windows``: operations at which a buffer, by name, is in use for a reason that the program does not show
-    (streams). ``senders``: who sends to whom in all programs of the entry; that of this program unless given.
+    ``windows``: where streams begin to use buffers. ``senders``: who sends to whom in all programs of the entry; that of this program unless given.
     """
     order = ProgramOrder.of(program.body.block)
     flow = AddressFlow.analyse(order)
     messages = Messages.of(program, order, flow)
-    live = Liveness(order)
+    live = Liveness(order, InFlight.of(program.body.block, flow))
     uses: dict[AllocOp, list[Span]] = {}
     accesses: dict[AllocOp, list[Operation]] = {}
     allocs = {op.sym_name.data: op for op in order.operations if isinstance(op, AllocOp)}
@@ -62,17 +76,18 @@ def analyse(
         for alloc in flow.access(op).local:
             uses.setdefault(alloc, []).append(_span(order, alloc, op))
             accesses.setdefault(alloc, []).append(op)
-    for name, ops in (windows or {}).items():
-        if name in allocs:
-            alloc = allocs[name]
-            uses.setdefault(alloc, []).extend(_span(order, alloc, op) for op in ops)
+    streamed: set[AllocOp] = set()
+    for window in windows:
+        streamed.add(window.buffer)
+        uses.setdefault(window.buffer, []).append(_span(order, window.buffer, window.begin))
+        live.apart(window.buffer, live.flying.buffers(window.begin))
     for alloc in allocs.values():
         spans = uses.get(alloc)
         if spans:
             first, last = min(s for s, _ in spans), max(e for _, e in spans)
             gap = (
                 None
-                if alloc.remote is not None or alloc.sym_name.data in (windows or {})
+                if alloc.remote is not None or alloc in streamed
                 else _carried_gap(order, flow, alloc, accesses.get(alloc, []))
             )
             live.spans[alloc] = [(first, last)] if gap is None else [(first, gap[0]), (gap[1], last)]
@@ -95,7 +110,7 @@ def _carried_gap(order: ProgramOrder, flow: AddressFlow, alloc: AllocOp, accesse
     for loop, inside in by_loop.items():
         copy = max(inside, key=lambda op: order.start[op])
         if copy.parent is loop.body.block and runs_at_least_once(loop) and _replaces(flow, alloc, copy):
-            uses = [_in_block(op, loop.body.block) for op in inside if op is not copy]
+            uses = [in_block(op, loop.body.block) for op in inside if op is not copy]
             return max((order.end[op] for op in uses), default=order.start[loop]), order.start[copy]
     return None
 
@@ -104,15 +119,6 @@ def _loop_around(alloc: AllocOp, op: Operation) -> ForOp | None:
     """The outermost loop around ``op`` that ``alloc`` is outside of."""
     loops = [loop for loop in enclosing_loops(op) if not is_inside(alloc, loop.body.block)]
     return loops[-1] if loops else None
-
-
-def _in_block(op: Operation, block: Block) -> Operation:
-    """The operation of ``block`` that ``op`` is, or is nested in."""
-    while op.parent is not block:
-        parent = op.parent_op()
-        assert parent is not None  # op is inside the block
-        op = parent
-    return op
 
 
 def _replaces(flow: AddressFlow, alloc: AllocOp, op: Operation) -> bool:
@@ -210,6 +216,4 @@ def _armed(live: Liveness, flow: AddressFlow, alloc: AllocOp, releases: _Release
 
 
 def _add_undrained(live: Liveness, flow: AddressFlow, alloc: AllocOp, sync: Operation) -> None:
-    found = undrained(live.order, flow, sync)
-    found.discard(alloc)
-    live.extra.setdefault(alloc, set()).update(found)
+    live.apart(alloc, undrained(live.order, flow, sync) | live.flying.buffers(sync))

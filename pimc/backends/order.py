@@ -66,6 +66,15 @@ def is_inside(op: Operation, block: Block | None) -> bool:
     return False
 
 
+def in_block(op: Operation, block: Block) -> Operation:
+    """The operation of ``block`` that ``op`` is, or is nested in."""
+    while op.parent is not block:
+        parent = op.parent_op()
+        assert parent is not None  # op is inside the block
+        op = parent
+    return op
+
+
 class Constant(NamedTuple):
     """What makes two constants the same: where the numbers come from ("" for plain ones), and the numbers."""
 

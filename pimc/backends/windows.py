@@ -1,6 +1,4 @@
-"""Where a program lets its stream begin to access a buffer: the ``sigh`` for the stream's ``wait`` before the
-access.
-"""
+"""Where a program lets its stream begin to access a buffer: the ``sigh`` for the stream's ``wait`` before the access."""
 
 from __future__ import annotations
 
@@ -15,6 +13,9 @@ from pimc.ir.sram import SramInstruction
 from pimc.ir.sram_control import ProgramOp
 from pimc.ir.sram_structure import AllocOp
 
+#: Commands that write local memory; others with an address of it read.
+_WRITES = frozenset({"rdres", "rd"})
+
 
 @dataclass(frozen=True)
 class _Begin:
@@ -24,8 +25,17 @@ class _Begin:
     index: int
 
 
-def stream_windows(program: ProgramOp, streams: list[hbm.ProgramOp]) -> dict[str, list[Operation]]:
-    """Buffer name -> operations of ``program`` where a stream may begin to access it.
+@dataclass(frozen=True)
+class Window:
+    """A stream may access a buffer of the program from operation ``begin`` on, and may write it."""
+
+    buffer: AllocOp
+    begin: Operation
+    writes: bool
+
+
+def stream_windows(program: ProgramOp, streams: list[hbm.ProgramOp]) -> list[Window]:
+    """Where streams may begin to access buffers of ``program``.
 
     The k-th ``wait`` on a semaphore in the text of a stream belongs to the k-th ``sigh`` in the text of the
     program; where their numbers differ the whole program counts.
@@ -38,20 +48,21 @@ def stream_windows(program: ProgramOp, streams: list[hbm.ProgramOp]) -> dict[str
         elif isinstance(op, SramInstruction) and op.INSTRUCTION.mnemonic == "sigh":
             signals.setdefault(numbers(op.properties["sem"])[0], []).append(op)
     cores = set(program.core_numbers)
-    windows: dict[str, list[Operation]] = {}
+    windows: list[Window] = []
     for stream in streams:
         if stream.entry != program.entry or not cores & set(stream.group_numbers):
             continue
         counts: dict[int, int] = {}
-        for name, begin in _accesses(stream.body.block, counts):
+        for name, writes, begin in _accesses(stream.body.block, counts):
             if name not in allocs:
                 continue
             known = signals.get(begin.semaphore, []) if begin is not None else []
             if begin is not None and len(known) == counts_of(stream, begin.semaphore):
-                windows.setdefault(name, []).append(known[begin.index])
+                begins = [known[begin.index]]
             else:
-                windows.setdefault(name, []).extend(_ends(allocs[name].parent))
-    return windows
+                begins = [*_ends(allocs[name].parent), *known]
+            windows.extend(Window(allocs[name], op, writes) for op in begins)
+    return list(dict.fromkeys(windows))
 
 
 def counts_of(stream: hbm.ProgramOp, semaphore: int) -> int:
@@ -64,8 +75,8 @@ def counts_of(stream: hbm.ProgramOp, semaphore: int) -> int:
     )
 
 
-def _accesses(block: Block, counts: dict[int, int]) -> Iterator[tuple[str, _Begin | None]]:
-    """(buffer name, what the stream waited for before) of every address of a local buffer, in program order."""
+def _accesses(block: Block, counts: dict[int, int]) -> Iterator[tuple[str, bool, _Begin | None]]:
+    """(buffer name, whether it is written, what the stream waited for before) of every address of a local buffer."""
     begin: _Begin | None = None
     for op in block.walk():
         if not isinstance(op, hbm.HbmCommand):
@@ -76,7 +87,7 @@ def _accesses(block: Block, counts: dict[int, int]) -> Iterator[tuple[str, _Begi
             counts[semaphore] = begin.index + 1
         for value in op.properties.values():
             if isinstance(value, LocalAddressAttr):
-                yield value.buffer.data, begin
+                yield value.buffer.data, op.INSTRUCTION.mnemonic in _WRITES, begin
 
 
 def _ends(block: Block | None) -> list[Operation]:

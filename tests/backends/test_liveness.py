@@ -255,8 +255,8 @@ def test_a_stream_buffer_lives_from_the_signal() -> None:
     h.wait(sem=0, count=1)
     h.rdres(base=0, address=HbmBuilder.local("results"), result=0, count=1)
     h.sig(sem=1)
-    (begin,) = stream_windows(program, [stream])["results"]
-    assert begin.name == "sram.sigh"
+    (window,) = stream_windows(program, [stream])
+    assert (window.buffer, window.begin.name, window.writes) == (results.owner, "sram.sigh", True)
     addresses = allocate_entry([program], [stream], SPACES)[program]
     assert addresses["results"] != addresses["y"]
     assert addresses["x"] in (addresses["results"], addresses["y"])

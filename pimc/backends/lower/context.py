@@ -42,15 +42,23 @@ class UnsupportedFormError(InputError):
 
 @dataclass
 class Semaphores:
-    """Core semaphores in rotation: two exchanges that may be under way at once never share one."""
+    """Core semaphores in rotation: two exchanges that may be under way at once never share one.
+
+    The last one is for the order of exchanges (``backends/synchronise.py``).
+    """
 
     count: int
     next: int = 0
 
+    @property
+    def reserved(self) -> int:
+        """The semaphore that is not in the rotation."""
+        return self.count - 1
+
     def take(self) -> int:
         """The next semaphore."""
         taken = self.next
-        self.next = (self.next + 1) % self.count
+        self.next = (self.next + 1) % self.reserved
         return taken
 
 

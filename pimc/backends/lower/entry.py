@@ -51,6 +51,7 @@ from pimc.backends.lower.vector import (
     lower_rope,
     lower_select_token,
 )
+from pimc.backends.synchronise import synchronise
 from pimc.diagnostics import UnsupportedItem, UnsupportedModelError
 from pimc.ir import nn
 from pimc.ir.bank_layout import TileGeometry
@@ -124,6 +125,8 @@ def lower_entry(
     returned = function.body.block.last_op
     assert isinstance(returned, func.ReturnOp)
     lower_outputs(ctx, function, returned)
+    if not ctx.problems:
+        synchronise(program, [stream], ctx.semaphores.reserved)
     return [program, stream], ctx.problems
 
 
