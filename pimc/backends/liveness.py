@@ -8,7 +8,7 @@ on; a faster core may send from there on.  Two buffers conflict if their spans m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from xdsl.ir import Block, Operation
@@ -63,7 +63,9 @@ def analyse(
 ) -> Liveness:
     """Spans of all buffers of a program.
 
-    ``windows``: where streams begin to use buffers. ``senders``: who sends to whom in all programs of the entry; that of this program unless given.
+    Args:
+        windows: where streams begin to use buffers.
+        senders: who sends to whom in all programs of the entry; that of this program unless given.
     """
     order = ProgramOrder.of(program.body.block)
     flow = AddressFlow.analyse(order)

@@ -128,7 +128,7 @@ def _at(values: _Values, index: int) -> int:
 
 
 def undrained(order: ProgramOrder, flow: AddressFlow, sync: Operation) -> set[AllocOp]:
-    """Buffers with an access before ``sync`` that may not have finished when ``sync`` is sent (transfers: ``InFlight``).
+    """Buffers with an access before ``sync`` that may not have finished when ``sync`` is sent.
 
     Instructions finish out of order; one is known to have finished if ``sync`` depends on it through buffers.
     """
@@ -142,7 +142,7 @@ def undrained(order: ProgramOrder, flow: AddressFlow, sync: Operation) -> set[Al
         access, unit = flow.access(op), op.INSTRUCTION.unit
         done = bool(access.writes & (reads | writes)) or bool(access.reads & writes) or unit in engaged
         if not done:
-            pending |= access.local if unit != "xfer" else set()
+            pending |= access.local
             continue
         reads |= access.reads
         writes |= access.writes
@@ -151,8 +151,7 @@ def undrained(order: ProgramOrder, flow: AddressFlow, sync: Operation) -> set[Al
     return pending
 
 
-#: Units that finish instructions in the order of their dispatch, but for a few cycles of pipeline that are less than any
-#: message takes.
+#: Units that finish in the order of dispatch, but for a few cycles of pipeline: less than any message takes.
 _IN_ORDER = frozenset({"tcu", "pim", "vcu", "trans", "noc"})
 
 

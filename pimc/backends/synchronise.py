@@ -4,8 +4,8 @@ Lowerings write instructions and leave this order to the rules here, which ``low
 
 * A stream that a ``sigh`` lets begin may access a buffer that a transfer in flight still moves.  The core waits for the
   transfer first, by an instruction that touches what it moves.
-* A buffer that other cores send into may be in use here when they send again, if nothing that they wait for has left this
-  core since.  All cores meet in between.
+* A buffer that other cores send into may be in use here when they send again, if nothing that they wait for has left
+  this core since.  All cores meet in between.
 
 Both follow from dependences: where an instruction waits anyway, or a message orders the cores, nothing is added.
 """
@@ -111,8 +111,9 @@ def _touch(b: SramBuilder, buffer: AllocOp) -> None:
 
 @dataclass(frozen=True)
 class _Missing:
-    """Nothing orders the use of a buffer before the next message into it: cores must meet at the end of ``loop``, or before
-    operation ``before``.
+    """Nothing orders the use of a buffer before the next message into it.
+
+    Cores must meet at the end of ``loop``, or before operation ``before``.
     """
 
     buffer: AllocOp

@@ -1,9 +1,9 @@
 """Which transfers of a core may still be in flight where it sends a signal or a message.
 
 A core waits for its own transfers by itself: an instruction that touches what a transfer moves is held until that has
-finished.  Others do not: neither ``sigh`` nor a message waits for a transfer that it does not touch.  What follows here is
-known from the program's text: a transfer has finished behind an instruction that certainly touches what it moves, and
-behind one that waits for a later transfer, since those of a core finish in the order of their dispatch.
+finished.  Others do not: neither ``sigh`` nor a message waits for a transfer that it does not touch.  Here it is read
+off the program: a transfer has finished behind an instruction that certainly touches what it moves, and behind one that
+waits for a later transfer, since those of a core finish in the order of their dispatch.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class InFlight:
     def _goes_with(self, transfer: Operation, loop: ForOp) -> bool:
         """Whether a transfer was none where a loop over a computed count runs no iteration.
 
-        One of as many bytes as the loop has iterations is empty.  One that a core does on a condition writes the slot of
-        a position that it owns; a loop over the slots that it sees runs then.
+        One of as many bytes as the loop has iterations is empty.  One that a core does on a condition writes the slot
+        of a position that it owns; a loop over the slots that it sees runs then.
         """
         return _scales(transfer.operands[-1], loop.upper) or isinstance(transfer.parent_op(), IfOp)
 
@@ -136,9 +136,11 @@ class InFlight:
         if not meets & transfer.buffers:
             return False
         count = _count(op)
-        places = [
-            place_of(value) for value in op.operands if self.flow.of(value) & transfer.buffers
-        ] if op.INSTRUCTION.unit != "scu" else [None]
+        places = (
+            [place_of(value) for value in op.operands if self.flow.of(value) & transfer.buffers]
+            if op.INSTRUCTION.unit != "scu"
+            else [None]
+        )
         return any(_meet(place, count, transfer) for place in places)
 
 
@@ -148,11 +150,7 @@ def place_of(address: SSAValue) -> Known:
     if isinstance(owner, AddressOp):
         return numbers(owner.offset)
     if isinstance(owner, SramInstruction) and owner.INSTRUCTION.mnemonic in _SUMS:
-        more = (
-            numbers(owner.properties["imm"])
-            if owner.INSTRUCTION.mnemonic == "addi"
-            else constant(owner.operands[1])
-        )
+        more = numbers(owner.properties["imm"]) if owner.INSTRUCTION.mnemonic == "addi" else constant(owner.operands[1])
         base = place_of(owner.operands[0])
         if base is not None and more is not None:
             cores = max(len(base), len(more))

@@ -1,4 +1,4 @@
-"""Where a program lets its stream begin to access a buffer: the ``sigh`` for the stream's ``wait`` before the access."""
+"""Where a program lets its stream begin to access a buffer: the ``sigh`` for the stream's ``wait`` before it."""
 
 from __future__ import annotations
 

@@ -103,8 +103,6 @@ def issue_gemv(ctx: LoweringContext, op: GemvOp) -> GemvRun:
         layout, results, ctx.strip("gemv", 1, op.local_offsets[-1]), source, bias,
         [ctx.semaphores.take() for _ in range(count)],
     )  # fmt: skip
-    ctx.core.keep(source.buffer.value)  # the stream reads and writes both from the signal on
-    ctx.core.keep(results.value)
     ctx.core.sigh(sem=GO)
     _stream_gemv(ctx, run)
     for output, tensor in zip(op.outputs, results_of(op, run.out), strict=True):
