@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from pimc.diagnostics import PimcError as PimcError
     from pimc.driver.api import compile as compile  # the public name
     from pimc.driver.api import load as load
+    from pimc.generation import Conversation as Conversation
+    from pimc.generation import Generation as Generation
     from pimc.runtime import Executable as Executable
-    from pimc.runtime import Generation as Generation
+    from pimc.sampling import Sampling as Sampling
 
 __version__ = "0.1.0"
-__all__ = ["Executable", "Generation", "PimcError", "__version__", "compile", "load"]
+__all__ = ["Conversation", "Executable", "Generation", "PimcError", "Sampling", "__version__", "compile", "load"]
 
 _HOMES = {
+    "Conversation": "pimc.generation",
     "Executable": "pimc.runtime",
-    "Generation": "pimc.runtime",
+    "Generation": "pimc.generation",
+    "Sampling": "pimc.sampling",
     "PimcError": "pimc.diagnostics",
     "compile": "pimc.driver.api",
     "load": "pimc.driver.api",

@@ -5,11 +5,9 @@ Everything here works on the binary and the simulator; no compiler, no model lib
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from math import prod
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -17,8 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pimc.diagnostics import InputError, UninitialisedReadError, UsageError
+from pimc.generation import Conversation, Generation, Wishes, answer, check_entries
 from pimc.isa.container import write_program
-from pimc.isa.program import Entry, LoadedProgram
+from pimc.isa.program import LoadedProgram
 from pimc.isa.validate import check_against_target
 from pimc.ports import PortInfo, describe, from_port, signature_of, to_port
 from pimc.runtime_sim import Machine, RunResult
@@ -26,9 +25,9 @@ from pimc.runtime_sim.caches import check_positions
 from pimc.runtime_sim.forking import ForkSafeLock
 from pimc.runtime_sim.pool import MachinePool
 from pimc.runtime_sim.run_limits import RunLimits
+from pimc.sampling import Sampling
 from pimc.targets import Target
-from pimc.text import ModelInfo, Stream, TextCodec
-from pimc.usage import Usage
+from pimc.text import ModelInfo, TextCodec
 
 Array = NDArray[np.generic]
 #: What calling an executable gives: an array, or several.
@@ -40,40 +39,6 @@ _UNWRITTEN = (
 )
 _OF_THIS_PROCESS = frozenset({"_machines", "_codec", "_session", "_making"})
 _FS_PER_NS = 10**6
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What :meth:`Executable.generate` made.
-
-    ``token_ids`` are the new tokens (the one that ended the answer included, as model libraries count); the
-    first comes out of the prefill, each other one out of one decode run, so ``decode_cycles`` (cycles a decode
-    run) is one shorter.  ``finish``: "eos", "length" (``max_new_tokens`` reached) or "max_seq" (the cache is
-    full).  ``shares``: busy share by kind of unit over the decode runs, greatest first.
-    """
-
-    text: str
-    token_ids: list[int]
-    prompt_token_ids: list[int]
-    prefill_cycles: int
-    decode_cycles: list[int]
-    clock_ghz: float
-    wall_s: float
-    finish: str
-    shares: Mapping[str, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, object]:
-        """The JSON object that ``pimc generate --json`` prints."""
-        return {
-            "text": self.text,
-            "token_ids": self.token_ids,
-            "prompt_token_ids": self.prompt_token_ids,
-            "prefill_cycles": self.prefill_cycles,
-            "decode_cycles": self.decode_cycles,
-            "clock_ghz": self.clock_ghz,
-            "wall_s": round(self.wall_s, 3),
-            "finish": self.finish,
-        }
 
 
 class Executable:
@@ -94,6 +59,8 @@ class Executable:
             checks: whether runs look for races and for reads of what nothing has written (addresses are always
                 checked).
 
+        ``runs`` grows with every run and reset: who keeps something in the caches sees whether others came between.
+
         Raises:
             TargetError: it does not fit; the message names what.
         """
@@ -104,6 +71,7 @@ class Executable:
         self._machines: dict[bool, MachinePool] = {}
         self._codec: TextCodec | None = None
         self._assumed = 0
+        self.runs = 0
         self._session, self._making = ForkSafeLock(), ForkSafeLock()
 
     def __getstate__(self) -> dict[str, object]:
@@ -156,6 +124,7 @@ class Executable:
         with self._session, self._making:
             self._machines.clear()
             self._assumed = 0
+            self.runs += 1
 
     def assume_cache(self, positions: int) -> None:
         """Take the first ``positions`` positions of the caches for filled, so that a later one can be run or timed.
@@ -229,6 +198,7 @@ class Executable:
         pool = self._pool(timing_only)
         try:
             with self._session if pool.keeps_state else nullcontext(), pool.borrowed() as machine:
+                self.runs += 1
                 result = machine.run(name, inputs, limits)
         except UninitialisedReadError as error:
             if self.program.caches and error.hint is None:
@@ -246,15 +216,17 @@ class Executable:
         *,
         chat: bool = False,
         max_new_tokens: int = 64,
+        sampling: Sampling | None = None,
         on_text: Callable[[str], None] | None = None,
         on_prefill: Callable[[int, int], None] | None = None,
         max_cycles: int | None = None,
         timeout: float | None = None,
     ) -> Generation:
-        """Continue ``prompt`` greedily until the model ends, or ``max_new_tokens``, or the cache is full.
+        """Continue ``prompt`` until the model ends, or ``max_new_tokens``, or the cache is full.
 
         Args:
             prompt: the text to continue; with ``chat``, what the user says in the model's chat template.
+            sampling: how tokens are chosen; greedy without.
             on_text: called with each new piece of text as it comes.
             on_prefill: called with how many tokens of the prompt are done, and how many there are.
             max_cycles: simulated cycles, of all runs together, after which generation is stopped.
@@ -264,37 +236,25 @@ class Executable:
             InputError: not a language model, an empty or too long prompt, no chat template.
             RunLimitError: ``max_cycles`` or ``timeout`` is reached.
         """
-        if max_new_tokens < 1:
-            raise UsageError(f"max_new_tokens is {max_new_tokens}, which is not at least 1")
         info, codec = self._language_model()
-        began = time.perf_counter()
-        prompt_ids = codec.encode(prompt, chat=chat)
-        _check_prompt(len(prompt_ids), info)
-        session = _Session(self, info, RunLimits(max_cycles, timeout))
-        stream = Stream(codec)
-        with self.session():
-            token = session.prefill(prompt_ids, on_prefill)
-            tokens = [token]
-            while True:
-                finish = _finish(tokens, len(prompt_ids), max_new_tokens, info)
-                piece = stream.push(token) if finish is None else stream.push(token) + stream.finish()
-                if piece and on_text is not None:
-                    on_text(piece)
-                if finish is not None:
-                    break
-                token = session.decode(token, len(prompt_ids) + len(tokens) - 1)
-                tokens.append(token)
-        return Generation(
-            text=stream.text,
-            token_ids=tokens,
-            prompt_token_ids=prompt_ids,
-            prefill_cycles=session.prefill_cycles,
-            decode_cycles=session.decode_cycles,
-            clock_ghz=self.clock_ghz,
-            wall_s=time.perf_counter() - began,
-            finish=finish,
-            shares=session.usage.shares(),
-        )
+        limits = RunLimits(max_cycles, timeout)
+        wishes = Wishes(max_new_tokens, sampling or Sampling(), limits, on_text, on_prefill)
+        return answer(self, codec, info, codec.encode(prompt, chat=chat), wishes)
+
+    def conversation(self, *, system: str | None = None, sampling: Sampling | None = None) -> Conversation:
+        """A conversation with a language model, whose caches are kept from turn to turn.
+
+        Args:
+            system: what the model is told before the first turn, in its chat template.
+            sampling: how tokens are chosen; greedy without.
+
+        Raises:
+            InputError: not a language model, or one without a chat template.
+        """
+        info, codec = self._language_model()
+        if info.chat_template is None:
+            raise InputError(f"model '{info.name}' has no chat template", hint="continue texts with `pimc generate`")
+        return Conversation(self, codec, info, system=system, sampling=sampling or Sampling())
 
     def save(self, path: str | Path) -> None:
         """Write the binary (.pimx) to ``path``, whole or not at all."""
@@ -352,107 +312,7 @@ class Executable:
         info = ModelInfo.from_json(self.program.model)
         if "decode" not in self.entries:
             raise InputError("the binary has no entry point 'decode', so it cannot generate text")
-        _check_entries(self.program.entries, info)
+        check_entries(self.program.entries, info)
         if self._codec is None:
             self._codec = TextCodec(self.program.tokenizer, info)
         return info, self._codec
-
-
-def _check_entries(entries: Mapping[str, Entry], info: ModelInfo) -> None:
-    """InputError unless the entry points take tokens and give logits, as those of a language model do."""
-    for name, tokens in (("prefill", info.prefill_chunk), ("decode", 1)):
-        if name not in entries:
-            continue
-        inputs = {port.name: (port.dtype, port.shape) for port in entries[name].inputs}
-        wanted = {"tokens": ("i32", (1, tokens)), "position": ("i32", (1,))}
-        if name == "prefill":
-            wanted["length"] = ("i32", (1,))
-        outputs = entries[name].outputs
-        if inputs != wanted or len(outputs) != 1 or prod(outputs[0].shape) == 0:
-            raise InputError(f"the entry point '{name}' is not that of a language model, so it cannot generate text")
-
-
-class _Session:
-    """One answer: prefill runs for the prompt, then decode runs, with what they cost.
-
-    A program exported for single tokens only has no ``prefill``: its prompt goes through ``decode``, token by token.
-    """
-
-    def __init__(self, executable: Executable, info: ModelInfo, limits: RunLimits) -> None:
-        self._executable, self._limits, self._began = executable, limits, time.monotonic()
-        self._chunk = info.prefill_chunk
-        self.prefill_cycles = 0
-        self.decode_cycles: list[int] = []
-        self.usage = Usage(executable.target)
-
-    def prefill(self, prompt: list[int], on_prefill: Callable[[int, int], None] | None) -> int:
-        """Run the prompt through in chunks; return the first new token."""
-        token = -1
-        told = on_prefill or _nothing
-        if "prefill" not in self._executable.entries:
-            for position, known in enumerate(prompt):
-                result = self._decode(known, position)
-                self.prefill_cycles += result.cycles
-                token = _greedy(result)
-                told(position + 1, len(prompt))
-            return token
-        for start in range(0, len(prompt), self._chunk):
-            piece = prompt[start : start + self._chunk]
-            tokens = np.zeros((1, self._chunk), np.int32)
-            tokens[0, : len(piece)] = piece
-            inputs = {
-                "tokens": tokens,
-                "position": np.array([start], np.int32),
-                "length": np.array([len(piece)], np.int32),
-            }
-            result = self._run(inputs, "prefill")
-            self.prefill_cycles += result.cycles
-            token = _greedy(result)
-            told(start + len(piece), len(prompt))
-        return token
-
-    def decode(self, token: int, position: int) -> int:
-        """Process ``token`` at ``position``; return the token that follows."""
-        result = self._decode(token, position)
-        self.decode_cycles.append(result.cycles)
-        self.usage.add(result)
-        return _greedy(result)
-
-    def _decode(self, token: int, position: int) -> RunResult:
-        inputs = {"tokens": np.array([[token]], np.int32), "position": np.array([position], np.int32)}
-        return self._run(inputs, "decode")
-
-    def _run(self, inputs: Mapping[str, Array], entry: str) -> RunResult:
-        spent = self.prefill_cycles + sum(self.decode_cycles)
-        limits = replace(self._limits, spent_cycles=spent, spent_s=time.monotonic() - self._began)
-        return self._executable._run((inputs,), entry, False, limits)
-
-
-def _nothing(_done: int, _all: int) -> None:
-    """No one watches."""
-
-
-def _greedy(result: RunResult) -> int:
-    """The token with the greatest logit (the lowest number among equals)."""
-    (logits,) = result.outputs.values()
-    return int(np.argmax(logits.reshape(-1)))
-
-
-def _check_prompt(length: int, info: ModelInfo) -> None:
-    if length == 0:
-        raise InputError("the prompt is empty: it has no tokens")
-    if length > info.max_seq:
-        raise InputError(
-            f"the prompt has {length} tokens; the program was compiled for {info.max_seq}",
-            hint=f"shorten it, or compile with --max-seq {length + 64} or more",
-        )
-
-
-def _finish(tokens: list[int], prompt: int, limit: int, info: ModelInfo) -> str | None:
-    """Why generation ends after ``tokens``, or None if it goes on."""
-    if tokens[-1] in info.eos_ids:
-        return "eos"
-    if len(tokens) >= limit:
-        return "length"
-    # The next run would write cache slot prompt + len(tokens) - 1.
-    return "max_seq" if prompt + len(tokens) > info.max_seq else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeAlias, cast
 
 from pimc.child import Child, RefusedError
 from pimc.diagnostics import InputError
@@ -12,6 +12,8 @@ from pimc.isa.model import check_model
 from pimc.isa.program import Json
 from pimc.limits import PROMPT_BYTES, SEQUENCE, TOKENIZER_BYTES
 
+#: What somebody says in a conversation: ``role`` (system, user or assistant) and ``content``.
+Message: TypeAlias = Mapping[str, str]
 _TOKENIZER = "the binary's tokenizer"
 _REPLACEMENT = "\ufffd"  # what a decoder puts for bytes that are not (yet) a whole character
 _LONGEST_CHARACTER = 8  # tokens; a character has four bytes at most, each of which may be a token
@@ -91,10 +93,22 @@ class TextCodec:
             InputError: ``chat`` with a model that has no chat template, the template refuses, or either needs more
                 memory or time than it may.
         """
-        if len(_utf8(prompt)) > PROMPT_BYTES:
-            raise InputError(f"the prompt has more than {PROMPT_BYTES.text}")
-        text = self._in_template(prompt) if chat else prompt
-        ids = self._ask({"do": "encode", "text": text, "special": not chat}, _TOKENIZER).get("ids")
+        if chat:
+            return self.encode_messages([{"role": "user", "content": prompt}])
+        _check_size([prompt])
+        return self._ids(prompt, special=True)
+
+    def encode_messages(self, messages: Sequence[Message]) -> list[int]:
+        """The token numbers of a conversation that the model is to continue, in its chat template.
+
+        Raises:
+            InputError: the model has no chat template, the template refuses, or needs more memory or time than it may.
+        """
+        _check_size([message["content"] for message in messages])
+        return self._ids(self._in_template(messages), special=False)
+
+    def _ids(self, text: str, *, special: bool) -> list[int]:
+        ids = self._ask({"do": "encode", "text": text, "special": special}, _TOKENIZER).get("ids")
         if not isinstance(ids, list) or not all(isinstance(i, int) and 0 <= i <= SEQUENCE for i in ids):
             raise InputError(f"{_TOKENIZER} gives no proper token numbers")
         return ids
@@ -110,12 +124,12 @@ class TextCodec:
             raise InputError(f"{_TOKENIZER} gives no proper text")
         return texts
 
-    def _in_template(self, prompt: str) -> str:
+    def _in_template(self, messages: Sequence[Message]) -> str:
         if self._info.chat_template is None:
             raise InputError(f"model '{self._info.name}' has no chat template", hint="leave --chat out")
         values = {
             **(self._info.special or {}),
-            "messages": [{"role": "user", "content": prompt}],
+            "messages": list(messages),
             "add_generation_prompt": True,
         }
         question = {"do": "render", "template": self._info.chat_template, "values": values}
@@ -179,6 +193,11 @@ class Stream:
             self._shown, self._held = self._held, []
         self._pieces.append(piece)
         return piece
+
+
+def _check_size(texts: Sequence[str]) -> None:
+    if sum(len(_utf8(text)) for text in texts) > PROMPT_BYTES:
+        raise InputError(f"the prompt has more than {PROMPT_BYTES.text}")
 
 
 def _utf8(prompt: str) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pimc.cli import console
 
 if TYPE_CHECKING:
-    from pimc.runtime import Generation
+    from pimc.generation import Generation
 
 _TARGET = "hpim"
 _UNIT_NAMES = {

@@ -135,14 +135,36 @@ def _compile(parser: Parser) -> None:
     _add_json(parser)
 
 
+def _add_sampling(parser: Parser) -> None:
+    group = parser.add_argument_group("choice of tokens (without any of these: the likeliest one each time)")
+    group.add_argument("--temperature", metavar="T", type=float, help="divide logits by T (0: the likeliest token)")
+    group.add_argument("--top-k", metavar="K", type=positive, help="draw from the K likeliest tokens")
+    group.add_argument("--top-p", metavar="P", type=float, help="draw from the likeliest tokens of probability P in all")
+    group.add_argument("--seed", metavar="N", type=whole, help="the same seed gives the same tokens (default: 0)")
+
+
 def _generate(parser: Parser) -> None:
     parser.add_argument("program", metavar="OUT.pimx", help="a compiled language model")
-    parser.add_argument("--prompt", metavar="TEXT", required=True, help="what to continue or to answer")
+    parser.add_argument(
+        "--prompt", metavar="TEXT", action="append", default=[], dest="prompts",
+        help="what to continue or to answer (may be repeated)",
+    )  # fmt: skip
+    parser.add_argument("--prompts-file", metavar="FILE", help="a prompt a line; - for stdin")
     parser.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
     parser.add_argument("--max-new-tokens", metavar="N", type=positive, default=64, help="(default: 64)")
+    _add_sampling(parser)
     _add_limits(parser, " in all")
     _add_target(parser, default=None)
     _add_json(parser)
+
+
+def _chat(parser: Parser) -> None:
+    parser.add_argument("program", metavar="OUT.pimx", help="a compiled language model with a chat template")
+    parser.add_argument("--system", metavar="TEXT", help="what the model is told before the conversation")
+    parser.add_argument("--max-new-tokens", metavar="N", type=positive, default=256, help="of a turn (default: 256)")
+    _add_sampling(parser)
+    _add_limits(parser, " in a turn")
+    _add_target(parser, default=None)
 
 
 def _run(parser: Parser) -> None:
@@ -216,6 +238,7 @@ _Command = tuple[str, Callable[[Parser], None]]
 COMMANDS: dict[str, _Command] = {
     "compile": ("compile a model to a binary", _compile),
     "generate": ("generate text with a compiled language model", _generate),
+    "chat": ("talk with a compiled language model", _chat),
     "run": ("execute a binary on arrays", _run),
     "info": ("say what is in a binary: entry points, inputs, outputs, sizes", _info),
     "disasm": ("binary to assembly text", _disasm),
