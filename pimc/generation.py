@@ -79,7 +79,9 @@ class Wishes:
             raise UsageError(f"max_new_tokens is {self.max_new_tokens}, which is not at least 1")
 
 
-def answer(executable: Executable, codec: TextCodec, info: ModelInfo, prompt: list[int], wishes: Wishes, held: int = 0) -> Generation:
+def answer(
+    executable: Executable, codec: TextCodec, info: ModelInfo, prompt: list[int], wishes: Wishes, held: int = 0
+) -> Generation:
     """Continue ``prompt``, of whose tokens the caches hold the first ``held`` already.
 
     Raises:
@@ -203,7 +205,7 @@ class _Session:
 
     def prefill(self, prompt: list[int], start: int) -> int:
         """Run the prompt through from ``start`` on, in chunks as far as those fit; return the first new token."""
-        logits = np.zeros(0)
+        logits: Array = np.zeros(0)
         while start < len(prompt):
             if start + self._chunk <= self._slots:
                 done = min(self._chunk, len(prompt) - start)

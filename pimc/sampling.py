@@ -56,7 +56,9 @@ class Sampler:
         if self._sampling.greedy or not np.isfinite(flat[best]):
             return best
         order = np.argsort(-flat, kind="stable")[: self._sampling.top_k]
-        scaled = (flat[order] - flat[best]) / (1.0 if self._sampling.temperature is None else self._sampling.temperature)
+        scaled = (flat[order] - flat[best]) / (
+            1.0 if self._sampling.temperature is None else self._sampling.temperature
+        )
         odds = np.exp(scaled)
         total = np.cumsum(odds / odds.sum())
         if self._sampling.top_p is not None:

@@ -82,5 +82,8 @@ def _prompts(arguments: argparse.Namespace) -> list[str]:
             raise InputError("holds no prompts", where=arguments.prompts_file, hint="a prompt a line")
         prompts += found
     if not prompts:
-        raise UsageError("no prompt given", hint="--prompt TEXT or --prompts-file FILE; see `pimc generate --help`")
+        raise UsageError(
+            "neither --prompt nor --prompts-file is given",
+            hint="--prompt TEXT or --prompts-file FILE; see `pimc generate --help`",
+        )
     return prompts

@@ -139,7 +139,9 @@ def _add_sampling(parser: Parser) -> None:
     group = parser.add_argument_group("choice of tokens (without any of these: the likeliest one each time)")
     group.add_argument("--temperature", metavar="T", type=float, help="divide logits by T (0: the likeliest token)")
     group.add_argument("--top-k", metavar="K", type=positive, help="draw from the K likeliest tokens")
-    group.add_argument("--top-p", metavar="P", type=float, help="draw from the likeliest tokens of probability P in all")
+    group.add_argument(
+        "--top-p", metavar="P", type=float, help="draw from the likeliest tokens of probability P in all"
+    )
     group.add_argument("--seed", metavar="N", type=whole, help="the same seed gives the same tokens (default: 0)")
 
 

@@ -87,6 +87,21 @@ def test_assumed_caches_are_the_slots_that_prefill_writes(
     np.testing.assert_array_equal(assumed.written_columns(), real.written_columns())
 
 
+def test_a_chunk_may_start_anywhere(filled: tuple[Executable, int]) -> None:
+    """As the second turn of a conversation does, behind what the caches hold."""
+    executable = filled[0]
+    tokens, logits = [5, 6, 7, 8, 9, 10, 11], []
+    for cut in (4, 3, 1):
+        for start, stop in ((0, min(cut, 4)), (cut, min(cut + 4, 7)), (cut + 4, 7)):
+            if start < stop:
+                piece = [*tokens[start:stop], 0, 0, 0][:4]
+                inputs = {"tokens": [piece], "position": start, "length": stop - start}
+                result = executable.run(inputs, entry="prefill")
+        logits.append(result.outputs["logits"])
+    for other in logits[1:]:
+        np.testing.assert_allclose(other, logits[0], atol=2.0**-6)
+
+
 def test_decode_at_a_position_of_a_fresh_binary(
     pimc_cli: Callable, compilation: Compilation, filled: tuple[Executable, int]
 ) -> None:
