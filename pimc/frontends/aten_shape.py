@@ -248,6 +248,11 @@ def pad(context: NodeContext, value: SSAValue, pads: Sequence[int], mode: str, f
     for index in range(len(pads) // 2):
         low[-1 - index], high[-1 - index] = pads[2 * index], pads[2 * index + 1]
     for dim, (before, after) in enumerate(zip(low, high, strict=True)):
+        if mode == "edge" and min(before, after) < 0 < max(before, after):
+            # What is repeated is the edge of the whole, not of what a cut on the other side leaves.
+            places = np.arange(-before, shape[dim] + after).clip(0, shape[dim] - 1)
+            value, low[dim], high[dim] = context.emit(nn.GatherOp(value, context.constant(places, i32), dim)), 0, 0
+            continue
         value = context.cut(value, dim, max(0, -before), shape[dim] - max(0, -after))
     low, high = [max(0, size) for size in low], [max(0, size) for size in high]
     if not any(low) and not any(high):

@@ -265,10 +265,29 @@ def _im2col(context: NodeContext) -> Meaning:
     return context.reshape(context.transpose(patches, (0, 3, 4, 1, 2)), context.shape)
 
 
+def _resized(context: NodeContext) -> Meaning:
+    """A resize that is a matrix along each of the last dimensions, whose entries PyTorch says."""
+    import torch
+
+    x = context.operand(context.arguments["self"], f32)
+    first = len(context.shape) - 2
+    scales = [context.arguments[name] for name in ("scales_h", "scales_w")]
+    for dim in range(2):
+        size, wanted = nn.tensor_of(x).get_shape()[first + dim], context.shape[first + dim]
+        units = torch.eye(size).reshape(1, 1, size, size)
+        matrix = context.node.target(units, [size, wanted], context.arguments["align_corners"], None, scales[dim])
+        rows = context.constant(matrix.reshape(size, wanted).numpy(), f32)
+        last = [0, 1, 2, 3] if dim == 1 else [0, 1, 3, 2]
+        x = context.transpose(context.emit(nn.MatmulOp(context.transpose(x, last), rows)), last)
+    return x
+
+
+_SEPARABLE: Final = [f"aten._upsample_{kind}2d_aa.default" for kind in ("bilinear", "bicubic", "lanczos")]
 _CONVOLUTIONS: Final = [f"aten.conv{n}d.{form}" for n in (1, 2, 3) for form in ("default", "padding")]
 
 TABLE: Final[Mapping[str, Converter]] = {
     **dict.fromkeys([*_CONVOLUTIONS, "aten.convolution.default"], _conv),
+    **dict.fromkeys(_SEPARABLE, _resized),
     "aten.unfold.default": _unfold,
     "aten.im2col.default": _im2col,
 }

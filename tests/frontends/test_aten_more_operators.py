@@ -120,6 +120,23 @@ CASES: dict[str, tuple[Callable[..., object], tuple[Tensor, ...]]] = {
                    F.adaptive_avg_pool3d(a, (2, 4, 3)), F.adaptive_max_pool3d(a, 2)),
         (VOLUME,),
     ),
+    "bags": (
+        lambda m, i, o: tuple(F.embedding_bag(i, m, o, mode=kind, padding_idx=1) for kind in ("sum", "mean", "max")),
+        (M, ints(5, 9), torch.tensor([0, 2, 2, 6])),
+    ),
+    "segments": (
+        lambda a, n: tuple(torch.segment_reduce(a, kind, lengths=n) for kind in ("sum", "mean", "max", "prod")),
+        (M, torch.tensor([2, 0, 3])),
+    ),
+    "samples of volumes": (
+        lambda a, g: (F.grid_sample(a, g, "bilinear", "reflection", align_corners=True),
+                      F.grid_sample(a, g, "nearest", "border", align_corners=False)),
+        (VOLUME, x(1, 2, 3, 3, 3)),
+    ),
+    "resizing with antialias": (
+        lambda a: F.interpolate(a, (3, 11), mode="bilinear", antialias=True), (IMAGE,),
+    ),
+    "pads that cut": (lambda a: F.pad(a, (-8, 3, 2, -9), "replicate"), (IMAGE,)),
     "norms of the batch": (
         lambda a: (F.instance_norm(a), F.batch_norm(a, None, None, training=True),
                    torch.native_layer_norm(a, (8,), None, None, 1e-5),

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 
-from pimc.frontends.decompositions import elementwise, fused, gamma, indexing, products, search
+from pimc.frontends.decompositions import elementwise, fused, gamma, indexing, products, samples, search
 from pimc.frontends.tables import merged
 
-ROOMS = (fused, elementwise, gamma, search, indexing, products)
+ROOMS = (fused, elementwise, gamma, search, indexing, products, samples)
 
 
 @cache
