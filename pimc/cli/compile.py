@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pimc.cli import console
 from pimc.diagnostics import InputError, UsageError
 from pimc.files import regular_file
+from pimc.timings import Timings, stage
 
 if TYPE_CHECKING:
-    from xdsl.dialects.builtin import ModuleOp
-    from xdsl.passes import ModulePass
-
-    from pimc.driver.compile import Plan
+    from pimc.driver.compile import Compiled, Plan
     from pimc.passes.observers import Observer, TimePasses
-
-
-class _Progress:
-    """Says which pass has run, where a person watches."""
-
-    def before(self, index: int, pass_: ModulePass, module: ModuleOp) -> None:
-        """Nothing to say yet."""
-
-    def after(self, index: int, pass_: ModulePass, module: ModuleOp, seconds: float) -> None:
-        """One line a pass."""
-        console.say(f"  {pass_.name}: {seconds:.2f} s")
 
 
 def execute(arguments: argparse.Namespace) -> None:
@@ -59,32 +45,54 @@ def execute(arguments: argparse.Namespace) -> None:
     )
     if arguments.explain:
         _explain(arguments, source, plan(options, until_placed=True))
-    else:
-        _compile(arguments, source, plan(options))
+        return
+    with console.progress(f"compiling {source}") as show:
+        # What is printed meanwhile would tear the spinner.
+        quiet = arguments.print_ir_after or arguments.print_ir_after_all
+        if quiet:
+            show(None)
+        timings = Timings(
+            arguments.began, "Python, command line, compiler", None if quiet else lambda name: show(f"{source}: {name}")
+        )
+        with timings.active():
+            compiled = _compile(arguments, source, plan(options))
+        show(None)
+    _report(arguments, compiled, timings)
 
 
-def _compile(arguments: argparse.Namespace, source: str, planned: Plan) -> None:
+def _compile(arguments: argparse.Namespace, source: str, planned: Plan) -> Compiled:
     from pimc.driver.compile import compile_model
-    from pimc.driver.report import program_lines, program_report
-    from pimc.runtime import Executable
+    from pimc.isa.container import write_program
+    from pimc.isa.validate import check_against_target
 
     observers, timer = observers_of(arguments)
-    if console.watched():
-        console.say(f"importing {source}")
-        observers.append(_Progress())
-    began = time.perf_counter()
-    compiled = compile_model(source, planned=planned, observers=observers)
-    Executable(compiled.program, compiled.target).save(arguments.output)
+    with stage("link and check"):
+        compiled = compile_model(source, planned=planned, observers=observers)
+        check_against_target(compiled.program, compiled.target)
+    with stage("write the binary"):
+        write_program(arguments.output, compiled.program)
     if arguments.time_passes:
         console.say(timer.table().rstrip())
-    report = program_report(compiled.program)
-    seconds = time.perf_counter() - began
+    return compiled
+
+
+def _report(arguments: argparse.Namespace, compiled: Compiled, timings: Timings) -> None:
+    """What has been written, and what it took."""
+    from pimc.driver.report import program_lines, program_report
+
+    with timings.stage("report"):
+        report, lines = program_report(compiled.program), list(program_lines(compiled.program))
+    if arguments.timings:
+        console.say(timings.table().rstrip())
+    stages = timings.stages()
+    seconds = sum(stages.values())
     if arguments.json:
-        console.write_json({**report, "output": arguments.output, "wall_s": round(seconds, 3)})
+        times = {"timings_s": {name: round(value, 4) for name, value in stages.items()}} if arguments.timings else {}
+        console.write_json({**report, "output": arguments.output, "wall_s": round(seconds, 3), **times})
         return
     size = Path(arguments.output).stat().st_size / 1e6
-    console.say(f"wrote {arguments.output}: {size:.1f} MB for {planned.target.name}, in {seconds:.1f} s")
-    for line in program_lines(compiled.program):
+    console.say(f"wrote {arguments.output}: {size:.1f} MB for {compiled.target.name}, in {seconds:.1f} s")
+    for line in lines:
         console.say(f"  {line}")
 
 

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 
@@ -16,13 +17,18 @@ from pimc.files import reason
 _INTERRUPTED = 130  # what shells report after SIGINT
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 1 bad input, 2 wrong use, 3 a bug in pimc."""
+def main(argv: Sequence[str] | None = None, began: float | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 1 bad input, 2 wrong use, 3 a bug in pimc.
+
+    ``began``: when its time began, of ``perf_counter`` (now unless given).
+    """
+    began = time.perf_counter() if began is None else began
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     console.prepare()
     try:
         arguments = parser.parse(words)
+        arguments.began = began
         _dispatch(arguments)
     except PimcError as error:
         return _fail(error, debug)
@@ -60,4 +66,6 @@ def _fail(error: PimcError, debug: bool) -> int:
 
 def entry_point() -> None:
     """The ``pimc`` console script."""
-    sys.exit(main())
+    from pimc.timings import process_start
+
+    sys.exit(main(began=process_start()))

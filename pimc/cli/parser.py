@@ -129,6 +129,9 @@ def _compile(parser: Parser) -> None:
     )  # fmt: skip
     _add_passes(parser)
     parser.add_argument(
+        "--timings", action="store_true", help="print a table of the whole wall time, stage by stage, to stderr"
+    )
+    parser.add_argument(
         "--explain", metavar="OP",
         help="say why this operation (a name or part of a location) landed where it did; writes nothing",
     )  # fmt: skip

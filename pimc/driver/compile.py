@@ -28,6 +28,7 @@ from pimc.ports import PORTS_KEY
 from pimc.requirements import import_hint
 from pimc.targets import Target, load_target
 from pimc.text import ModelInfo
+from pimc.timings import stage
 
 DEFAULT_MAX_SEQ = 1024
 DEFAULT_PREFILL_CHUNK = 16
@@ -97,6 +98,7 @@ def run_plan(source: object, planned: Plan, observers: Sequence[Observer] = ()) 
     return model, run_passes(model, planned, observers)
 
 
+@stage("read the model")
 def load_source(
     source: object,
     options: Options,
@@ -121,6 +123,7 @@ def load_source(
         ) from error
 
 
+@stage("between passes")
 def run_passes(model: ImportedModel, planned: Plan, observers: Sequence[Observer] = ()) -> PassContext:
     """Run the planned passes on the module of ``model`` (in place)."""
     context = PassContext(

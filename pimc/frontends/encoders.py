@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from pimc.diagnostics import InputError, UsageError
 from pimc.frontends.model import ImportedModel, TokenizerData
+from pimc.timings import stage
 
 if TYPE_CHECKING:
     import torch
@@ -106,6 +107,7 @@ def _image_inputs(model: torch.nn.Module, shape: Sequence[int] | None) -> dict[s
     return {"pixel_values": torch.zeros(size, device=next(model.parameters()).device)}
 
 
+@stage("read the weights")
 def _load(path: Path) -> torch.nn.Module:
     import torch
     from safetensors import SafetensorError

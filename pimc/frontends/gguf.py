@@ -18,6 +18,7 @@ from pimc.diagnostics import InputError
 from pimc.frontends.gguf_file import GgufFile, TensorEntry, read_gguf
 from pimc.frontends.gguf_tokenizer import convert_tokenizer
 from pimc.frontends.model import Checkpoint
+from pimc.timings import stage
 
 if TYPE_CHECKING:
     import torch
@@ -118,6 +119,7 @@ def _parameter_name(tensor: str) -> str | None:
     return f"model.layers.{match[1]}.{_IN_BLOCK[match[2]]}.{match[3]}"
 
 
+@stage("read the weights")
 def _load_weights(
     file: GgufFile, architecture: Architecture, fields: dict[str, int | float | bool]
 ) -> dict[str, npt.NDArray[np.float32]]:
@@ -175,6 +177,7 @@ def _split_halves(value: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(value.shape)
 
 
+@stage("read the weights")
 def _build(
     model_type: str,
     fields: dict[str, int | float | bool],

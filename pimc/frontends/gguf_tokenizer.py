@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 from pimc.diagnostics import InputError
 from pimc.frontends.gguf_file import GgufFile
 from pimc.frontends.model import TokenizerData
+from pimc.timings import stage
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | bool | None"
 
@@ -25,6 +26,7 @@ _NUMBERS_3: Final = (
 _NUMBERS_1: Final = _NUMBERS_3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
+@stage("read the tokenizer")
 def convert_tokenizer(file: GgufFile) -> TokenizerData:
     """The tokenizer of a GGUF file; InputError if its kind is not supported."""
     tokens = file.strings("tokenizer.ggml.tokens")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pimc.diagnostics import InputError
 from pimc.frontends.encoders import ENCODER_TYPES
 from pimc.frontends.model import Checkpoint, TokenizerData
+from pimc.timings import stage
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,7 @@ def unsupported_type(model_type: object, where: str | None = None) -> InputError
     )
 
 
+@stage("read the weights")
 def _load_model(path: Path) -> torch.nn.Module:
     import torch
     from safetensors import SafetensorError
@@ -83,6 +85,7 @@ def tokenizer_beside(folder: Path | None) -> TokenizerData:
     return TokenizerData()
 
 
+@stage("read the tokenizer")
 def _load_tokenizer(path: Path, eos_ids: list[int]) -> TokenizerData:
     """``tokenizer.json`` as it is; a folder with older tokenizer files only is converted by `transformers`."""
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):

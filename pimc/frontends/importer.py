@@ -15,6 +15,7 @@ from pimc.frontends.decoder_state import decoder_module
 from pimc.frontends.model import Checkpoint, ImportedModel, TokenizerData
 from pimc.frontends.weights import ModelWeights, absent_array, check_all_fp16
 from pimc.ir import nn
+from pimc.timings import stage
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +86,7 @@ def collect_weights(model: torch.nn.Module) -> tuple[dict[str, str], ModelWeight
     return names, weights
 
 
+@stage("convert to IR")
 def _build_module(
     programs: Mapping[str, ExportedProgram],
     names: Mapping[str, str],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -16,6 +17,7 @@ from pimc.frontends.importer import quiet_transformers
 from pimc.frontends.model import Checkpoint, ImportedModel
 from pimc.frontends.user_code import load_example, names_code
 from pimc.requirements import import_hint
+from pimc.timings import stage
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +87,7 @@ class _Given:
         if not path.is_dir():
             regular_file(path)
         try:
+            _import_libraries(path)
             return self._of_file(path)
         except ImportError as error:
             raise InputError(f"importing models needs the package {error.name}", hint=import_hint()) from error
@@ -176,6 +179,18 @@ class _Given:
                 f"{kind} takes no shapes and values of inputs",
                 hint="shapes go with ONNX models, encoders and exported programs in memory, values with ONNX models",
             )
+
+
+@stage("import model libraries")
+def _import_libraries(path: Path) -> None:
+    """What the kind of file needs, in a stage of its own: these take seconds."""
+    if path.suffix == ".onnx":
+        importlib.import_module("onnx")
+    elif path.is_dir() or path.suffix == ".gguf":
+        importlib.import_module("torch")
+        importlib.import_module("transformers.models.auto.modeling_auto")
+    elif path.suffix == ".pt2":
+        importlib.import_module("torch")
 
 
 def _of_code(text: str) -> ImportedModel:

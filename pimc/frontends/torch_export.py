@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pimc.diagnostics import InputError
+from pimc.timings import stage
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +84,7 @@ def _check_supported(config: object, slots: int) -> None:
         )
 
 
+@stage("export with torch.export")
 def export_entries(model: torch.nn.Module, shape: DecoderShape, attention: str = "sdpa") -> dict[str, ExportedProgram]:
     """The exported programs ``prefill`` and ``decode``; ``attention`` is "sdpa" or "eager".
 

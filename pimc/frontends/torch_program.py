@@ -26,6 +26,7 @@ from pimc.frontends.model import ImportedModel
 from pimc.frontends.torch_export import quiet_export
 from pimc.frontends.weights import ModelWeights, check_all_fp16
 from pimc.ir import nn
+from pimc.timings import stage
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +51,7 @@ def import_module(
     return import_program(export_module(module, example_inputs, example_kwargs), type(module).__name__)
 
 
+@stage("export with torch.export")
 def export_module(
     module: torch.nn.Module,
     example_inputs: Sequence[object] = (),
@@ -117,6 +119,7 @@ def import_program(program: ExportedProgram, name: str) -> ImportedModel:
     return ImportedModel(module, weights, None, None, [], {}, name)
 
 
+@stage("decompose")
 def prepare(program: ExportedProgram) -> ExportedProgram:
     """The program without writes to tensors, and without operators that only PyTorch's decompositions make
     convertible.

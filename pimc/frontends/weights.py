@@ -15,6 +15,7 @@ import numpy as np
 
 from pimc.diagnostics import InputError
 from pimc.ir.weights import WeightArray, array_digest, unknown_weight
+from pimc.timings import stage
 
 _SUFFIX: Final = re.compile(r"(\^T|\[(?:\d+x)?\d+:\d+\])$")
 _FLOAT16_MAX: Final = 65504.0
@@ -122,6 +123,7 @@ def check_fp16(name: str, value: WeightArray) -> None:
         )
 
 
+@stage("check the weights")
 def check_all_fp16(weights: ModelWeights, names: Iterable[str]) -> None:
     """:func:`check_fp16` of every weight in ``names`` that has values."""
     for name in names:

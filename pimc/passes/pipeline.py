@@ -28,6 +28,7 @@ from pimc.ir.stages import Stage, op_name, violations
 from pimc.passes.base import Pass, PassContext, format_pass
 from pimc.passes.observers import Observer
 from pimc.passes.registry import PassRegistry, describe
+from pimc.timings import stage as timed
 
 _SYNTAX = "write a pipeline as name,name{option=value option=a,b}"
 
@@ -137,7 +138,8 @@ class PassManager:
             for observer in observers:
                 observer.before(index, pass_, module)
             start = time.perf_counter()
-            _run_pass(pass_, module, context)
+            with timed(f"pass {pass_.name}"):
+                _run_pass(pass_, module, context)
             seconds = time.perf_counter() - start
             for observer in observers:
                 observer.after(index, pass_, module, seconds)
@@ -186,6 +188,7 @@ def _check_required(pass_: ModulePass, module: ModuleOp) -> None:
         )
 
 
+@timed("verify after passes")
 def _check_result(pass_: ModulePass, module: ModuleOp, stage: Stage | None) -> None:
     invalid = find_invalid(module)
     if invalid is not None:

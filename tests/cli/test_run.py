@@ -57,7 +57,7 @@ def test_inputs_on_the_command_line(pimc_cli: Callable, binary: Path, tmp_path: 
         (("--input", "tokens=1", "--input", "postion=1"), 1, "lacks position"),
         (("--input", "tokens=x", "--input", "position=0"), 2, "'x' is no list of numbers"),
         (("--input", "tokens=1,2", "--input", "position=0"), 1, "input 'tokens' has the shape (2,), not (1, 1)"),
-        (("--input", "tokens=@gone.npy"), 1, "gone.npy: cannot read"),
+        (("--input", "tokens=@gone.npy"), 1, "gone.npy: cannot be read"),
         (("--input", "tokens"), 2, "not of the form KEY=VALUE"),
         (("--input", "tokens=1", "--input", "tokens=2"), 2, "--input names 'tokens' twice"),
         (("--assume-cache", "3"), 1, "no caches"),
@@ -110,7 +110,7 @@ def test_info(pimc_cli: Callable, binary: Path) -> None:
 
 def test_info_of_a_strangers_names(pimc_cli: Callable, counting: Executable, tmp_path: Path) -> None:
     """Control characters of a file do not reach the terminal, and lines stay short."""
-    model = {**(counting.program.model or {}), "name": "\x1b]0;owned\x07" + "x" * 5000}
+    model = {**(counting.program.model or {}), "name": "\x1b]0;owned\x07" + "x" * 900}
     write_program(tmp_path / "strange.pimx", dataclasses.replace(counting.program, model=model))
     out = pimc_cli("info", tmp_path / "strange.pimx").out
     assert "\x1b" not in out
