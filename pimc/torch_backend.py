@@ -2,7 +2,9 @@
 
 Each graph that PyTorch captures is compiled when it is first called, for the shapes of that call; parameters and
 buffers become stored weights with the values they have then.  A graph that cannot be compiled runs in eager PyTorch;
-the reason goes to the logger ``pimc.torch_backend`` and into the report::
+the reason goes to the logger ``pimc.torch_backend`` and into the report.  Importing this module (PyTorch does it when
+the backend is named) lets PyTorch capture ``nn.LSTM``, ``nn.GRU`` and ``nn.RNN``, which it otherwise runs in eager mode
+without asking any backend::
 
     compiled = torch.compile(model.eval(), backend="pimc")
     with torch.inference_mode():
@@ -18,6 +20,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
+from torch._dynamo import config as _capture
+
 from pimc.diagnostics import InputError, PimcError, UsageError
 
 if TYPE_CHECKING:
@@ -32,8 +36,18 @@ logger: Final = logging.getLogger(__name__)
 _OPTIONS: Final = ("target", "overrides", "pipeline", "plugins")
 _STATIC: Final = "_dynamo_static_input_type"
 
+_capture.allow_rnn = True  # a setting of the whole process: PyTorch has none for one backend
+
 Result = TypeVar("Result")
-Runner: TypeAlias = Callable[[Sequence[object]], list[object]]
+Runner: TypeAlias = Callable[[Sequence[object]], "Ran"]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run on the hardware gave: the graph's results, and its cycles."""
+
+    results: list[object]
+    cycles: int
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,8 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of the graphs: how many were compiled, which were refused, and how often either kind ran.
+    """What became of the graphs: how many were compiled, which were refused, how often either kind ran, and the cycles
+    of all runs on the hardware.
 
     A graph counts once for each set of input shapes that it was called with.
     """
@@ -58,10 +73,25 @@ class Report:
     refused: tuple[Refusal, ...]
     hardware_runs: int
     eager_runs: int
+    cycles: int = 0
 
     def __str__(self) -> str:
         lines = [f"{self.compiled} graph(s) compiled, {len(self.refused)} refused", *map(str, self.refused)]
+        if self.hardware_runs:
+            lines.append(
+                f"{self.hardware_runs} run(s) on the hardware, {self.cycles} cycles; {self.eager_runs} in eager"
+            )
+        else:
+            lines.append(f"NOTHING RAN ON THE HARDWARE{self._why()}")
         return "\n  ".join(lines)
+
+    def _why(self) -> str:
+        if self.compiled or self.refused or self.eager_runs:
+            return ""
+        return (
+            ": PyTorch captured no graph, so that whatever ran, ran in eager PyTorch; "
+            "torch._dynamo.explain(model)(inputs) says what broke the capture"
+        )
 
 
 @dataclass
@@ -73,6 +103,7 @@ class Backend:
     _refused: list[Refusal] = field(default_factory=list)
     _hardware_runs: int = 0
     _eager_runs: int = 0
+    _cycles: int = 0
 
     def __call__(
         self,
@@ -91,11 +122,11 @@ class Backend:
 
     def report(self) -> Report:
         """What became of the graphs so far."""
-        return Report(self._compiled, tuple(self._refused), self._hardware_runs, self._eager_runs)
+        return Report(self._compiled, tuple(self._refused), self._hardware_runs, self._eager_runs, self._cycles)
 
     def reset(self) -> None:
         """Set the counters to zero."""
-        self._captured = self._compiled = self._hardware_runs = self._eager_runs = 0
+        self._captured = self._compiled = self._hardware_runs = self._eager_runs = self._cycles = 0
         self._refused.clear()
 
     def note_compiled(self, graph: int) -> None:
@@ -108,10 +139,11 @@ class Backend:
         self._refused.append(Refusal(graph, reason))
         logger.warning("graph %d runs in eager PyTorch: %s", graph, reason)
 
-    def note_run(self, *, hardware: bool) -> None:
-        """Count a call."""
-        if hardware:
+    def note_run(self, cycles: int | None) -> None:
+        """Count a call, with its cycles on the hardware; None: it ran in eager PyTorch."""
+        if cycles is not None:
             self._hardware_runs += 1
+            self._cycles += cycles
         else:
             self._eager_runs += 1
 
@@ -163,8 +195,8 @@ class _Graph:
             self.runners[key] = self._guarded(lambda: self._compile(inputs))
         runner = self.runners[key]
         found = None if runner is None else self._guarded(lambda: runner(inputs))
-        self.backend.note_run(hardware=found is not None)
-        return self.module(*inputs) if found is None else found
+        self.backend.note_run(None if found is None else found.cycles)
+        return self.module(*inputs) if found is None else found.results
 
     def _static(self) -> list[bool]:
         """Of each input, whether it is a parameter or buffer of the model."""
@@ -288,14 +320,17 @@ def _runner(executable: Executable, program: ExportedProgram, places: Sequence[i
     names = output_names(program)
     results = output.args[0]
 
-    def run(inputs: Sequence[object]) -> list[object]:
+    def run(inputs: Sequence[object]) -> Ran:
         given = [value for place in places if isinstance(value := inputs[place], torch.Tensor)]
         arrays = [(value.float() if value.dtype == torch.bfloat16 else value).detach().numpy() for value in given]
-        outputs = executable.run(*arrays, entry="main").outputs
-        return [
-            torch.from_numpy(np.array(outputs[names[place]])).to(result.meta["val"].dtype) if place in names else result
+        ran = executable.run(*arrays, entry="main")
+        found = [
+            torch.from_numpy(np.array(ran.outputs[names[place]])).to(result.meta["val"].dtype)
+            if place in names
+            else result
             for place, result in enumerate(results)
         ]
+        return Ran(found, ran.cycles)
 
     return run
 

@@ -47,7 +47,16 @@ def test_a_transformer_encoder_by_the_backends_name() -> None:
     report = torch_backend.report()
     assert (report.compiled, len(report.refused)) == (1, 0)
     assert (report.hardware_runs, report.eager_runs) == (2, 0)
-    assert str(report) == "1 graph(s) compiled, 0 refused"
+    assert report.cycles > 0
+    assert str(report).splitlines() == [
+        "1 graph(s) compiled, 0 refused",
+        f"  2 run(s) on the hardware, {report.cycles} cycles; 0 in eager",
+    ]
+
+
+def test_a_report_says_that_nothing_was_captured() -> None:
+    """Without a captured graph, no backend is asked: the report must not look as if the hardware had run."""
+    assert "NOTHING RAN ON THE HARDWARE: PyTorch captured no graph" in str(Backend().report())
 
 
 class Mixed(nn.Module):
