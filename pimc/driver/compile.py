@@ -20,6 +20,7 @@ from pimc.frontends import ImportedModel, import_model
 from pimc.ir.signature import signature
 from pimc.isa.program import Json, LoadedProgram
 from pimc.isa.validate import validate_program
+from pimc.limits import NAME_CHARACTERS
 from pimc.passes.base import PassContext
 from pimc.passes.observers import Observer
 from pimc.passes.pipeline import PassManager, parse_pipeline
@@ -189,13 +190,14 @@ def _metadata(model: ImportedModel, options: Options) -> dict[str, Json]:
     inputs and outputs; and how the target was changed.
     """
     functions = {op.sym_name.data: op for op in model.module.ops if isinstance(op, FuncOp)}
-    metadata: dict[str, Json] = {"name": model.name, OVERRIDES_KEY: list(options.overrides)}
+    name = model.name[:NAME_CHARACTERS]
+    metadata: dict[str, Json] = {"name": name, OVERRIDES_KEY: list(options.overrides)}
     if "decode" in functions:
         sizes = model.module.attributes.get("pimc.model")
         slots = sizes.data["max_seq"] if isinstance(sizes, DictionaryAttr) else None
         wanted = options.max_seq or DEFAULT_MAX_SEQ
         info = ModelInfo(
-            name=model.name,
+            name=name,
             max_seq=min(wanted, slots.value.data) if isinstance(slots, IntegerAttr) else wanted,
             prefill_chunk=options.prefill_chunk or DEFAULT_PREFILL_CHUNK,
             eos_ids=tuple(model.eos_ids),

@@ -106,7 +106,7 @@ def test_files_that_are_no_arrays(tmp_path: Path) -> None:
     (tmp_path / "bad.npy").write_bytes(b"hello")
     with pytest.raises(InputError, match=r"is no \.npy file"):
         values_of([f"a={tmp_path / 'bad.npy'}"])
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot be read"):
         values_of([f"a={tmp_path / 'gone.npy'}"])
     with pytest.raises(UsageError, match="names 'a' twice"):
         values_of(["a=1", "a=2"])

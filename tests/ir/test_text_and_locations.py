@@ -110,7 +110,7 @@ def test_what_is_no_module_is_an_input_error(text: str) -> None:
 
 
 def test_read_module(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_module(tmp_path / "none.mlir")
     path = tmp_path / "m.mlir"
     path.write_text(MODULE)
