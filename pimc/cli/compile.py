@@ -14,6 +14,7 @@ from pimc.timings import Timings, stage
 
 if TYPE_CHECKING:
     from pimc.driver.compile import Compiled, Plan
+    from pimc.driver.explain import Explanation
     from pimc.passes.observers import Observer, TimePasses
 
 
@@ -43,21 +44,22 @@ def execute(arguments: argparse.Namespace) -> None:
         shapes=shapes_of(arguments.shapes),
         bind=values_of(arguments.bind),
     )
-    if arguments.explain:
-        _explain(arguments, source, plan(options, until_placed=True))
-        return
     with console.progress(f"compiling {source}") as show:
         # What is printed meanwhile would tear the spinner.
-        quiet = arguments.print_ir_after or arguments.print_ir_after_all
+        quiet = arguments.print_ir_after or arguments.print_ir_after_all or arguments.time_passes
         if quiet:
             show(None)
-        timings = Timings(
-            arguments.began, "Python, command line, compiler", None if quiet else lambda name: show(f"{source}: {name}")
-        )
+        told = None if quiet else lambda name: show(f"{source}: {name}")
+        timings = Timings(arguments.began, "Python, command line, compiler", told)
         with timings.active():
-            compiled = _compile(arguments, source, plan(options))
+            with stage("load target and passes"):
+                planned = plan(options, until_placed=bool(arguments.explain))
+            done = _explain(arguments, source, planned) if arguments.explain else _compile(arguments, source, planned)
         show(None)
-    _report(arguments, compiled, timings)
+    if isinstance(done, list):
+        _report_explanations(arguments, done, timings)
+    else:
+        _report(arguments, done, timings)
 
 
 def _compile(arguments: argparse.Namespace, source: str, planned: Plan) -> Compiled:
@@ -96,9 +98,7 @@ def _report(arguments: argparse.Namespace, compiled: Compiled, timings: Timings)
         console.say(f"  {line}")
 
 
-def _explain(arguments: argparse.Namespace, source: str, planned: Plan) -> None:
-    import dataclasses
-
+def _explain(arguments: argparse.Namespace, source: str, planned: Plan) -> list[Explanation]:
     from pimc.driver.compile import run_plan
     from pimc.driver.explain import explain
 
@@ -107,6 +107,14 @@ def _explain(arguments: argparse.Namespace, source: str, planned: Plan) -> None:
     found = explain(model.module, arguments.explain, context.decisions)
     if arguments.time_passes:
         console.say(timer.table().rstrip())
+    return found
+
+
+def _report_explanations(arguments: argparse.Namespace, found: list[Explanation], timings: Timings) -> None:
+    import dataclasses
+
+    if arguments.timings:
+        console.say(timings.table().rstrip())
     if arguments.json:
         console.write_json({"operations": [dataclasses.asdict(item) for item in found]})
         return
