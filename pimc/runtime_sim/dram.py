@@ -30,13 +30,17 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numba
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from pimc.runtime_sim.engine.guard import GUARDED
 from pimc.targets import DRAM_COMMANDS, DramSpec
 
 I64 = NDArray[np.int64]
+#: How functions are compiled; the second for those that divide.
+_native = numba.njit(boundscheck=GUARDED)
+_native_numpy = numba.njit(boundscheck=GUARDED, error_model="numpy")
 
 ACT, GACT, PRE, PREA, RD, WR, RDA, WRA, REF, MAC, WRGB, RDRES = range(len(DRAM_COMMANDS))
 
@@ -145,18 +149,23 @@ def new_state(spec: DramSpec, pchs: int | None = None) -> I64:
     return state
 
 
+def state_words(tables: I64) -> int:
+    """Words of a pseudo-channel's state."""
+    return int(tables[_WORDS])
+
+
 def status_text(status: int, command: int, bank: int, row: int) -> str:
     """Words for a status of :func:`check` or :func:`issue`."""
     return f"{DRAM_COMMANDS[command]} (bank {bank}, row {row}) {_STATUS[status]}"
 
 
-@njit
+@_native
 def done_time(tables: I64, command: int) -> int:
     """Femtoseconds from the start of ``command`` until its data (at the pins) or its effect is there."""
     return int(tables[_HEADER + command * _COMMAND + _DONE])
 
 
-@njit
+@_native
 def bus_time(tables: I64, command: int) -> int:
     """Femtoseconds that ``command`` occupies its command bus."""
     return int(tables[_HEADER + command * _COMMAND + _TIME])
@@ -167,19 +176,19 @@ def refresh_interval(tables: I64) -> int:
     return int(tables[_INTERVAL])
 
 
-@njit
+@_native
 def open_row(tables: I64, state: I64, pch: int, bank: int) -> int:
     """Open row of a bank, -1 if it is closed."""
     return int(state[pch, tables[_ROW_AT] + bank])
 
 
-@njit
+@_native
 def open_banks(tables: I64, state: I64, pch: int) -> int:
     """Number of open banks of ``pch``."""
     return int(state[pch, tables[_OPEN_AT]])
 
 
-@njit(error_model="numpy")
+@_native_numpy
 def earliest(tables: I64, state: I64, pch: int, command: int, bank: int, time: int) -> int:
     """Least start >= ``time`` (fs, >= 0) that every constraint, the command bus and the clock grid allow."""
     record = _HEADER + command * _COMMAND
@@ -197,7 +206,7 @@ def earliest(tables: I64, state: I64, pch: int, command: int, bank: int, time: i
     return int(start + (grid - late if late else 0))
 
 
-@njit(error_model="numpy")
+@_native_numpy
 def _windows(tables: I64, state: I64, pch: int, command: int) -> int:
     """Least start that the activation windows allow."""
     start = NEVER
@@ -212,7 +221,7 @@ def _windows(tables: I64, state: I64, pch: int, command: int) -> int:
     return start
 
 
-@njit
+@_native
 def check(tables: I64, state: I64, pch: int, command: int, bank: int, row: int) -> int:
     """OK, or the status of the bank rule that ``command`` would break now."""
     if not 0 <= command < _COUNT:
@@ -236,7 +245,7 @@ def check(tables: I64, state: I64, pch: int, command: int, bank: int, row: int) 
     return OK
 
 
-@njit
+@_native
 def issue(tables: I64, state: I64, pch: int, command: int, bank: int, row: int, time: int) -> int:
     """Start ``command`` at ``time`` (fs) and return OK, or return why it is illegal and change nothing."""
     status = check(tables, state, pch, command, bank, row)
@@ -250,7 +259,7 @@ def issue(tables: I64, state: I64, pch: int, command: int, bank: int, row: int, 
     return OK
 
 
-@njit
+@_native
 def issue_asap(tables: I64, state: I64, pch: int, command: int, bank: int, row: int, time: int) -> int:
     """Start ``command`` at the least legal time >= ``time`` (fs, >= 0) and return that, or return -status."""
     status = check(tables, state, pch, command, bank, row)
@@ -261,13 +270,13 @@ def issue_asap(tables: I64, state: I64, pch: int, command: int, bank: int, row: 
     return int(start)
 
 
-@njit
+@_native
 def _width(tables: I64, scope: int) -> int:
     """Banks that a command of ``scope`` acts on."""
     return int(tables[_BANKS] if scope == 0 else tables[_GROUP] if scope == 1 else 1)
 
 
-@njit(error_model="numpy")
+@_native_numpy
 def _open_in(tables: I64, state: I64, pch: int, scope: int, bank: int) -> int:
     """Open banks among those that a command of ``scope`` acts on."""
     if scope == 0:
@@ -282,7 +291,7 @@ def _open_in(tables: I64, state: I64, pch: int, scope: int, bank: int) -> int:
     return count
 
 
-@njit(error_model="numpy")
+@_native_numpy
 def _commit(tables: I64, state: I64, pch: int, command: int, bank: int, row: int, time: int) -> None:
     """Record a legal command: constraints, command bus, windows, banks."""
     record = _HEADER + command * _COMMAND
@@ -309,7 +318,7 @@ def _commit(tables: I64, state: I64, pch: int, command: int, bank: int, row: int
         state[pch, tables[_OPEN_AT]] += (width if effect == _OPEN else 0) - opened
 
 
-@njit(error_model="numpy")
+@_native_numpy
 def _enter_windows(tables: I64, state: I64, pch: int, command: int, end: int) -> None:
     for number in range(tables[_WINDOWS]):
         window = tables[_WINDOW_AT] + number * _WINDOW

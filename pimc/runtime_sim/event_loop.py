@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from pimc.runtime_sim.engine import guard
 from pimc.runtime_sim.engine.loop import run_events
 from pimc.runtime_sim.failure import Explainer
 from pimc.runtime_sim.memories import Memories
@@ -23,7 +24,7 @@ def simulate(memories: Memories, limits: RunLimits, period_fs: int, explainer: E
     run_events.prepare()
     began = before = time.monotonic()
     portion = _FIRST
-    while not run_events(memories.record, portion):
+    while not _process(memories, portion, explainer):
         now = time.monotonic()
         cycles = memories.figure("time") // period_fs
         reached = limits.reached(cycles, now - began)
@@ -41,6 +42,14 @@ def simulate(memories: Memories, limits: RunLimits, period_fs: int, explainer: E
     reached = limits.reached(-(-_end(memories) // period_fs), 0.0)
     if reached is not None:
         raise explainer.stopped(reached)
+
+
+def _process(memories: Memories, portion: int, explainer: Explainer) -> bool:
+    """Process up to ``portion`` events; True when none is left or an error has been noted."""
+    try:
+        return run_events(memories.record, portion)
+    except IndexError:  # raised by the guarded build only
+        raise explainer.broken(guard.explain()) from None
 
 
 def _next(portion: int, seconds: float) -> int:

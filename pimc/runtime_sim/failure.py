@@ -19,8 +19,14 @@ from pimc.isa.program import STREAM_ISAS, LoadedProgram
 from pimc.runtime_sim import dram
 from pimc.runtime_sim.engine import errors as e
 from pimc.runtime_sim.engine.control_commands import OWN
+from pimc.runtime_sim.engine.records import BYTES_LIMIT, FLIGHTS, MACS_LIMIT, ROWS_LIMIT
 from pimc.runtime_sim.engine.state import (
     AGENT_MASK,
+    EVENT_CORE,
+    EVENT_HEAD,
+    EVENT_PCH,
+    EVENT_SIGNAL,
+    EVENT_TAIL,
     HALTED,
     PC_MASK,
     PC_SHIFT,
@@ -55,6 +61,15 @@ _WHAT = {
     e.WHAT_HALT_OPEN: "the stream ends with open banks",
     e.WHAT_LOOP: "loop and endl do not match",
     e.WHAT_OTHER_ROW: "another row is open",
+    e.WHAT_WORK: f"too much work for one instruction: more than {ROWS_LIMIT} rows, {BYTES_LIMIT} bytes with the rows "
+    f"counted each, or {MACS_LIMIT} multiply-accumulates",
+}
+
+
+_EXHAUSTED = {
+    e.EVENTS: "more than {} messages, signals and transfers are on their way",
+    e.SIGNALS_IN_FLIGHT: "more than {} signals are on their way",
+    e.CLOCKS: "a stream sends more than {} signals and messages, which the race checker cannot tell apart",
 }
 
 
@@ -101,6 +116,25 @@ class Explainer:
         text = format_instruction(isa, instruction, [int(value) for value in decoded.operands[pc]])
         return " ".join(text.split())
 
+    def event(self) -> str:
+        """The instruction that the present event of the engine belongs to, for people."""
+        m, arrays = self._memories.figure, self._memories.arrays
+        kind, argument = m("event_kind"), m("event_argument")
+        if kind == EVENT_CORE:
+            return self.instruction(argument, int(arrays["staging"]["pc"][0]))
+        if kind == EVENT_PCH:
+            return self.instruction(m("first_pch") + argument, int(arrays["pchs"]["pc"][argument]) - 1)
+        if kind in (EVENT_HEAD, EVENT_TAIL):
+            message = arrays["messages"][argument // m("cores")]
+            return self.instruction(m("first_noc") + int(message["sender"]), int(message["pc"]))
+        if kind == EVENT_SIGNAL:
+            return self.instruction(int(arrays["signals"]["agent"][argument]), int(arrays["signals"]["pc"][argument]))
+        return self.instruction(m("first_dma") + argument // FLIGHTS, int(arrays["flights"]["pc"][argument]))
+
+    def broken(self, memory: str) -> InternalError:
+        """The exception for a memory error that the guarded build found, which ``memory`` words."""
+        return InternalError(f"the engine leaves its memory: {memory}", where=self.event())
+
     def error(self) -> PimcError:
         """The exception for the noted error."""
         m = self._memories.figure
@@ -121,8 +155,15 @@ class Explainer:
             e.PROTOCOL: lambda: (DramTimingError, self._protocol(a, b), None),
             e.PC_RANGE: lambda: (SimError, "the stream runs past its end", "end it with halt"),
             e.LOOP_DEPTH: lambda: (SimError, f"more than {a} nested loops", None),
-            e.RESOURCES: lambda: (InternalError, "the simulator's event queue or signal list is full", None),
+            e.RESOURCES: lambda: (SimError, _EXHAUSTED[a].format(b), "wait for some of them before sending more"),
+            e.TIME: lambda: (
+                SimError,
+                f"the run takes more than {a} femtoseconds, the simulator's limit",
+                "it may never end; --max-cycles stops it earlier",
+            ),
         }
+        if number == e.TIME or (number == e.RESOURCES and a == e.EVENTS):
+            where = self.event()
         cls, message, hint = explain[number]()
         return cls(message, hint=hint, where=where)
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pimc.diagnostics import InputError, TargetError, UninitialisedReadError, UsageError
 from pimc.isa.program import LoadedProgram, Port
 from pimc.runtime_sim.caches import check_positions, mark_filled
-from pimc.runtime_sim.engine.state import CODE_STRIDE, EVENT_CORE, EVENT_PCH, HALTED, UNITS
+from pimc.runtime_sim.engine.records import CODE_STRIDE
+from pimc.runtime_sim.engine.state import EVENT_CORE, EVENT_PCH, HALTED, UNITS
 from pimc.runtime_sim.event_loop import simulate
 from pimc.runtime_sim.failure import Explainer
 from pimc.runtime_sim.memories import TRACE_CAPACITY, Memories
@@ -162,7 +163,7 @@ class Machine:
         cores, pchs, per_tile = memories.arrays["cores"], memories.arrays["pchs"], memories.figure("per_tile")
         for kind, records, names in (("core", cores, streams.cores), ("pch", pchs, streams.groups)):
             starts, code = self._code(entry, "core" if kind == "core" else "hbm")
-            memories.put_code(f"{kind}_code", code)
+            memories.put_code(kind, code)
             for number in range(len(records)):
                 name = names.get(number if kind == "core" else number // per_tile)
                 if name is None:
@@ -178,7 +179,6 @@ class Machine:
 
     def _write_inputs(self, entry: str, inputs: dict[str, NDArray[Any]]) -> None:
         local = self._memories.arrays["local"]
-        elements = self._memories.figure("elements")
         host = self._memories.figure("host")
         for port in self._program.entries[entry].inputs:
             if port.name not in inputs:
@@ -189,8 +189,8 @@ class Machine:
                 data = flat[piece.offset : piece.offset + piece.count].view(np.uint8)
                 local[piece.core, piece.address : piece.address + len(data)] = data
                 if self._checks:
-                    first = piece.core * elements + piece.address // 2
-                    self._memories.arrays["local_write"][first : first + piece.count * size // 2] = host
+                    first = piece.address // 2
+                    self._memories.arrays["local_write"][piece.core, first : first + piece.count * size // 2] = host
         if inputs:
             raise InputError(f"unknown input {sorted(inputs)[0]!r}", where=entry)
 
@@ -204,12 +204,10 @@ class Machine:
     def _read_output(self, port: Port, entry: str) -> NDArray[Any]:
         dtype = DTYPES[port.dtype]
         flat = np.zeros(port.elements, dtype)
-        elements = self._memories.figure("elements")
         for piece in port.pieces:
             end = piece.address + piece.count * dtype.itemsize
             if self._checks:
-                first = piece.core * elements
-                written = self._memories.arrays["local_write"][first + piece.address // 2 : first + end // 2]
+                written = self._memories.arrays["local_write"][piece.core, piece.address // 2 : end // 2]
                 if not written.all():
                     at = piece.address + 2 * int(np.argmin(written != 0))
                     raise UninitialisedReadError(

@@ -9,25 +9,27 @@ engine's clock when it touches what the engine touched.
 from __future__ import annotations
 
 from pimc.runtime_sim.engine.errors import (
+    CLOCKS,
     PLACE_HBM,
     PLACE_LOCAL,
     RACE,
+    RESOURCES,
     STREAM_CORE,
     STREAM_PCH,
     UNINITIALISED,
     fail,
 )
 from pimc.runtime_sim.engine.jit import inline, jit
+from pimc.runtime_sim.engine.records import BLOCK_SHIFT, CLOCK_LIMIT
 from pimc.runtime_sim.engine.state import (
     AGENT_MASK,
-    BLOCK_SHIFT,
     CLOCK_SHIFT,
     PC_SHIFT,
     Int32Array,
     Record,
     clock_place,
     view_i64,
-    view_u8,
+    view_u32,
 )
 
 
@@ -49,6 +51,15 @@ def copy_clock(target: Int32Array, source: Int32Array) -> None:
     """Copy a vector clock."""
     for i in range(target.size):
         target[i] = source[i]
+
+
+@jit
+def tick(m: Record, clock: Int32Array, entry: int, agent: int, pc: int) -> None:
+    """Advance an entry of an agent's clock; an epoch has a limited number of bits for it."""
+    clock[entry] += 1
+    if clock[entry] >= CLOCK_LIMIT:
+        stream = STREAM_PCH if m.first_pch <= agent < m.first_dma else STREAM_CORE
+        fail(m, RESOURCES, stream, agent, pc, CLOCKS, CLOCK_LIMIT)
 
 
 @jit
@@ -101,7 +112,7 @@ def read_elements(
     """Check and note a read of elements [first, end) of a tile's local memory by ``agent`` (reader slot ``slot``)."""
     writes_at = m.local_write_at + tile * m.elements * 8
     reads = view_i64(m.local_read_at + (tile * m.slots + slot) * m.elements * 8, m.elements)
-    flags = view_u8(m.local_flags_at + tile * m.blocks, m.blocks)
+    flags = view_u32(m.local_flags_at + 4 * tile * m.blocks, m.blocks)
     epoch = epoch_of(agent, clock[agent], pc)
     if _unclear(agent, partner, clock, writes_at, first, end):
         writes = view_i64(writes_at, m.elements)
@@ -160,7 +171,7 @@ def write_elements(
     """Check and note a write of elements [first, end) by ``agent`` (``slot`` -1: none of the tile's readers)."""
     writes_at = m.local_write_at + tile * m.elements * 8
     writes = view_i64(writes_at, m.elements)
-    flags = view_u8(m.local_flags_at + tile * m.blocks, m.blocks)
+    flags = view_u32(m.local_flags_at + 4 * tile * m.blocks, m.blocks)
     epoch = epoch_of(agent, clock[agent], pc)
     if _unclear(agent, partner, clock, writes_at, first, end):
         for e in range(first, end):

@@ -31,15 +31,8 @@ from pimc.runtime_sim.engine.intrinsics import dot16
 from pimc.runtime_sim.engine.jit import jit
 from pimc.runtime_sim.engine.memory_port import physical_bank, start
 from pimc.runtime_sim.engine.numbers import copy_bytes, load_half, local_base
-from pimc.runtime_sim.engine.state import (
-    MAX_OPERANDS,
-    Record,
-    view_f32,
-    view_i32,
-    view_i64,
-    view_u8,
-    view_u32,
-)
+from pimc.runtime_sim.engine.records import MAX_OPERANDS
+from pimc.runtime_sim.engine.state import Record, view_f32, view_i32, view_i64, view_u8, view_u32
 
 _ZERO = np.float32(0.0)
 

@@ -14,14 +14,13 @@ from pimc.runtime_sim.engine.errors import (
     fail,
 )
 from pimc.runtime_sim.engine.jit import inline, jit
+from pimc.runtime_sim.engine.records import CODE_STRIDE, MAX_OPERANDS, SEMAPHORES
 from pimc.runtime_sim.engine.semantics_scalar import wrap32
 from pimc.runtime_sim.engine.signals import send
 from pimc.runtime_sim.engine.state import (
     AGENT_MASK,
     CLOCK_SHIFT,
-    CODE_STRIDE,
     HALTED,
-    MAX_OPERANDS,
     SIGNAL_TO_CORE,
     WAIT_SEMAPHORE,
     Record,
@@ -156,7 +155,7 @@ def command_wait(m: Record, p: int, h: Record, at: int, now: int) -> int:
     if m.checks:
         join(
             view_i32(agent_place(m, m.first_pch + p), m.agents),
-            view_i32(clock_place(m.pch_sem_clock_at, m, p * 32 + o[0]), m.agents),
+            view_i32(clock_place(m.pch_sem_clock_at, m, p * SEMAPHORES + o[0]), m.agents),
         )
     return now + m.clock_fs
 

@@ -8,12 +8,15 @@ from pimc.runtime_sim.engine.errors import PC_RANGE, STREAM_PCH, fail
 from pimc.runtime_sim.engine.heap import next_time, push
 from pimc.runtime_sim.engine.jit import inline, jit
 from pimc.runtime_sim.engine.memory_port import start
-from pimc.runtime_sim.engine.state import CODE_STRIDE, EVENT_PCH, RUNNING, WINDOW, Record, pch_of, view_i64
+from pimc.runtime_sim.engine.records import CODE_STRIDE, EFFORT_LIMIT, WINDOW
+from pimc.runtime_sim.engine.state import EVENT_PCH, RUNNING, Record, pch_of, view_i64
 from pimc.runtime_sim.engine.transfers import serve
 
 #: Classes of commands: nothing to run; no interaction with others; interaction; the command also needs the banks.
 IDLE, ALONE, SHARED, BANKS = range(4)
 _STEPS = 4096
+#: Refreshes of one step: a long wait may owe many.
+_REFRESHES = 64
 
 
 @jit
@@ -36,8 +39,10 @@ def _next_class(m: Record, p: int, h: Record) -> int:
 
 @jit
 def _refresh(m: Record, p: int, h: Record, now: int) -> None:
-    """Refresh as often as has become due; all banks are closed."""
-    while h.next_refresh <= now and not m.error:
+    """Refresh as often as has become due, in portions; all banks are closed."""
+    for _ in range(_REFRESHES):
+        if h.next_refresh > now or m.error:
+            return
         start(m, p, h, dram.REF, 0, 0, 0, h.next_refresh)
         h.next_refresh += m.refresh_fs
 
@@ -61,8 +66,13 @@ def step(m: Record, p: int) -> None:
     for _ in range(_STEPS):
         if m.error:
             return
+        if m.effort > EFFORT_LIMIT:
+            break
         if h.open_row < 0 and h.window == 0 and m.refresh_fs > 0 and now >= h.next_refresh:
             _refresh(m, p, h, now)
+            if now >= h.next_refresh:
+                continue
+        before = h.pc
         kind = _next_class(m, p, h)
         waiting = h.window > 0 or h.queue_size > 0
         if h.quota >= WINDOW and kind == BANKS:
@@ -83,6 +93,7 @@ def step(m: Record, p: int) -> None:
         h.pc += 1
         h.executed += 1
         now = run_command(m, p, h, at + 8, view_i64(at, 1)[0], now)
+        m.effort += abs(h.pc - before)  # commands skipped: masked off, or of a loop that does not run
     h.now = now
     h.scheduled = 1
     push(m, now, EVENT_PCH, p)

@@ -44,23 +44,22 @@ from pimc.runtime_sim.engine.describe import (
     describe_transfer,
     describe_unary,
     local,
+    writes,
 )
 from pimc.runtime_sim.engine.errors import DIVISION_BY_ZERO, PC_RANGE, STREAM_CORE, fail
 from pimc.runtime_sim.engine.heap import next_time, push
 from pimc.runtime_sim.engine.jit import inline, jit
 from pimc.runtime_sim.engine.noc import room, send_message
 from pimc.runtime_sim.engine.numbers import load_float, load_half, local_base, store_float, store_half
+from pimc.runtime_sim.engine.records import CODE_STRIDE, EFFORT_LIMIT, FLIGHTS, MAX_OPERANDS, SEMAPHORES
 from pimc.runtime_sim.engine.scoreboard import all_finished, enter, hazard
 from pimc.runtime_sim.engine.semantics_matrix import PCH_MASK, PCH_STRIDE
 from pimc.runtime_sim.engine.semantics_scalar import wrap32
 from pimc.runtime_sim.engine.signals import send
 from pimc.runtime_sim.engine.state import (
-    CODE_STRIDE,
     EVENT_CORE,
-    FLIGHTS,
     HALTED,
     LOCAL,
-    MAX_OPERANDS,
     NOC,
     PENDING,
     READ,
@@ -185,7 +184,7 @@ def _control(m: Record, c: int, core: Record, s: Record, op: int, kind: int, now
         if m.checks:
             join(
                 view_i32(agent_place(m, c), m.agents),
-                view_i32(clock_place(m.core_sem_clock_at, m, c * 32 + s.value[0]), m.agents),
+                view_i32(clock_place(m.core_sem_clock_at, m, c * SEMAPHORES + s.value[0]), m.agents),
             )
     elif kind == CLASS_HALT:
         until = all_finished(m, c, now, True)
@@ -298,6 +297,18 @@ def _transfer(m: Record, c: int, core: Record, s: Record, kind: int) -> None:
 
 
 @jit
+def _execute(m: Record, c: int, core: Record, s: Record, op: int, kind: int) -> None:
+    """Checks and data of an instruction of the vector, PIM, tensor or transpose unit."""
+    if kind == CLASS_MATRIX:
+        if s.work > 0 or writes(s):
+            check_units(m, c, core, s)
+            if m.functional and not m.error:
+                execute_matrix(m, c, s, op)
+    elif m.functional:
+        _vector(m, c, s, op, kind)
+
+
+@jit
 def _unit(m: Record, c: int, core: Record, s: Record, op: int, kind: int, at: int, now: int) -> int:
     """Start an instruction on its unit, or say when to look again."""
     unit = _table(m.op_unit_at, op)
@@ -336,12 +347,7 @@ def _unit(m: Record, c: int, core: Record, s: Record, op: int, kind: int, at: in
         send_message(m, c, s, payload, _table(m.op_wide_at, op) & 1 != 0, now)
     else:
         s.finish += _table(m.latency_pipeline_at, model) * m.period
-        if kind == CLASS_MATRIX:
-            check_units(m, c, core, s)
-            if m.functional and not m.error and s.work > 0:
-                execute_matrix(m, c, s, op)
-        elif m.functional:
-            _vector(m, c, s, op, kind)
+        _execute(m, c, core, s, op, kind)
     enter(m, c, s)
     return now + m.period
 
@@ -382,6 +388,9 @@ def step(m: Record, c: int) -> None:
             fail(m, PC_RANGE, STREAM_CORE, c, core.pc, core.length, 0)
         if m.error:
             return
+        if m.effort > EFFORT_LIMIT:
+            break
+        m.effort += 16
         at = m.core_code_at + (core.code + core.pc) * CODE_STRIDE * 8
         op = view_i64(at, 1)[0]
         kind = _table(m.op_class_at, op)

@@ -24,9 +24,11 @@ from pimc.runtime_sim.engine.errors import (
     WHAT_NEGATIVE,
     WHAT_PARTS,
     WHAT_TCU,
+    WHAT_WORK,
     fail,
 )
 from pimc.runtime_sim.engine.jit import inline, jit
+from pimc.runtime_sim.engine.records import BYTES_LIMIT, MACS_LIMIT, ROWS_LIMIT
 from pimc.runtime_sim.engine.semantics_matrix import (
     COLS,
     DEPTH,
@@ -79,9 +81,22 @@ def add_range(
     if (low | (stride if rows > 1 else 0)) % align:
         fail(m, MISALIGNED, STREAM_CORE, c, s.pc, place, low if low % align else stride)
         return
+    if rows > ROWS_LIMIT or size * rows > BYTES_LIMIT:
+        bad(m, c, s, WHAT_WORK, rows)
+        return
+    m.effort += size * rows + 16 * rows
     k = s.ranges
     s.space[k], s.mode[k], s.low[k], s.size[k], s.stride[k], s.rows[k] = space, mode, low, size, stride, rows
     s.ranges = k + 1
+
+
+@jit
+def writes(s: Record) -> bool:
+    """Whether an instruction changes memory or accumulators that the scoreboard knows, however little work it is."""
+    found = False
+    for i in range(s.ranges):
+        found |= s.mode[i] != READ
+    return found
 
 
 @inline
@@ -243,6 +258,7 @@ def describe_pimmv(m: Record, c: int, core: Record, s: Record, write: bool) -> N
         return
     local(m, c, s, READ, s.value[1], 2 * depth if n else 0, 2)
     add_range(m, c, s, ARRAY, READ, s.value[2], n, 0, 1, 1)
+    m.effort += n * depth // 2 + m.lanes
     if write:
         local(m, c, s, WRITE, s.value[0], 2 * n, 2)
     s.work = n
@@ -256,12 +272,18 @@ def describe_tmm(m: Record, c: int, core: Record, s: Record, by_column: bool) ->
         bad(m, c, s, WHAT_TCU, rows if rows > m.tcu_rows else cols)
         return
     empty = rows == 0 or cols == 0
+    if not empty and depth > MACS_LIMIT // (rows * cols):
+        bad(m, c, s, WHAT_WORK, depth)
+        return
+    m.effort += m.tcu_rows * m.tcu_columns + rows * cols * depth // 8
     add_range(m, c, s, LOCAL, READ, s.value[0], 0 if empty else 2 * depth, core.cfg[STRIDE_A], rows, 2)
     if by_column:
         add_range(m, c, s, LOCAL, READ, s.value[1], 0 if empty else 2 * depth, core.cfg[STRIDE_B], cols, 2)
     else:
         add_range(m, c, s, LOCAL, READ, s.value[1], 0 if empty else 2 * cols, core.cfg[STRIDE_B], depth, 2)
     add_range(m, c, s, ACCUMULATOR, ACCUMULATE, 0, 1, 0, 1, 1)
+    if empty:  # nothing to accumulate, whatever the depth is
+        depth = 0
     s.work = ((rows + m.tcu_rows - 1) // m.tcu_rows) * ((cols + m.tcu_columns - 1) // m.tcu_columns) * depth
 
 

@@ -18,7 +18,11 @@ from pimc.runtime_sim.engine.state import Record
     PC_RANGE,
     LOOP_DEPTH,
     RESOURCES,
-) = range(12)
+    TIME,
+) = range(13)
+
+#: What was exhausted, in ``error_a`` of RESOURCES.
+EVENTS, SIGNALS_IN_FLIGHT, CLOCKS = range(3)
 
 #: Streams of errors: a core's or a controller's.
 STREAM_CORE, STREAM_PCH = 0, 1
@@ -51,7 +55,8 @@ STREAM_CORE, STREAM_PCH = 0, 1
     WHAT_LOOP,
     WHAT_CONFIG,
     WHAT_OTHER_ROW,
-) = range(15)
+    WHAT_WORK,
+) = range(16)
 
 
 @jit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pimc.runtime_sim.engine.errors import RESOURCES, STREAM_CORE, fail
+from pimc.runtime_sim.engine.errors import EVENTS, RESOURCES, STREAM_CORE, fail
 from pimc.runtime_sim.engine.jit import inline, jit
 from pimc.runtime_sim.engine.state import PENDING, Record, view_i64
 
@@ -19,7 +19,7 @@ def next_time(m: Record) -> int:
 def push(m: Record, time: int, kind: int, argument: int) -> None:
     """Insert an event."""
     if m.heap_size >= m.heap_capacity:
-        fail(m, RESOURCES, STREAM_CORE, 0, 0, 0, 0)
+        fail(m, RESOURCES, STREAM_CORE, 0, 0, EVENTS, m.heap_capacity)
         return
     heap = view_i64(m.heap_at, m.heap_capacity * 3)
     order = m.sequence << 8 | kind

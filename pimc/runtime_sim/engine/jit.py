@@ -13,10 +13,11 @@ import numba
 from numba import types
 
 from pimc.runtime_sim.compiled import ENGINE_SOURCES, EntryPoint, Sources
+from pimc.runtime_sim.engine.guard import GUARDED
 
 #: Inner functions are only called by compiled ones and only see memory they do not own: no wrappers, no counting of
 #: references (halves the time to compile).
-_INNER = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_INNER = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "boundscheck": GUARDED}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,6 +51,8 @@ def entry_point(*arguments: object, sources: Sources = ENGINE_SOURCES) -> Callab
     """As :func:`jit`, for a function that Python calls with arguments of these numba types."""
 
     def wrap(function: Callable[P, R]) -> EntryPoint[P, R]:
-        return EntryPoint(numba.njit(error_model="numpy", nogil=True)(function), arguments, sources)
+        return EntryPoint(
+            numba.njit(error_model="numpy", nogil=True, boundscheck=GUARDED)(function), arguments, sources
+        )
 
     return wrap

@@ -34,6 +34,7 @@ def earliest(m: Record, p: int, command: int, bank: int, now: int) -> int:
 @jit
 def start(m: Record, p: int, h: Record, command: int, bank: int, row: int, column: int, now: int) -> int:
     """Issue a command at its first legal time from ``now`` on, and return that time."""
+    m.effort += 64
     tables = view_i64(m.dram_tables_at, m.dram_table_words)
     state = _view2(m.dram_state_at + 8 * p * m.dram_state_words, (1, m.dram_state_words))
     time = dram.issue_asap(tables, state, 0, command, bank, row, now)

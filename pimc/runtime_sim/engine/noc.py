@@ -6,20 +6,19 @@ data is taken when the message is sent and written when its last byte arrives.
 
 from __future__ import annotations
 
-from pimc.runtime_sim.engine.checks import agent_place, copy_clock, epoch_of, fail_race, local_access
+from pimc.runtime_sim.engine.checks import agent_place, copy_clock, epoch_of, fail_race, local_access, tick
 from pimc.runtime_sim.engine.errors import PLACE_LOCAL
 from pimc.runtime_sim.engine.heap import push
 from pimc.runtime_sim.engine.jit import jit
 from pimc.runtime_sim.engine.numbers import copy_bytes, local_base
+from pimc.runtime_sim.engine.records import FLIGHTS, MESSAGES
 from pimc.runtime_sim.engine.scoreboard import overlap
 from pimc.runtime_sim.engine.semantics_matrix import MESSAGE_DST_STRIDE, MESSAGE_SRC_STRIDE
 from pimc.runtime_sim.engine.signals import raise_core, wake_core
 from pimc.runtime_sim.engine.state import (
     EVENT_HEAD,
     EVENT_TAIL,
-    FLIGHTS,
     LOCAL,
-    MESSAGES,
     WAIT_MESSAGE,
     WRITE,
     Record,
@@ -77,7 +76,7 @@ def send_message(m: Record, c: int, s: Record, at: int, strided: bool, now: int)
         mine = view_i32(agent_place(m, c), m.agents)
         copy_clock(clock, mine)
         clock[m.first_noc + c] = core.noc_clock
-        mine[c] += 1
+        tick(m, mine, c, c, s.pc)
     for receiver in range(first, first + number):
         hops = abs(receiver % m.noc_columns - c % m.noc_columns) + abs(receiver // m.noc_columns - c // m.noc_columns)
         push(m, now + m.noc_injection + hops * m.noc_hop, EVENT_HEAD, slot * m.cores + receiver)
@@ -119,12 +118,13 @@ def tail_arrives(m: Record, slot: int, receiver: int) -> None:
     """The last byte is there: write the data, raise the semaphore."""
     g = message_of(m, slot)
     size = g.size * g.rows
+    m.effort += size + 16 * g.rows
     if m.checks and size:
         _check_arrival(m, slot, receiver)
     payload = m.payload_at + g.sender * m.payload_bytes + g.payload
     for row in range(g.rows):
         copy_bytes(payload + row * g.size, local_base(m, receiver) + g.dst + row * g.stride, g.size)
-    raise_core(m, receiver, g.sem, view_i32(clock_place(m.message_clock_at, m, slot), m.agents))
+    raise_core(m, receiver, g.sem, clock_place(m.message_clock_at, m, slot))
     g.left -= 1
     if g.left == 0:
         g.active = 0

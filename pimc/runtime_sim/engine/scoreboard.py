@@ -6,15 +6,8 @@ A range is ``rows`` runs of ``size`` bytes, ``stride`` bytes apart, in a memory 
 from __future__ import annotations
 
 from pimc.runtime_sim.engine.jit import inline, jit
-from pimc.runtime_sim.engine.state import (
-    ACCUMULATE,
-    FLIGHTS,
-    MAX_OPERANDS,
-    PENDING,
-    READ,
-    Record,
-    flight_of,
-)
+from pimc.runtime_sim.engine.records import FLIGHTS, MAX_OPERANDS
+from pimc.runtime_sim.engine.state import ACCUMULATE, PENDING, READ, Record, flight_of
 
 
 @inline
@@ -66,6 +59,9 @@ def hazard(m: Record, c: int, new: Record, now: int) -> int:
     until = now
     free = 0
     first_end = PENDING
+    rows = 0
+    for i in range(new.ranges):
+        rows += new.rows[i]
     for slot in range(FLIGHTS):
         old = flight_of(m, c, slot)
         if old.active and old.finish <= now:
@@ -74,8 +70,10 @@ def hazard(m: Record, c: int, new: Record, now: int) -> int:
             free += 1
             continue
         first_end = min(first_end, old.finish)
-        if old.finish > until and conflict(new, old):
-            until = old.finish
+        if old.finish > until:
+            m.effort += rows
+            if conflict(new, old):
+                until = old.finish
     if free == 0 and until == now:
         return first_end
     return until

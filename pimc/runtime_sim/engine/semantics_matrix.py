@@ -11,14 +11,13 @@ import numpy as np
 from pimc.runtime_sim.engine.intrinsics import dot16, float_to_half, half_to_float
 from pimc.runtime_sim.engine.jit import inline, jit
 from pimc.runtime_sim.engine.numbers import half_at, load_half, local_base, put_half, store_half
+from pimc.runtime_sim.engine.records import K_BLOCK
 from pimc.runtime_sim.engine.state import Record, core_of, view_f32, view_u8, view_u16
 
 # Configuration registers (pimc.isa.sram_fields.CONFIG_REGISTERS); tests hold them to the table.
 HEAD_DIM, ROWS, COLS, DEPTH, STRIDE_A, STRIDE_B, STRIDE_C, LANE, PARTS = range(9)
 GROUP_BASE, GROUP_SIZE, PCH_MASK, PCH_STRIDE, MESSAGE_ROWS, MESSAGE_SRC_STRIDE, MESSAGE_DST_STRIDE = range(9, 16)
 
-#: K steps that the tensor unit's model converts at once; no effect on results (ascending k throughout).
-K_BLOCK = 256
 _ZERO = np.float32(0.0)
 
 
@@ -202,6 +201,8 @@ def _multiply(m: Record, c: int, s: Record, clear: bool, by_column: bool) -> Non
         cells = view_f32(m.tcu_acc_at + 4 * c * size, size)
         for i in range(size):
             cells[i] = _ZERO
+    if rows == 0 or columns == 0:
+        return
     a = view_f32(m.scratch_a_at, K_BLOCK)
     for k0 in range(0, depth, K_BLOCK):
         steps = min(K_BLOCK, depth - k0)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pimc.runtime_sim.engine.checks import agent_place, copy_clock, epoch_of, fail_race, join
+from pimc.runtime_sim.engine.checks import agent_place, copy_clock, epoch_of, fail_race, join, tick
 from pimc.runtime_sim.engine.errors import (
     PLACE_REGISTER,
     RESOURCES,
     SEMAPHORE_OVERFLOW,
+    SIGNALS_IN_FLIGHT,
     STREAM_CORE,
     STREAM_PCH,
     fail,
 )
 from pimc.runtime_sim.engine.heap import push
 from pimc.runtime_sim.engine.jit import jit
+from pimc.runtime_sim.engine.records import SEMAPHORES, SIGNALS
 from pimc.runtime_sim.engine.state import (
     AGENT_MASK,
     CLOCK_SHIFT,
@@ -22,9 +24,7 @@ from pimc.runtime_sim.engine.state import (
     RUNNING,
     SIGNAL_REGISTER,
     SIGNAL_TO_CORE,
-    SIGNALS,
     WAIT_SEMAPHORE,
-    Int32Array,
     Record,
     clock_place,
     core_of,
@@ -42,7 +42,7 @@ SEMAPHORE_LIMIT = 65535
 def send(m: Record, kind: int, where: int, index: int, value: int, agent: int, pc: int, time: int) -> None:
     """Put a signal on its way; it arrives at ``time``.  The sender's clock ticks."""
     if m.signals_free == 0:
-        fail(m, RESOURCES, STREAM_PCH if agent >= m.first_pch else STREAM_CORE, agent, pc, 1, 0)
+        fail(m, RESOURCES, STREAM_PCH if agent >= m.first_pch else STREAM_CORE, agent, pc, SIGNALS_IN_FLIGHT, SIGNALS)
         return
     m.signals_free -= 1
     slot = view_i64(m.signal_list_at, SIGNALS)[m.signals_free]
@@ -51,7 +51,7 @@ def send(m: Record, kind: int, where: int, index: int, value: int, agent: int, p
     if m.checks:
         mine = view_i32(agent_place(m, agent), m.agents)
         copy_clock(view_i32(clock_place(m.signal_clock_at, m, slot), m.agents), mine)
-        mine[agent] += 1
+        tick(m, mine, agent, agent, pc)
     push(m, time, EVENT_SIGNAL, slot)
 
 
@@ -75,37 +75,44 @@ def wake_pch(m: Record, p: int) -> None:
 
 
 @jit
-def raise_core(m: Record, c: int, sem: int, clock: Int32Array) -> None:
-    """Add 1 to a semaphore of a core, with the sender's clock."""
+def raise_core(m: Record, c: int, sem: int, clock_at: int) -> None:
+    """Add 1 to a semaphore of a core, with the sender's clock (its address)."""
     core = core_of(m, c)
     core.sem[sem] += 1
     if core.sem[sem] > SEMAPHORE_LIMIT:
         fail(m, SEMAPHORE_OVERFLOW, STREAM_CORE, c, core.pc, sem, 0)
     if m.checks:
-        join(view_i32(clock_place(m.core_sem_clock_at, m, c * 32 + sem), m.agents), clock)
+        join(
+            view_i32(clock_place(m.core_sem_clock_at, m, c * SEMAPHORES + sem), m.agents),
+            view_i32(clock_at, m.agents),
+        )
     if core.state == WAIT_SEMAPHORE and core.waiting == sem and core.sem[sem] >= core.needed:
         wake_core(m, c, WAIT_SEMAPHORE)
 
 
 @jit
-def raise_pch(m: Record, p: int, sem: int, clock: Int32Array) -> None:
-    """Add 1 to a semaphore of a controller."""
+def raise_pch(m: Record, p: int, sem: int, clock_at: int) -> None:
+    """Add 1 to a semaphore of a controller, with the sender's clock (its address)."""
     h = pch_of(m, p)
     h.sem[sem] += 1
     if h.sem[sem] > SEMAPHORE_LIMIT:
         fail(m, SEMAPHORE_OVERFLOW, STREAM_PCH, m.first_pch + p, h.pc, sem, 0)
     if m.checks:
-        join(view_i32(clock_place(m.pch_sem_clock_at, m, p * 32 + sem), m.agents), clock)
+        join(
+            view_i32(clock_place(m.pch_sem_clock_at, m, p * SEMAPHORES + sem), m.agents),
+            view_i32(clock_at, m.agents),
+        )
     if h.state == WAIT_SEMAPHORE and h.waiting == sem and h.sem[sem] >= h.needed:
         h.state = RUNNING
         wake_pch(m, p)
 
 
 @jit
-def _set_register(m: Record, p: int, s: Record, clock: Int32Array) -> None:
+def _set_register(m: Record, p: int, s: Record, clock_at: int) -> None:
     """A core sets a register of a controller: the controller's last read must have happened before."""
     h = pch_of(m, p)
     if m.checks:
+        clock = view_i32(clock_at, m.agents)
         x = h.reg_read[s.index]
         if x != 0 and x >> CLOCK_SHIFT > clock[x & AGENT_MASK]:
             fail_race(m, s.agent, s.pc, x, PLACE_REGISTER, s.index)
@@ -117,7 +124,7 @@ def _set_register(m: Record, p: int, s: Record, clock: Int32Array) -> None:
 def deliver(m: Record, slot: int) -> None:
     """A signal arrives."""
     s = signal_of(m, slot)
-    clock = view_i32(clock_place(m.signal_clock_at, m, slot), m.agents)
+    clock = clock_place(m.signal_clock_at, m, slot)
     if s.kind == SIGNAL_TO_CORE:
         raise_core(m, s.where, s.index, clock)
     else:

@@ -1,7 +1,7 @@
 """The engine's state: one record that every function takes, and views of the arrays behind it.
 
 The record (:data:`MACHINE`) holds figures of the target and the addresses of the big arrays, so that a call passes one
-pointer; the Python side (``machine.py``) allocates the arrays and keeps them alive.  Times are femtoseconds.
+pointer; the Python side (``memories.py``) allocates the arrays and keeps them alive.  Times are femtoseconds.
 """
 
 from __future__ import annotations
@@ -11,26 +11,28 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from pimc.runtime_sim.engine.arrays import ARRAYS
 from pimc.runtime_sim.engine.intrinsics import make_view
 from pimc.runtime_sim.engine.jit import inline
+from pimc.runtime_sim.engine.records import (
+    CORE,
+    FLIGHT,
+    FLIGHTS,
+    MESSAGE,
+    PCH,
+    QUEUE,
+    REQUEST,
+    SIGNAL,
+    TRACE,
+)
 
 #: A numba record (one element of an array of MACHINE, CORE, ...); mypy cannot see its fields.
 Record: TypeAlias = Any
 Int32Array: TypeAlias = NDArray[np.int32]
 FloatArray: TypeAlias = NDArray[np.float32]
 
-# -- sizes fixed by the ISA or by this implementation ---------------------------------------------------------------
 UNITS = ("scu", "vcu", "tcu", "pim", "trans", "xfer", "noc")
 SCU, VCU, TCU, PIM, TRANS, XFER, NOC = range(7)
-MAX_OPERANDS = 8
-CODE_STRIDE = 1 + MAX_OPERANDS  # op, operands
-FLIGHTS = 32  # instructions in flight a core
-MESSAGES = 64  # NoC messages in flight a sender
-SIGNALS = 8192  # signals on their way
-RANGES = 4  # memory ranges of an instruction
-WINDOW = 2  # DMA pieces a controller has open at once
-QUEUE = 64  # requests a controller's queue can hold (the target's depth is at most that)
-BLOCK_SHIFT = 5  # elements of a block of the race checker's summary, as a shift
 
 # -- memory spaces of ranges ----------------------------------------------------------------------------------------
 LOCAL, ARRAY, HBM, ACCUMULATOR = range(4)
@@ -60,11 +62,11 @@ _FIELDS = (
     "period", "vcu_lanes", "special_lanes", "macro_groups",
     "noc_columns", "noc_rate", "noc_hop", "noc_injection", "transfer_depth",
     "banks", "bank_groups", "columns", "row_bytes", "column_bytes", "column_lanes", "rows", "result_registers",
-    "queue_depth", "signal_fs", "transfer_latency", "clock_fs", "refresh_fs", "buffer_columns", "loop_depth",
+    "signal_fs", "transfer_latency", "clock_fs", "refresh_fs", "buffer_columns", "loop_depth",
     # mode
     "functional", "checks", "tracing",
     # event queue
-    "time", "sequence", "heap_size", "heap_capacity", "events",
+    "time", "sequence", "heap_size", "heap_capacity", "events", "event_kind", "event_argument", "effort",
     # signals
     "signals_free",
     # race checker
@@ -73,83 +75,12 @@ _FIELDS = (
     "error", "error_agent", "error_pc", "error_address", "error_other", "error_a", "error_b", "error_stream",
     # trace
     "trace_size", "trace_capacity",
-    # arrays
-    "heap_at", "cores_at", "pchs_at", "flights_at", "staging_at", "messages_at", "signals_at", "signal_list_at",
-    "queue_at", "core_code_at", "pch_code_at", "op_class_at", "op_unit_at", "op_latency_at", "op_wide_at",
-    "op_registers_at", "latency_rate_at", "latency_pipeline_at",
-    "local_at", "array_at", "array_init_at", "pim_acc_at", "pim_acc_init_at", "tcu_acc_at", "tcu_acc_init_at",
-    "hbm_at", "column_init_at", "buffer_at", "buffer_init_at", "results_at", "results_init_at",
-    "scratch_a_at", "scratch_b_at", "scratch_c_at", "payload_at", "payload_bytes",
-    "clock_at", "flight_clock_at", "message_clock_at", "signal_clock_at", "core_sem_clock_at", "pch_sem_clock_at",
-    "local_write_at", "local_read_at", "local_flags_at", "elements", "blocks", "slots",
-    "row_write_at", "row_stream_at", "row_dma_at",
-    "dram_groups", "dram_group_banks", "dram_tables_at", "dram_table_words", "dram_state_at", "dram_state_words",
-    "trace_at",
-    "command_class_at", "op_units_at",
+    # sizes of arrays
+    "instructions", "commands", "latencies", "core_words", "pch_words", "payload_bytes", "elements", "blocks", "slots",
+    "dram_groups", "dram_group_banks", "dram_table_words", "dram_state_words",
 )  # fmt: skip
-MACHINE = np.dtype([(name, "i8") for name in _FIELDS])
-
-CORE = np.dtype(
-    [
-        (name, "i8")
-        for name in (
-            "pc", "state", "scheduled", "code", "length", "waiting", "needed", "outstanding", "executed", "end",
-            "ejection_free", "message_next", "message_oldest", "payload_next", "dma_clock", "noc_clock",
-            "dma_next", "dma_oldest", "noc_bytes", "blocked_flight", "message_free", "injection_free",
-        )
-    ]
-    + [
-        ("regs", "i8", (32,)),
-        ("ready", "i8", (32,)),
-        ("cfg", "i8", (16,)),
-        ("sem", "i8", (32,)),
-        ("unit_free", "i8", (7,)),
-        ("unit_busy", "i8", (7,)),
-    ]
-)  # fmt: skip
-
-FLIGHT = np.dtype(
-    [(name, "i8") for name in ("active", "unit", "finish", "pc", "op", "ranges", "work", "pending", "order")]
-    + [(name, "i8", (RANGES,)) for name in ("space", "mode", "low", "size", "stride", "rows")]
-    + [("value", "i8", (MAX_OPERANDS,)), ("data_end", "i8")]
-)
-
-PCH = np.dtype(
-    [
-        (name, "i8")
-        for name in (
-            "pc", "state", "scheduled", "code", "length", "now", "next_refresh", "open_row", "done", "last_row_command",
-            "turn", "quota", "queue_head", "queue_size", "window", "depth", "executed", "waiting", "needed", "end",
-            "bytes_read", "bytes_written", "mac_columns", "stale_until", "clock_row_checked",
-        )
-    ]
-    + [
-        ("regs", "i8", (32,)),
-        ("reg_write", "i8", (32,)),
-        ("reg_read", "i8", (32,)),
-        ("sem", "i8", (32,)),
-        ("loop_start", "i8", (64,)),
-        ("loop_left", "i8", (64,)),
-        ("commands", "i8", (16,)),
-    ]
-    + [
-        (f"w_{name}", "i8", (WINDOW,))
-        for name in ("active", "bank", "row", "column", "left", "low", "high", "local", "write", "core",
-                     "flight", "last")
-    ]
-)  # fmt: skip
-
-REQUEST = np.dtype(
-    [(name, "i8") for name in ("write", "low", "high", "local", "core", "flight", "cursor", "left", "block")]
-)
-MESSAGE = np.dtype(
-    [
-        (name, "i8")
-        for name in ("active", "sender", "pc", "size", "rows", "dst", "stride", "sem", "payload", "left", "clock")
-    ]
-)
-SIGNAL = np.dtype([(name, "i8") for name in ("kind", "where", "index", "value", "agent", "pc")])
-TRACE = np.dtype([(name, "i8") for name in ("time", "pch", "command", "bank", "row", "column")])
+#: The machine record: figures, and the address of every native array.
+MACHINE = np.dtype([(name, "i8") for name in (*_FIELDS, *(f"{name}_at" for name in ARRAYS))])
 
 view_i64 = make_view(np.int64)
 view_i32 = make_view(np.int32)

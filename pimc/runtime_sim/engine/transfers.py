@@ -16,13 +16,12 @@ from pimc.runtime_sim.engine.heap import push
 from pimc.runtime_sim.engine.jit import inline, jit
 from pimc.runtime_sim.engine.memory_port import done_after, earliest, physical_bank, start
 from pimc.runtime_sim.engine.numbers import copy_bytes, local_base
+from pimc.runtime_sim.engine.records import FLIGHTS, WINDOW
 from pimc.runtime_sim.engine.signals import wake_core, wake_pch
 from pimc.runtime_sim.engine.state import (
     EVENT_TRANSFER,
-    FLIGHTS,
     PENDING,
     WAIT_TRANSFER,
-    WINDOW,
     Record,
     clock_place,
     core_of,
