@@ -19,6 +19,8 @@ from pimc.targets.reader import Choices, Figures, Key, Range
 DRAM_COMMANDS = ("ACT", "GACT", "PRE", "PREA", "RD", "WR", "RDA", "WRA", "REF", "MAC", "WRGB", "RDRES")
 #: Scopes of commands and levels of constraints, from the widest to the narrowest.
 LEVELS = ("pseudo_channel", "bank_group", "bank")
+#: The longest distance or duration, clocks.
+MAX_CLOCKS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,6 @@ class Controller:
     registers: Annotated[int, Range(1, 32)]
     semaphores: Annotated[int, Range(1, 32)]
     loop_depth: Annotated[int, Range(1, 64)]
-    queue_depth: Annotated[int, Range(1, 1024)]
     signal_cycles: Annotated[int, Range(0, 1 << 20)]
 
 
@@ -80,12 +81,12 @@ class DramSpec:
     rows: Annotated[int, Range(1, 1 << 24)]
     row_bytes: Annotated[int, Range(32, 1 << 16)]
     column_bytes: Annotated[int, Range(2, 1 << 12)]
-    tick_fs: Annotated[int, Range(1, 10**9)]
+    tick_fs: Annotated[int, Range(1, 10**8)]
     clock_ticks: Annotated[int, Range(1, 64)]
     buses: tuple[str, ...]
     pu: BankPu
     controller: Controller
-    timing: Figures
+    timing: Annotated[Figures, Range(0, MAX_CLOCKS)]
     commands: Annotated[tuple[DramCommand, ...], Key("command")]
     constraints: Annotated[tuple[DramConstraint, ...], Key("constraint")]
 
@@ -151,10 +152,25 @@ class DramSpec:
                 raise TargetError(
                     f"unknown bus {command.bus!r}", where=place, hint=did_you_mean(command.bus, self.buses)
                 )
-            if self.clocks(command.done, f"{place}.done") < 0:
-                raise TargetError(f"{command.done!r} is negative", where=f"{place}.done")
+            self._check_clocks(command.done, f"{place}.done")
         for constraint in self.constraints:
             self._check_constraint(constraint, names, f"{where}: hbm.constraint[{constraint.name}]")
+        self._check_refresh(where)
+
+    def _check_clocks(self, expression: str, place: str) -> None:
+        clocks = self.clocks(expression, place)
+        if not 0 <= clocks <= MAX_CLOCKS:
+            raise TargetError(f"{expression!r} is {clocks} clocks, not between 0 and {MAX_CLOCKS}", where=place)
+
+    def _check_refresh(self, where: str) -> None:
+        """Refreshes must leave time for other commands."""
+        interval = self.timing.get("nREFI", 0)
+        busy = max((self.clocks(row.latency) for row in self.constraints if "REF" in row.preceding), default=0)
+        if 0 < interval <= busy:
+            raise TargetError(
+                f"nREFI is {interval}: a refresh takes {busy} clocks, so that nothing else could ever run",
+                where=f"{where}: hbm.timing.nREFI",
+            )
 
     def _check_constraint(self, constraint: DramConstraint, names: list[str], place: str) -> None:
         for name in (*constraint.preceding, *constraint.following):
@@ -164,8 +180,7 @@ class DramSpec:
                     where=place,
                     hint=did_you_mean(name, names),
                 )
-        if self.clocks(constraint.latency, f"{place}.latency") < 0:
-            raise TargetError(f"{constraint.latency!r} is negative", where=f"{place}.latency")
+        self._check_clocks(constraint.latency, f"{place}.latency")
         if not constraint.window:
             return
         if constraint.level != "pseudo_channel" or set(constraint.preceding) != set(constraint.following):

@@ -25,10 +25,10 @@ def evaluate(text: str, figures: Mapping[str, int], where: str) -> int:
         return _value(tree, figures, where)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise TargetError(
-            f"{text!r} is not an expression", where=where, hint="use names, integers, + - * // max min"
+            f"{text[:80]!r} is not an expression", where=where, hint="use names, integers, + - * // max min"
         ) from None
     except ZeroDivisionError:
-        raise TargetError(f"{text!r} divides by zero", where=where) from None
+        raise TargetError(f"{text[:80]!r} divides by zero", where=where) from None
 
 
 def _value(node: ast.expr, figures: Mapping[str, int], where: str) -> int:

@@ -126,7 +126,8 @@ def _value(hint: object, value: object, place: _Place) -> object:
     if hint is Figures:
         if not isinstance(value, dict):
             raise place.error(f"expected a table, found {_kind(value)}")
-        return Figures(tuple((name, _integer(item, place / name, Range(0))) for name, item in sorted(value.items())))
+        limits = next((note for note in notes if isinstance(note, Range)), Range(0))
+        return Figures(tuple((name, _integer(item, place / name, limits)) for name, item in sorted(value.items())))
     assert isinstance(hint, type)
     return _dataclass(hint, value, place)
 

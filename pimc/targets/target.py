@@ -28,13 +28,15 @@ from pimc.targets.reader import Choices, Key, Range, read
 from pimc.targets.refresh import check_refresh
 
 _FOLDER = Path(__file__).parent
+#: Overrides of a target, and characters of one.
+MAX_OVERRIDES, MAX_OVERRIDE_LENGTH = 1000, 1000
 
 
 @dataclass(frozen=True)
 class Clock:
     """The cores' clock."""
 
-    core_period_fs: Annotated[int, Range(1, 10**12)]
+    core_period_fs: Annotated[int, Range(1, 10**9)]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Cores:
     count: Annotated[int, Range(1, 4096)]
     dispatch_per_cycle: Annotated[int, Range(1, 1)]
     scalar_registers: Annotated[int, Range(1, 32)]
-    config_registers: Annotated[int, Range(1, 32)]
+    config_registers: Annotated[int, Range(1, 16)]
     semaphores: Annotated[int, Range(1, 32)]
 
 
@@ -77,8 +79,8 @@ class Memory:
     name: str
     kind: Annotated[str, Choices("local", "instruction", "array", "buffer")]
     scope: Annotated[str, Choices("core", "pseudo_channel")]
-    base: Annotated[int, Range(0)]
-    bytes: Annotated[int, Range(1)]
+    base: Annotated[int, Range(0, 1 << 32)]
+    bytes: Annotated[int, Range(1, 1 << 32)]
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Tcu:
 
     rows: Annotated[int, Range(1, 4096)]
     columns: Annotated[int, Range(1, 4096)]
-    fill_cycles: Annotated[int, Range(0, 1 << 20)]
+    fill_cycles: Annotated[int, Range(0, 1 << 16)]
     drain_elements_per_cycle: Annotated[int, Range(1, 4096)]
 
 
@@ -160,7 +162,7 @@ class Latency:
     name: str
     work: Annotated[str, Choices("instruction", "elements", "bytes", "rows", "steps")]
     rate: Annotated[int, Range(1, 1 << 20)]
-    pipeline: Annotated[int, Range(0, 1 << 20)]
+    pipeline: Annotated[int, Range(0, 1 << 16)]
 
     def busy_cycles(self, work: int) -> int:
         """Cycles that ``work`` occupies the unit."""
@@ -257,8 +259,7 @@ def load_target(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Targ
 def parse_target(raw: Mapping[str, object], overrides: Sequence[str] = (), where: str = "target") -> Target:
     """Build a :class:`Target` from the tables of a TOML file; ``where`` names the file in errors."""
     table = copy.deepcopy(dict(raw))
-    for override in overrides:
-        _override(table, override)
+    _override_all(table, overrides)
     target = read(Target, table, where, figures=_figures(table))
     _check(target, where)
     return target
@@ -267,12 +268,24 @@ def parse_target(raw: Mapping[str, object], overrides: Sequence[str] = (), where
 def parse_dram(raw: object, overrides: Sequence[str] = (), where: str = "target") -> DramSpec:
     """Build a :class:`DramSpec` alone from the content of an ``[hbm]`` table."""
     table = {"hbm": copy.deepcopy(raw)}
-    for override in overrides:
-        _override(table, override)
+    _override_all(table, overrides)
     spec = read(DramSpec, table["hbm"], where, "hbm")
     spec.check(where)
     check_refresh(spec, where)
     return spec
+
+
+def _override_all(table: dict[str, object], overrides: Sequence[str]) -> None:
+    """Apply overrides in order; a binary carries its own, so their number and lengths have limits."""
+    if len(overrides) > MAX_OVERRIDES:
+        raise TargetError(f"{len(overrides)} overrides, the limit is {MAX_OVERRIDES}", where="--set")
+    for override in overrides:
+        if len(override) > MAX_OVERRIDE_LENGTH:
+            raise TargetError(
+                f"an override has {len(override)} characters, the limit is {MAX_OVERRIDE_LENGTH}",
+                where=f"--set {override[:40]}...",
+            )
+        _override(table, override)
 
 
 def _override(table: dict[str, object], override: str) -> None:
@@ -287,13 +300,13 @@ def _override(table: dict[str, object], override: str) -> None:
         node = _step(node, key, place)
     try:
         value: object = tomllib.loads(f"value = {value_text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # not TOML, an integer of thousands of digits, absurd nesting
         value = value_text.strip()
-    _step(node, last, place)  # it exists
+    old = _step(node, last, place)  # it exists
     if isinstance(node, dict):
         node[last] = value
     elif isinstance(node, list):
-        node[int(last)] = value
+        node[next(index for index, item in enumerate(node) if item is old)] = value
 
 
 def _step(node: object, key: str, place: str) -> object:
@@ -365,6 +378,8 @@ def _check_memories(target: Target, where: str) -> None:
         raise TargetError("a core needs a local memory", where=f"{where}: memory")
     for memory in target.memories:
         place = f"{where}: memory[{memory.name}].bytes"
+        if memory.kind == "local" and memory.bytes % 2:
+            raise TargetError("must be a multiple of 2, the size of an fp16", where=place)
         if memory.kind == "array" and memory.bytes != target.pim_unit.bytes:
             raise TargetError(f"the macros of [pim_unit] hold {target.pim_unit.bytes} bytes", where=place)
         if memory.kind == "buffer" and memory.bytes % target.hbm.column_bytes:

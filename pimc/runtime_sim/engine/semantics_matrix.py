@@ -39,7 +39,8 @@ def reduce_parts(m: Record, c: int, dst: int, a: int, bias: int, n: int) -> None
     base = local_base(m, c)
     parts = core_of(m, c).cfg[PARTS]
     lanes = m.banks
-    partial = view_f32(base + a, 1 + ((n + lanes - 1) // lanes) * parts * lanes)
+    groups = (n + lanes - 1) // lanes
+    partial = view_f32(base + a, lanes * (groups * parts - 1) + n - lanes * (groups - 1))
     for i in range(n):
         first = (i // lanes) * parts * lanes + i % lanes
         total = partial[first]
