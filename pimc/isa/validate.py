@@ -15,11 +15,15 @@ from pimc.isa.hbm import HBM_ISA
 from pimc.isa.metadata import IDENTIFIER
 from pimc.isa.program import DTYPE_BYTES, CacheRegion, Entry, LoadedProgram, Port, Program, stream_name
 from pimc.isa.spec import InstructionSet, OperandKind
-from pimc.isa.sram import SRAM_ISA
+from pimc.isa.sram import CONFIG_REGISTERS, SRAM_ISA
 from pimc.limits import AGENTS
 
 #: Loops of an HBM-PIM stream that may be open at once (a property of the instruction set, see ``loop``).
 LOOP_DEPTH = 8
+#: Words of a stream, and of all streams of a program.
+MAX_STREAM_WORDS, MAX_WORDS = 1 << 20, 1 << 23
+#: Bytes of all inputs, and of all outputs, of an entry.
+MAX_PORT_BYTES = 1 << 30
 
 
 class _ControllerLimits(Protocol):
@@ -60,6 +64,8 @@ class _CoreLimits(Protocol):
     def scalar_registers(self) -> int: ...
     @property
     def semaphores(self) -> int: ...
+    @property
+    def config_registers(self) -> int: ...
 
 
 class _MemoryLimits(Protocol):
@@ -112,6 +118,7 @@ def validate_program(program: Program, where: str = "program") -> LoadedProgram:
     Raises :class:`IsaError` that names the stream, port or image at fault; ``where`` names the file.
     """
     _check_names(program, where)
+    _check_sizes(program, where)
     decoded: dict[str, DecodedProgram] = {}
     for tensor, words in program.code.items():
         here = f"{where}: {tensor}"
@@ -153,6 +160,23 @@ def _check_names(program: Program, where: str) -> None:
         raise IsaError(f"source locations of {strangers[0][:120]!r}, which is no stream", where=where)
 
 
+def _check_sizes(program: Program, where: str) -> None:
+    """Code and ports are within the limits, before anything of their size is made."""
+    sizes = {tensor: len(words) for tensor, words in program.code.items()}
+    for tensor, size in sizes.items():
+        if size > MAX_STREAM_WORDS:
+            raise IsaError(f"{size} words, the limit of a stream is {MAX_STREAM_WORDS}", where=f"{where}: {tensor}")
+    if sum(sizes.values()) > MAX_WORDS:
+        raise IsaError(f"{sum(sizes.values())} words, the limit of all streams is {MAX_WORDS}", where=where)
+    for name, entry in program.entries.items():
+        for side, ports in (("inputs", entry.inputs), ("outputs", entry.outputs)):
+            size = sum(port.elements * DTYPE_BYTES[port.dtype] for port in ports)
+            if size > MAX_PORT_BYTES:
+                raise IsaError(
+                    f"the {side} take more than {MAX_PORT_BYTES} bytes, the limit", where=f"{where}: entry {name}"
+                )
+
+
 def _labels(isa: InstructionSet, decoded: DecodedProgram) -> NDArray[np.int64]:
     """(position, target) of every branch: int64[branches, 2]."""
     found = []
@@ -167,9 +191,11 @@ def _labels(isa: InstructionSet, decoded: DecodedProgram) -> NDArray[np.int64]:
 def check_core_stream(decoded: DecodedProgram, where: str) -> None:
     """Branches stay inside the stream, and it cannot run off its end."""
     size = len(decoded.op)
-    for position, target in _labels(SRAM_ISA, decoded):
-        if not 0 <= target < size:
-            raise IsaError(f"word {position} branches to {target}, outside the {size} words", where=where)
+    labels = _labels(SRAM_ISA, decoded)
+    outside = (labels[:, 1] < 0) | (labels[:, 1] >= size)
+    if outside.any():
+        position, target = labels[int(np.argmax(outside))]
+        raise IsaError(f"word {position} branches to {target}, outside the {size} words", where=where)
     last = SRAM_ISA.instructions[decoded.op[-1]].mnemonic if size else ""
     always = last in ("beq", "bge") and decoded.operands[-1, 0] == decoded.operands[-1, 1]
     if last != "halt" and not always:
@@ -266,10 +292,10 @@ def check_against_target(program: LoadedProgram, target: TargetLimits) -> None:
             _check_commands(decoded, target, tensor)
             registers, prefix = target.hbm.controller.registers, "h"
         else:
-            _check_fields(decoded, isa, "sigh", ("sem",), target.hbm.controller.semaphores, tensor)
-            _check_fields(decoded, isa, "hset", ("hreg",), target.hbm.controller.registers, tensor)
+            _check_instructions(decoded, target, tensor)
             registers, prefix = target.cores.scalar_registers, "r"
-        for instruction in isa.instructions:
+        for index in np.unique(decoded.op):
+            instruction = isa.instructions[int(index)]
             names = [operand.name for operand in instruction.operands if operand.kind is OperandKind.REGISTER]
             for register in names:
                 _check_fields(decoded, isa, instruction.mnemonic, (register,), registers, f"{tensor} ({prefix})")
@@ -325,6 +351,29 @@ def _check_fields(
     if np.any(bad):
         pc = positions[int(np.argmax(bad))]
         _require(False, f"word {pc}: {mnemonic}: {' + '.join(names)} exceeds the target's {limit}", where)
+
+
+def _check_instructions(decoded: DecodedProgram, target: TargetLimits, where: str) -> None:
+    """Semaphores, configuration registers and controller registers of a core's stream."""
+    _check_fields(decoded, SRAM_ISA, "sigh", ("sem",), target.hbm.controller.semaphores, where)
+    _check_fields(decoded, SRAM_ISA, "hset", ("hreg",), target.hbm.controller.registers, where)
+    limits = {
+        OperandKind.SEMAPHORE: target.cores.semaphores,
+        OperandKind.CONFIG: target.cores.config_registers,
+    }
+    for index in np.unique(decoded.op):
+        instruction = SRAM_ISA.instructions[int(index)]
+        for operand in instruction.operands:
+            if operand.kind in limits and instruction.mnemonic != "sigh":
+                _check_fields(decoded, SRAM_ISA, instruction.mnemonic, (operand.name,), limits[operand.kind], where)
+        for name in instruction.config:
+            number, _ = CONFIG_REGISTERS[name]
+            _require(
+                number < target.cores.config_registers,
+                f"{instruction.mnemonic} takes configuration register {name}, number {number}; the target has "
+                f"{target.cores.config_registers}",
+                where,
+            )
 
 
 def _check_commands(decoded: DecodedProgram, target: TargetLimits, where: str) -> None:

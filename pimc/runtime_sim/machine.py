@@ -14,7 +14,7 @@ from pimc.diagnostics import InputError, TargetError, UninitialisedReadError, Us
 from pimc.isa.program import LoadedProgram, Port
 from pimc.runtime_sim.caches import check_positions, mark_filled
 from pimc.runtime_sim.engine.records import CODE_STRIDE
-from pimc.runtime_sim.engine.state import EVENT_CORE, EVENT_PCH, HALTED, UNITS
+from pimc.runtime_sim.engine.state import AGENT_MASK, EVENT_CORE, EVENT_PCH, HALTED, UNITS
 from pimc.runtime_sim.event_loop import simulate
 from pimc.runtime_sim.failure import Explainer
 from pimc.runtime_sim.memories import TRACE_CAPACITY, Memories
@@ -114,6 +114,12 @@ class Machine:
         """A core's local memory as the last run left it, uint8[bytes] (a view; for tests and debugging)."""
         view: NDArray[np.uint8] = self._memories.arrays["local"][core]
         return view
+
+    def written(self, core: int) -> NDArray[np.bool_]:
+        """Which fp16 of a core's local memory the last run's program has written, bool[elements]; needs checks."""
+        epochs = self._memories.arrays["local_write"][core]
+        written: NDArray[np.bool_] = (epochs != 0) & (epochs & AGENT_MASK != self._memories.figure("host"))
+        return written
 
     def run(
         self, entry: str, inputs: Mapping[str, NDArray[Any]] | None = None, limits: RunLimits = UNLIMITED
