@@ -26,7 +26,7 @@ import numpy as np
 
 from pimc.diagnostics import InternalError, PimcError
 from pimc.isa.codec import encode, word_dtype
-from pimc.isa.container import validate_program
+from pimc.isa.container import check_against_target, validate_program
 from pimc.isa.hbm import HBM_ISA
 from pimc.isa.program import Entry, Port, PortPiece, Program, stream_name
 from pimc.isa.spec import Instruction, InstructionSet, Operand, OperandKind
@@ -37,7 +37,7 @@ from pimc.targets import load_target
 
 #: Seconds a program may take.
 LIMIT_S = 20
-_CORES, _ROWS = 3, 4
+_CORES, _ROWS, _FILL = 3, 4, 4096
 _CONFIG = {name: number for name, (number, _) in CONFIG_REGISTERS.items()}
 
 #: Overrides of the target, each group as a whole: small and odd memories, wide units, absurd figures.
@@ -237,7 +237,7 @@ def generate(seed: int) -> Hostile:
             name = stream_name("main", kind, number)
             code[name] = np.array(words, word_dtype(isa))
             names[kind][number] = name
-    fill = Port("x", "i32", (1024,), (PortPiece(0, 0, 0, 1024),))
+    fill = Port("x", "i32", (_FILL // 4,), (PortPiece(0, 0, 0, _FILL // 4),))
     inputs = (fill,) if rng.random() < 0.5 else ()
     entry = Entry(names["core"], names["hbm"], inputs)
     return Hostile(
@@ -254,6 +254,8 @@ def attempt(case: Hostile) -> str:
     try:
         target = load_target("hpim", case.overrides)
         loaded = validate_program(case.program)
+        if case.seed % 2 or target.local_bytes < _FILL:  # the other half: nothing but the engine's own checks
+            check_against_target(loaded, target)
         machine = Machine(loaded, target, functional=case.functional, checks=case.checks)
         inputs = {port.name: np.full(port.shape, 0x3C003C00, np.int32) for port in loaded.entries["main"].inputs}
         machine.run("main", inputs)
@@ -275,6 +277,8 @@ def _expired(_signal: int, _frame: object) -> None:
 def _worker(first: int, last: int) -> None:
     """Run seeds one after the other, saying of each that it starts and how it ended."""
     signal.signal(signal.SIGALRM, _expired)
+    idle = {"code/main/core/0": np.array([encode(SRAM_ISA, "halt", [])], np.uint32)}
+    attempt(Hostile(0, (), Program("hpim", "", 1, {"main": Entry({0: "code/main/core/0"}, {})}, idle), True, True))
     for seed in range(first, last):
         sys.stdout.write(f"{seed} starts\n")
         sys.stdout.flush()

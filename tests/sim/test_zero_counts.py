@@ -20,6 +20,7 @@ OTHERS = {
     "group_size": 1, "pch_mask": 1, "pch_stride": 32, "message_src_stride": 32, "message_dst_stride": 32,
 }  # fmt: skip
 MARK = 0x77
+SMALL = ("cores.count=1", "noc.columns=1", "noc.rows=1", "hbm.stacks=1", "hbm.channels=2")
 INSTRUCTIONS = {i.mnemonic: i for i in SRAM_ISA.instructions if i.unit in ("vcu", "tcu", "pim", "trans", "noc")}
 
 
@@ -60,7 +61,7 @@ def test_what_counts_as_written_is_written(mnemonic: str) -> None:
     marks = np.full(1024, MARK * 0x01010101, np.int32)
     for zeros in (z for size in range(1, len(counts) + 1) for z in itertools.combinations(counts, size)):
         loaded = program(_text(instruction, zeros), inputs=[port("x", "f16", 2048, 0), port("mark", "i32", 1024, 4096)])
-        machine = Machine(loaded, target())
+        machine = Machine(loaded, target(*SMALL))
         machine.run("main", {"x": sources, "mark": marks})
         elements = machine.local_memory(0)[4096:8192].view(np.uint16)
         written = machine.written(0)[2048:4096]
