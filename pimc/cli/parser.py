@@ -25,6 +25,10 @@ class Parser(argparse.ArgumentParser):
         """Report ``message`` as a usage error of this (sub)command."""
         raise UsageError(message, hint=f"see `{self.prog} --help`")
 
+    def options_and_arguments(self) -> list[argparse.Action]:
+        """What this parser takes and shows in its help."""
+        return [action for action in self._actions if action.help != argparse.SUPPRESS]
+
     def option_strings(self) -> list[str]:
         """All options that this parser knows, such as ``--target``."""
         return [text for action in self._actions for text in action.option_strings]
@@ -238,6 +242,14 @@ def _demo(parser: Parser) -> None:
     parser.add_argument("--no-install", action="store_true", help="fetch nothing; fail if something is missing")
 
 
+def _doctor(parser: Parser) -> None:
+    _add_json(parser)
+
+
+def _completion(parser: Parser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell to complete in")
+
+
 _Command = tuple[str, Callable[[Parser], None]]
 
 COMMANDS: dict[str, _Command] = {
@@ -250,6 +262,8 @@ COMMANDS: dict[str, _Command] = {
     "asm": ("assembly text to binary", _asm),
     "opt": ("run passes on an IR dump", _opt),
     "targets": ("list the targets, or show one", _targets),
+    "doctor": ("check that everything pimc needs is there", _doctor),
+    "completion": ("print a script by which a shell completes commands and options", _completion),
     "demo": ("fetch, compile and ask a small language model", _demo),
 }
 
