@@ -117,7 +117,12 @@ def _load(path: Path) -> torch.nn.Module:
 
     def load(**options: object) -> tuple[torch.nn.Module, list[str]]:
         model, report = AutoModel.from_pretrained(
-            str(path), dtype=torch.float32, local_files_only=True, output_loading_info=True, **options
+            str(path),
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
         )
         return model, sorted(report["missing_keys"])
 

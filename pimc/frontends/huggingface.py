@@ -55,7 +55,7 @@ def _load_model(path: Path) -> torch.nn.Module:
 
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=torch.float32, local_files_only=True, output_loading_info=True
+            str(path), dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
         raise InputError(
@@ -106,7 +106,7 @@ def _convert_tokenizer(path: Path) -> str:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
         return str(tokenizer.backend_tokenizer.to_str())
     except (OSError, ValueError, AttributeError, ImportError) as error:
         raise InputError(f"the tokenizer cannot be converted: {_first_line(error)}", where=str(path)) from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import sys
 from pathlib import Path
 
 import pytest
 
-from attack import pool, worker
+from attack import onnx_models, pool, worker
 from attack.case import Case, Kind, read_case
 from attack.kinds import KINDS
 
@@ -84,3 +85,8 @@ def test_a_crash_is_put_down_to_its_input(death: str, tmp_path: Path, monkeypatc
     assert any(word in problem for word in ("SIGSEGV", "exit 9", "SIGKILL"))
     assert report.tallies["k"].runs == 20
     assert report.tallies["k"].failed == 1
+
+
+def test_the_modules_of_onnx_are_there() -> None:
+    for module in onnx_models.MODULES:
+        assert importlib.util.find_spec(f"onnx.backend.test.case.node.{module}"), module

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import sys
 import time
@@ -117,7 +118,10 @@ def _wrong(status: int | str, out: str, error: str) -> str:
         ("out of memory" in error, "past its limit: out of memory"),
         (any(len(line) > _LINE_CHARACTERS for line in lines), "a line of an error is too long"),
         (any(not (c.isprintable() or c in "\n\t") for c in error), "control characters in an error"),
-        (status in (1, 2) and not error.startswith("pimc: error: "), "no error is told: " + error[:100]),
+        (
+            status in (1, 2) and not re.search(r"^pimc: error: ", error, re.MULTILINE),
+            "no error is told: " + error[:100],
+        ),
     ):
         if bad:
             return name

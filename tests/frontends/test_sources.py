@@ -175,3 +175,17 @@ def test_gguf_weights_and_tokenizer(tmp_path: Path) -> None:
     assert tokenizer.decode(tokenizer.encode("abc a").ids) == "abc a"
     assert (result.eos_ids, result.special["bos_token"]) == ([1], "<s>")
     assert result.chat_template is not None
+
+
+@pytest.mark.parametrize("kind", ["AutoModelForCausalLM", "AutoModel"])
+def test_code_in_a_folder_does_not_run(tmp_path: Path, kind: str) -> None:
+    """A folder may carry code of its own model; whoever made it is a stranger."""
+    ran = tmp_path / "ran"
+    (tmp_path / "evil.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    auto = {"AutoConfig": "evil.Config", kind: "evil.Model", "AutoTokenizer": ["evil.Tokenizer", None]}
+    config = {"model_type": "evil", "auto_map": auto, "architectures": ["Model"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": auto, "tokenizer_class": "Tokenizer"}))
+    with pytest.raises(InputError):
+        import_model(tmp_path, max_seq=16)
+    assert not ran.exists()

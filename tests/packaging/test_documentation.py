@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pimc import limits
 from pimc.cli.parser import build_parser
 
 ROOT = Path(__file__).parents[2]
@@ -61,3 +62,9 @@ def test_the_target_recipe_works(pimc_cli: Callable, tmp_path: Path) -> None:
     result = pimc_cli("targets", mine)
     assert result.code == 0, result.err
     assert "name = mine" in result.out
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    text = (ROOT / "docs/security.md").read_text()
+    written = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
+    assert written == [(name, limit.text, limit.what) for name, limit in limits.table().items()]
