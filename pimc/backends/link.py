@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from xdsl.dialects.builtin import ArrayAttr, DenseArrayBase, DictionaryAttr, IntegerAttr, ModuleOp, StringAttr
+from xdsl.dialects.builtin import DenseArrayBase, DictionaryAttr, IntegerAttr, ModuleOp, StringAttr
 from xdsl.ir import Attribute
 
 from pimc.backends.image import Images, build_images
 from pimc.diagnostics import InputError
+from pimc.ir.aliases import with_aliases
 from pimc.ir.bank_layout import TileGeometry
 from pimc.ir.code_ops import CodeOp, HbmCodeOp, SramCodeOp
 from pimc.ir.constants import stored_constants
@@ -24,8 +25,6 @@ from pimc.targets.target import Target
 
 #: Module attribute of programs without a memory map: rows of every bank that they use.
 ROWS = "pim.rows"
-#: Module attribute of the link pass: whether equal streams are stored once (they are where it is absent).
-SHARE = "pimc.share_streams"
 
 
 @dataclass
@@ -35,11 +34,11 @@ class _EntryParts:
     ports: dict[tuple[str, str], Port] = field(default_factory=dict)
 
 
-def link_program(module: ModuleOp, weights: WeightStore | None, target: Target) -> Program:
+def link_program(module: ModuleOp, weights: WeightStore | None, target: Target, *, share: bool = True) -> Program:
     """The program of a module that ``emit`` has seen, with the images of its weights (None: without).
 
-    Streams that are equal are stored once.  Raises :class:`InputError` where an agent has two streams in an entry,
-    a port is declared in two ways, or (see ``build_images``) a weight does not fit.
+    With ``share`` streams that are equal are stored once.  Raises :class:`InputError` where an agent has two streams in
+    an entry, a port is declared in two ways, or (see ``build_images``) a weight does not fit.
     """
     entries: dict[str, _EntryParts] = {}
     code: dict[str, NDArray[np.unsignedinteger]] = {}
@@ -56,7 +55,7 @@ def link_program(module: ModuleOp, weights: WeightStore | None, target: Target) 
     memory = MemoryMap.of(module) if ATTRIBUTE in module.attributes else None
     images: Images = {}
     if memory is not None and weights is not None:
-        images = build_images(memory, weights, TileGeometry.of(target), stored_constants(module))
+        images = build_images(memory, with_aliases(module, weights), TileGeometry.of(target), stored_constants(module))
     program = Program(
         target_name=target.name,
         target_digest=target.digest,
@@ -67,8 +66,7 @@ def link_program(module: ModuleOp, weights: WeightStore | None, target: Target) 
         locations=locations,
         caches=_caches(memory) if memory is not None else (),
     )
-    share = module.attributes.get(SHARE)
-    return program if isinstance(share, IntegerAttr) and not share.value.data else share_streams(program)
+    return share_streams(program) if share else program
 
 
 def _caches(memory: MemoryMap) -> tuple[CacheRegion, ...]:
@@ -141,15 +139,4 @@ def _entry(parts: _EntryParts) -> Entry:
         dict(sorted(parts.groups.items())),
         tuple(ports("input")),
         tuple(ports("output")),
-    )
-
-
-def code_summary(module: ModuleOp) -> Attribute:
-    """What ``link`` found, as an attribute: for every ``code`` operation its entry, agents and words."""
-    return ArrayAttr(
-        [
-            DictionaryAttr({"entry": op.entry, "kind": StringAttr(op.name), "words": IntegerAttr(len(op.words), 64)})
-            for op in module.body.block.ops
-            if isinstance(op, CodeOp)
-        ]
     )

@@ -43,6 +43,9 @@ def execute(arguments: argparse.Namespace) -> None:
         verify_each=arguments.verify_each,
         shapes=shapes_of(arguments.shapes),
         bind=values_of(arguments.bind),
+        weights=arguments.weights,
+        dump_ir=Path(arguments.dump_ir) if arguments.dump_ir else None,
+        dump_weights=not arguments.no_dump_weights,
     )
     with console.progress(f"compiling {source}") as show:
         # What is printed meanwhile would tear the spinner.
@@ -124,12 +127,10 @@ def _report_explanations(arguments: argparse.Namespace, found: list[Explanation]
 
 def observers_of(arguments: argparse.Namespace) -> tuple[list[Observer], TimePasses]:
     """The observers that the options of compile and opt ask for, and the timer among them."""
-    from pimc.passes.observers import DumpIr, PrintIr, TimePasses
+    from pimc.passes.observers import PrintIr, TimePasses
 
     timer = TimePasses()
     observers: list[Observer] = [timer]
-    if getattr(arguments, "dump_ir", None):
-        observers.append(DumpIr(Path(arguments.dump_ir)))
     if arguments.print_ir_after_all or arguments.print_ir_after:
         printer = PrintIr(sys.stderr, after_passes=arguments.print_ir_after, all_=arguments.print_ir_after_all)
         observers.append(printer)

@@ -109,8 +109,8 @@ def _add_json(parser: Parser) -> None:
 def _compile(parser: Parser) -> None:
     parser.add_argument(
         "source", metavar="SRC",
-        help="a Hugging Face model folder, a .gguf, .onnx or .pt2 file, or package.module:function or file.py:function,"
-        " which returns a PyTorch module and example inputs",
+        help="a Hugging Face model folder, a .gguf, .onnx or .pt2 file, IR in an .mlir file, or package.module:function"
+        " or file.py:function, which returns a PyTorch module and example inputs",
     )  # fmt: skip
     parser.add_argument("-o", "--output", metavar="OUT.pimx", help="the binary to write")
     _add_target(parser)
@@ -125,7 +125,16 @@ def _compile(parser: Parser) -> None:
         "--bind", metavar="NAME=VALUES", type=key_value, action="append", default=[],
         help="make an input a constant: numbers (2,3 or [[1,2],[3,4]]) or a .npy file (may be repeated)",
     )  # fmt: skip
-    parser.add_argument("--dump-ir", metavar="DIR", help="write one numbered .mlir file a pass into this folder")
+    group = parser.add_argument_group("IR")
+    group.add_argument(
+        "--dump-ir", metavar="DIR",
+        help="write one numbered .mlir file per pass into this folder, and the weights as model.safetensors;"
+        " `pimc compile` takes each",
+    )  # fmt: skip
+    group.add_argument("--no-dump-weights", action="store_true", help="leave the weights out of --dump-ir")
+    group.add_argument(
+        "--weights", metavar="FILE", help="weights of an .mlir file (default: the .safetensors file beside it)"
+    )
     parser.add_argument(
         "-p", "--pipeline", metavar="PIPELINE",
         help="the whole pipeline, or edits of the default one with '...': '...,place,my-pass,...' inserts,"

@@ -46,11 +46,12 @@ def compile(
     bind: Mapping[str, ArrayLike] | None = None,
     pipeline: str | None = None,
     plugins: Sequence[str] = (),
+    weights: str | Path | None = None,
 ) -> Executable:
     """Compile a model for a target.
 
     Args:
-        model: a path (str or Path) of a Hugging Face model folder, a GGUF, ONNX or ``.pt2`` file;
+        model: a path (str or Path) of a Hugging Face model folder, a GGUF, ONNX or ``.pt2`` file, IR (``.mlir``);
             ``package.module:function`` or ``file.py:function`` that returns a PyTorch module and example inputs; or an
             object: any ``torch.nn.Module`` (in evaluation mode), an exported program, an ONNX model, a causal language
             model of transformers.
@@ -65,6 +66,7 @@ def compile(
         bind: of an ONNX model, values of inputs that become constants.
         pipeline: passes to run, or an edit of the default pipeline (see docs/cli.md).
         plugins: Python files or modules with passes of your own.
+        weights: of IR, the safetensors file with its weights; by default the one beside it.
 
     Raises:
         InputError: the model cannot be read, or does not fit the target.
@@ -84,6 +86,7 @@ def compile(
         plugins=tuple(plugins),
         shapes=dict(shapes or {}),
         bind={name: np.asarray(value) for name, value in (bind or {}).items()},
+        weights=weights,
     )
     result = compile_model(model, example_inputs, options=options)
     return Executable(result.program, result.target)

@@ -9,23 +9,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr
-from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 
-from pimc.backends.link import link_program
 from pimc.diagnostics import InputError, UsageError
 from pimc.driver import pipeline
 from pimc.driver.target import OVERRIDES_KEY
-from pimc.frontends import ImportedModel, import_model
-from pimc.ir.signature import signature
+from pimc.frontends import ImportedModel, import_model, is_ir
+from pimc.frontends.dump import write_model
+from pimc.ir.signature import is_language_model, state_signatures, stated_signatures
+from pimc.ir.stages import Stage
 from pimc.isa.program import Json, LoadedProgram
 from pimc.isa.validate import validate_program
 from pimc.limits import NAME_CHARACTERS
 from pimc.passes.base import PassContext
-from pimc.passes.observers import Observer
+from pimc.passes.observers import DumpIr, Observer
 from pimc.passes.pipeline import PassManager, parse_pipeline
 from pimc.passes.registry import PassRegistry
-from pimc.ports import PORTS_KEY
+from pimc.ports import PORTS_KEY, signature_of
 from pimc.requirements import import_hint
 from pimc.targets import Target, load_target
 from pimc.text import ModelInfo
@@ -49,6 +49,10 @@ class Options:
     verify_each: bool = True
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     bind: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    weights: str | Path | None = None
+    dump_ir: Path | None = None
+    """A folder for the IR before and after each pass, and ``model.safetensors`` beside it."""
+    dump_weights: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,15 @@ class Plan:
     options: Options
     target: Target
     passes: tuple[ModulePass, ...]
+    until_placed: bool = False
+
+    def from_stage(self, stage: Stage) -> Plan:
+        """The plan for a module that has seen the passes up to a stage: the default ones among them are left out."""
+        if stage is Stage.IMPORTED:
+            return self
+        registry = PassRegistry(self.options.plugins)
+        passes = parse_pipeline(pipeline.expand(self.options.pipeline, pipeline.after(stage, registry)), registry)
+        return replace(self, passes=_until_placed(passes) if self.until_placed else passes)
 
 
 def plan(options: Options, *, until_placed: bool = False) -> Plan:
@@ -79,8 +92,10 @@ def plan(options: Options, *, until_placed: bool = False) -> Plan:
         TargetError: an unknown target or key.
     """
     target = load_target(options.target, options.overrides)
-    passes = parse_pipeline(pipeline.expand(options.pipeline), PassRegistry(options.plugins))
-    return Plan(options, target, _until_placed(passes) if until_placed else passes)
+    registry = PassRegistry(options.plugins)
+    pipeline.check_names(options.pipeline, registry)
+    passes = parse_pipeline(pipeline.expand(options.pipeline), registry)
+    return Plan(options, target, _until_placed(passes) if until_placed else passes, until_placed)
 
 
 def _until_placed(passes: tuple[ModulePass, ...]) -> tuple[ModulePass, ...]:
@@ -106,6 +121,11 @@ def load_source(
     example_inputs: Sequence[object] | Mapping[str, object] | None = None,
 ) -> ImportedModel:
     """Import ``source``; InputError where the library that reads it is not installed."""
+    if is_ir(source) and (options.max_seq is not None or options.prefill_chunk is not None):
+        raise UsageError(
+            "IR has its sizes already: it takes neither --max-seq nor --prefill-chunk",
+            hint="compile the model again with them, and dump that",
+        )
     try:
         return import_model(
             source,
@@ -114,6 +134,7 @@ def load_source(
             example_inputs=example_inputs,
             shapes=options.shapes,
             bind=options.bind,
+            weights=options.weights,
         )
     except ModuleNotFoundError as error:
         if error.name not in _MODEL_LIBRARIES:
@@ -126,14 +147,19 @@ def load_source(
 
 @stage("between passes")
 def run_passes(model: ImportedModel, planned: Plan, observers: Sequence[Observer] = ()) -> PassContext:
-    """Run the planned passes on the module of ``model`` (in place)."""
+    """Run the planned passes on the module of ``model`` (in place); those that a dump has seen are left out."""
+    options = planned.options
+    state_signatures(model.module)
+    if options.dump_ir is not None:
+        write_model(options.dump_ir, model, _model_info(model, options), weights=options.dump_weights)
+        observers = [*observers, DumpIr(options.dump_ir)]
     context = PassContext(
         machine=planned.target,
         weights=model.weights,
-        target_name=str(planned.options.target),
-        overrides=planned.options.overrides,
+        target_name=str(options.target),
+        overrides=options.overrides,
     )
-    manager = PassManager(planned.passes, verify_each=planned.options.verify_each)
+    manager = PassManager(planned.from_stage(model.stage).passes, verify_each=options.verify_each)
     return manager.run(model.module, context, observers)
 
 
@@ -178,31 +204,34 @@ def compile_imported(
         PimcError: of a pass, or the link; see their documentation.
     """
     planned = planned or plan(options or Options())
-    metadata = _metadata(model, planned.options)
-    run_passes(model, planned, observers)
-    linked = link_program(model.module, model.weights, planned.target)
-    program = replace(linked, model=metadata, tokenizer=model.tokenizer_json)
-    return Compiled(validate_program(program), planned.target)
+    info = _model_info(model, planned.options)
+    linked = run_passes(model, planned, observers).program
+    if linked is None:
+        raise InputError("the pipeline has made no program", hint="it has to end with emit,link")
+    metadata: dict[str, Json] = {"name": model.name[:NAME_CHARACTERS], OVERRIDES_KEY: list(planned.options.overrides)}
+    described = stated_signatures(model.module)
+    if info is not None:
+        metadata |= info.to_json()
+    elif described is not None:
+        metadata[PORTS_KEY] = described
+    program = validate_program(replace(linked, model=metadata, tokenizer=model.tokenizer_json))
+    for name, entry in program.entries.items():
+        signature_of(program.model, name, entry)  # what IR states may be anything
+    return Compiled(program, planned.target)
 
 
-def _metadata(model: ImportedModel, options: Options) -> dict[str, Json]:
-    """What travels in the binary beside the code: what text generation needs, or the names and types of the model's
-    inputs and outputs; and how the target was changed.
-    """
-    functions = {op.sym_name.data: op for op in model.module.ops if isinstance(op, FuncOp)}
-    name = model.name[:NAME_CHARACTERS]
-    metadata: dict[str, Json] = {"name": name, OVERRIDES_KEY: list(options.overrides)}
-    if "decode" in functions:
-        sizes = model.module.attributes.get("pimc.model")
-        slots = sizes.data["max_seq"] if isinstance(sizes, DictionaryAttr) else None
-        wanted = options.max_seq or DEFAULT_MAX_SEQ
-        info = ModelInfo(
-            name=name,
-            max_seq=min(wanted, slots.value.data) if isinstance(slots, IntegerAttr) else wanted,
-            prefill_chunk=options.prefill_chunk or DEFAULT_PREFILL_CHUNK,
-            eos_ids=tuple(model.eos_ids),
-            chat_template=model.chat_template,
-            special=model.special,
-        )
-        return metadata | info.to_json()
-    return metadata | {PORTS_KEY: {name: signature(function).to_json() for name, function in functions.items()}}
+def _model_info(model: ImportedModel, options: Options) -> ModelInfo | None:
+    """What text generation needs of a language model, beside its code; None for a function of tensors."""
+    if not is_language_model(model.module):
+        return None
+    sizes = model.module.attributes.get("pimc.model")
+    slots = sizes.data.get("max_seq") if isinstance(sizes, DictionaryAttr) else None
+    wanted = options.max_seq or model.max_seq or DEFAULT_MAX_SEQ
+    return ModelInfo(
+        name=model.name[:NAME_CHARACTERS],
+        max_seq=min(wanted, slots.value.data) if isinstance(slots, IntegerAttr) else wanted,
+        prefill_chunk=options.prefill_chunk or model.prefill_chunk or DEFAULT_PREFILL_CHUNK,
+        eos_ids=tuple(model.eos_ids),
+        chat_template=model.chat_template,
+        special=model.special,
+    )

@@ -16,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pimc.diagnostics import UsageError
+from pimc.ir.stages import Stage
 from pimc.passes.pipeline import split_pipeline
+from pimc.passes.registry import PassRegistry
 
 DEFAULT = (
     "canonicalize",
@@ -42,6 +44,20 @@ def pass_name(item: str) -> str:
     return item.partition("{")[0].strip()
 
 
+def after(stage: Stage, registry: PassRegistry) -> tuple[str, ...]:
+    """The default passes that a module of ``stage`` has before it."""
+    produced: list[Stage | None] = [getattr(registry.get(name), "produces", None) for name in DEFAULT]
+    done = [index for index, made in enumerate(produced) if made is not None and made <= stage]
+    return DEFAULT[done[-1] + 1 :] if done else DEFAULT
+
+
+def check_names(text: str | None, registry: PassRegistry) -> None:
+    """Raise UsageError where a pipeline names a pass that there is not."""
+    for item in split_pipeline(text or ""):
+        if item != ELLIPSIS and item:
+            registry.get(pass_name(item))
+
+
 def expand(text: str | None, default: tuple[str, ...] = DEFAULT) -> tuple[str, ...]:
     """The passes to run, each as ``name{options}``: ``text``, with every ``...`` expanded from ``default``.
 
@@ -59,21 +75,30 @@ def _expanded(items: list[str], names: tuple[str, ...], default: tuple[str, ...]
         if item != ELLIPSIS:
             yield item
             continue
-        before = _anchor(reversed(items[:index]), names)
-        after = _anchor(iter(items[index + 1 :]), names)
-        if ELLIPSIS in {before, after}:
+        first = _anchor(reversed(items[:index]), names)
+        last = _anchor(iter(items[index + 1 :]), names)
+        if ELLIPSIS in {first, last}:
             raise UsageError(
-                "two '...' in the pipeline with no default pass between them",
-                hint="name the neighbour: '...,place,my-pass,...' inserts my-pass after place",
+                f"{_between(items, index)}, so the '...' around do not say which default passes they stand for",
+                hint=f"name a neighbour, as in '...,place,my-pass,...'; the default pipeline is {','.join(default)}",
             )
-        start = 0 if before is None else names.index(before) + 1
-        stop = len(names) if after is None else names.index(after)
+        start = 0 if first is None else names.index(first) + 1
+        stop = len(names) if last is None else names.index(last)
         if start > stop:
             raise UsageError(
-                f"'{before}' comes after '{after}' in the default pipeline, so '...' between them is empty",
+                f"'{first}' comes after '{last}' in the default pipeline, so '...' between them is empty",
                 hint=f"default pipeline: {','.join(default)}",
             )
         yield from default[start:stop]
+
+
+def _between(items: list[str], index: int) -> str:
+    """What stands between the ellipsis at ``index`` and the next one, in words."""
+    rest = items[index + 1 :]
+    names = [repr(pass_name(item)) for item in rest[: rest.index(ELLIPSIS)]] if ELLIPSIS in rest else []
+    if not names:
+        return "nothing stands between two '...'"
+    return f"{' and '.join(names)} {'is no default pass' if len(names) == 1 else 'are no default passes'}"
 
 
 def _anchor(items: Iterator[str], names: tuple[str, ...]) -> str | None:

@@ -2,7 +2,7 @@
 
 from pimc.frontends.importer import import_checkpoint
 from pimc.frontends.model import Checkpoint, ImportedModel, TokenizerData
-from pimc.frontends.sources import import_model
+from pimc.frontends.sources import import_model, is_ir
 from pimc.frontends.weights import ModelWeights
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "TokenizerData",
     "import_checkpoint",
     "import_model",
+    "is_ir",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from xdsl.dialects.builtin import ModuleOp
 
 from pimc.frontends.weights import ModelWeights
+from pimc.ir.stages import Stage
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """An imported model, before any pass."""
+    """An imported model, before any pass, or a dump of one, after some."""
 
     module: ModuleOp
     weights: ModelWeights
@@ -44,3 +45,8 @@ class ImportedModel:
     eos_ids: list[int]
     special: dict[str, str]
     name: str
+    max_seq: int | None = None
+    """Of a dump: the longest sequence that the model was imported for, and the tokens of a prefill run."""
+    prefill_chunk: int | None = None
+    stage: Stage = Stage.IMPORTED
+    """How far the module has come: a dump may have seen some passes."""

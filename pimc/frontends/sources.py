@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pimc.diagnostics import InputError, UsageError
 from pimc.files import reason, regular_file
+from pimc.frontends.dump import SUFFIX, import_ir
 from pimc.frontends.encoders import ENCODER_TYPES, encoder_type, import_encoder, import_encoder_folder
 from pimc.frontends.importer import quiet_transformers
 from pimc.frontends.model import Checkpoint, ImportedModel
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = NDArray[np.generic]
 Loader: TypeAlias = Callable[[Path], Checkpoint]
 
-_KINDS: Final = "a Hugging Face folder (it needs config.json), a .gguf, .onnx or .pt2 file, or file.py:function"
+_KINDS: Final = "a Hugging Face folder (it needs config.json), a .gguf, .onnx, .pt2 or .mlir file, or file.py:function"
 
 
 def import_model(
@@ -37,18 +38,20 @@ def import_model(
     example_inputs: Sequence[object] | Mapping[str, object] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     bind: Mapping[str, Array] | None = None,
+    weights: str | Path | None = None,
 ) -> ImportedModel:
     """Import a model.
 
     Args:
-        source: a path (Hugging Face folder, GGUF, ONNX or .pt2 file); ``package.module:function`` or
-            ``file.py:function``, which returns a module and example inputs; or an object: a PyTorch module, an exported
-            program, an ONNX model, a causal language model of `transformers`.
+        source: a path (Hugging Face folder, GGUF, ONNX or .pt2 file, or IR in an .mlir file);
+            ``package.module:function`` or ``file.py:function``, which returns a module and example inputs; or an
+            object: a PyTorch module, an exported program, an ONNX model, a causal language model of `transformers`.
         max_seq: of a language model, the tokens the caches hold (rounded up to whole chunks).
         prefill_chunk: of a language model, the tokens of a prefill call.
         example_inputs: of a PyTorch module, its arguments: positional ones, or a dictionary of named ones.
         shapes: of an ONNX model or an encoder, shapes of inputs that it leaves open.
         bind: of an ONNX model, values of inputs that become constants.
+        weights: of IR, the safetensors file with its weights.
 
     Raises:
         InputError: what is wrong with the input: missing, not a model, truncated, weights that do not fit fp16.
@@ -56,7 +59,16 @@ def import_model(
         UsageError: arguments that the kind of source does not take.
     """
     given = _Given(max_seq, prefill_chunk, example_inputs, shapes or {}, bind or {})
+    if is_ir(source):
+        return given.of_ir(Path(str(source)), None if weights is None else Path(weights))
+    if weights is not None:
+        raise UsageError("only IR takes a file of weights", hint="other kinds of models hold theirs")
     return given.of_path(str(source)) if isinstance(source, str | Path) else given.of_object(source)
+
+
+def is_ir(source: object) -> bool:
+    """Whether a source is the path of IR, by its suffix."""
+    return isinstance(source, str | Path) and Path(source).suffix == SUFFIX
 
 
 class _Given:
@@ -93,6 +105,13 @@ class _Given:
             raise InputError(f"importing models needs the package {error.name}", hint=import_hint()) from error
         except OSError as error:
             raise InputError(f"cannot be read: {reason(error)}", where=text) from error
+
+    def of_ir(self, path: Path, weights: Path | None) -> ImportedModel:
+        """IR, which states its shapes."""
+        self._refuse("IR", examples=True)
+        if not path.is_file():
+            raise InputError("there is no such file", where=str(path))
+        return import_ir(path, weights)
 
     def _of_file(self, path: Path) -> ImportedModel:
         if path.suffix == ".onnx":

@@ -7,17 +7,15 @@ numpy can, so that a pass can ask for a part of a weight without moving data.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import numpy as np
 
 from pimc.diagnostics import InputError
-from pimc.ir.weights import WeightArray, array_digest, unknown_weight
+from pimc.ir.weights import WeightArray, array_digest, split_views, unknown_weight
 from pimc.timings import stage
 
-_SUFFIX: Final = re.compile(r"(\^T|\[(?:\d+x)?\d+:\d+\])$")
 _FLOAT16_MAX: Final = 65504.0
 
 
@@ -30,7 +28,6 @@ class ModelWeights:
     def __init__(self, arrays: Mapping[str, WeightArray]) -> None:
         self._arrays = dict(arrays)
         self._absent: set[str] = set()
-        self._aliases: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> WeightArray:
         if not self.has_values(name):
@@ -42,18 +39,15 @@ class ModelWeights:
 
     def _view(self, name: str) -> WeightArray:
         base, views = split_views(name)
-        if base not in self._arrays and base not in self._aliases:
+        if base not in self._arrays:
             raise unknown_weight(base, self._arrays)
-        value = self._view(self._aliases[base]) if base in self._aliases else self._arrays[base]
+        value = self._arrays[base]
         for view in views:
             value = _apply(value, view, name)
         return value
 
     def __contains__(self, name: object) -> bool:
-        if not isinstance(name, str):
-            return False
-        base = split_views(name)[0]
-        return base in self._arrays or base in self._aliases
+        return isinstance(name, str) and split_views(name)[0] in self._arrays
 
     def names(self) -> Iterator[str]:
         """Names of the weights, without views, sorted."""
@@ -65,14 +59,7 @@ class ModelWeights:
 
     def has_values(self, name: str) -> bool:
         """Whether the values of a weight are known, not only its shape."""
-        base = split_views(name)[0]
-        return self.has_values(self._aliases[base]) if base in self._aliases else base not in self._absent
-
-    def alias(self, name: str, target: str) -> None:
-        """Let ``name`` be another name of ``target`` (a weight or a view of one); saying so twice is no error."""
-        if name in self._arrays or self._aliases.get(name, target) != target:
-            raise InputError(f"the model already has a weight {name!r}")
-        self._aliases[name] = target
+        return split_views(name)[0] not in self._absent
 
     def digest(self, name: str) -> str:
         """SHA-256 of element type, shape and values (hexadecimal)."""
@@ -96,15 +83,6 @@ class ModelWeights:
 def absent_array(shape: tuple[int, ...]) -> WeightArray:
     """A stand-in for a weight without values: the shape, and no memory."""
     return np.broadcast_to(np.float32(np.nan), shape)
-
-
-def split_views(name: str) -> tuple[str, tuple[str, ...]]:
-    """The base name and the view suffixes of ``name``, outermost last."""
-    views: list[str] = []
-    while match := _SUFFIX.search(name):
-        views.append(match.group(1))
-        name = name[: match.start()]
-    return name, tuple(reversed(views))
 
 
 def check_fp16(name: str, value: WeightArray) -> None:

@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-from xdsl.dialects.builtin import ModuleOp, UnregisteredOp
+from xdsl.dialects.builtin import ModuleOp, StringAttr, UnregisteredOp
 from xdsl.ir import Operation
 
+from pimc.diagnostics import InputError
 from pimc.ir import nn
 from pimc.ir.locations import where
+
+#: Module attribute that says which stage a pass left the module in.
+ATTRIBUTE = "pim.stage"
 
 BASE_DIALECTS = frozenset({"builtin", "func", "arith", "scf", "tensor", "ml_program"})
 
@@ -34,6 +38,7 @@ class Stage(IntEnum):
     SCHEDULED = 8
     LOWERED = 9
     ALLOCATED = 10
+    EMITTED = 11
 
     @property
     def title(self) -> str:
@@ -74,6 +79,8 @@ _UNRAISED = frozenset({"nn.cache_read"})
 _UNCUT = _UNRAISED | {"nn.linear", "nn.attention", "nn.attention_full", "nn.cache_write"}
 _MEMORY = frozenset({"pim.memory"})
 _MACHINE = frozenset({"builtin", "sram", "hbm", "func"})
+_PROGRAMS = frozenset({"sram.program", "hbm.program"})
+_CODE = frozenset({"sram.code", "hbm.code"})
 
 RULES: dict[Stage, StageRule] = {
     Stage.IMPORTED: StageRule(_NN),
@@ -87,7 +94,59 @@ RULES: dict[Stage, StageRule] = {
     Stage.SCHEDULED: StageRule(_PIM, _UNCUT, module_attributes=_MEMORY),
     Stage.LOWERED: StageRule(_MACHINE),
     Stage.ALLOCATED: StageRule(_MACHINE),
+    Stage.EMITTED: StageRule(_MACHINE, _PROGRAMS),
 }
+
+
+def state_stage(module: ModuleOp, stage: Stage) -> None:
+    """Write on the module which stage it is in, so that a dump can be taken up again."""
+    module.attributes[ATTRIBUTE] = StringAttr(stage.title)
+
+
+def stage_of(module: ModuleOp) -> Stage:
+    """The stage that a module states, or that its operations tell.
+
+    Raises:
+        InputError: it states a stage that there is not, or whose rule it does not meet.
+    """
+    stated = module.attributes.get(ATTRIBUTE)
+    if stated is None:
+        return _told_stage(module)
+    titles = {stage.title: stage for stage in Stage}
+    stage = titles.get(stated.data) if isinstance(stated, StringAttr) else None
+    if stage is None:
+        raise InputError(
+            f"{ATTRIBUTE} is {stated}, which is no stage",
+            hint=f"it is one of {', '.join(titles)}; without it, the operations tell",
+            where=where(module),
+        )
+    first = next(violations(module, stage), None)
+    if first is not None:
+        raise InputError(
+            f"the module says it is {stage.title} ({ATTRIBUTE}), but {op_name(first.op)}: {first.reason}",
+            hint=f"leave {ATTRIBUTE} out to let the operations tell",
+            where=where(first.op),
+        )
+    return stage
+
+
+def _told_stage(module: ModuleOp) -> Stage:
+    """The latest stage that leaves such operations and attributes."""
+    names = {op_name(op) for op in module.walk()}
+    if names & _CODE:
+        return Stage.EMITTED
+    if names & _PROGRAMS:
+        buffers = [op for op in module.walk() if op_name(op) == "sram.alloc"]
+        return Stage.ALLOCATED if buffers and all("address" in op.properties for op in buffers) else Stage.LOWERED
+    if set(module.attributes) >= _MEMORY:
+        return Stage.LAID_OUT
+    if any(name.startswith("pim.") for name in names):
+        return Stage.PARTITIONED
+    work = [op for op in module.walk() if is_compute(op)]
+    for stage in (Stage.PLACED, Stage.ANNOTATED):
+        if work and all(RULES[stage].attributes <= set(op.attributes) for op in work):
+            return stage
+    return Stage.IMPORTED
 
 
 def violations(module: ModuleOp, stage: Stage) -> Iterator[Violation]:

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ import numpy.typing as npt
 from pimc.diagnostics import InputError
 
 WeightArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+
+_SUFFIX: Final = re.compile(r"(\^T|\[(?:[0-9]{1,12}x)?[0-9]{1,12}:[0-9]{1,12}\])$")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class FamilyName:
         if not self.is_family:
             return None
         before, after = self.text.split("*")
-        match = re.fullmatch(f"{re.escape(before)}(\\d+){re.escape(after)}", name)
+        match = re.fullmatch(f"{re.escape(before)}([0-9]{{1,9}}){re.escape(after)}", name)
         return int(match[1]) if match else None
 
     def members(self, names: Iterable[str]) -> dict[int, str]:
@@ -81,12 +83,13 @@ class WeightStore(Protocol):
         """SHA-256 (hex) of element type, shape and values of a weight."""
 
 
-@runtime_checkable
-class AliasingStore(WeightStore, Protocol):
-    """A store in which a weight may get further names."""
-
-    def alias(self, name: str, target: str) -> None:
-        """Let ``name`` be another name of ``target``; InputError if it is the name of something else."""
+def split_views(name: str) -> tuple[str, tuple[str, ...]]:
+    """The base name and the view suffixes of ``name`` (:mod:`pimc.frontends.weights`), outermost last."""
+    views: list[str] = []
+    while match := _SUFFIX.search(name):
+        views.append(match.group(1))
+        name = name[: match.start()]
+    return name, tuple(reversed(views))
 
 
 def array_digest(array: npt.NDArray[np.generic]) -> str:
@@ -110,11 +113,6 @@ class InMemoryWeights:
 
     def __init__(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
         self._arrays = {name: _as_weight(name, value) for name, value in arrays.items()}
-
-    def alias(self, name: str, target: str) -> None:
-        """Let ``name`` be another name of ``target``."""
-        if self._arrays.setdefault(name, self[target]) is not self[target]:
-            raise InputError(f"there already is a weight {name!r}")
 
     def __getitem__(self, name: str) -> WeightArray:
         try:

@@ -36,6 +36,7 @@ from pimc.ir.context import make_context
 from pimc.ir.locations import where
 from pimc.ir.stages import Stage, op_name
 from pimc.ir.weights import WeightStore
+from pimc.isa.program import Program
 from pimc.targets import Target
 
 
@@ -56,7 +57,7 @@ class PassContext:
     ``ir``: the xDSL context with the dialects; ``machine``: the target, None where the command gave none;
     ``weights``: values of the `nn.param`, None where only shapes are known; ``target_name`` and
     ``overrides``: how the target was named, handed to plain xDSL passes that have options ``target`` and
-    ``set``.
+    ``set``; ``program``: what ``link`` made.
     """
 
     ir: Context = field(default_factory=make_context)
@@ -66,6 +67,7 @@ class PassContext:
     overrides: tuple[str, ...] = ()
     decisions: list[Decision] = field(default_factory=list)
     current_pass: str = ""
+    program: Program | None = None
 
     @property
     def target(self) -> Target:

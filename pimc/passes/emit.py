@@ -23,6 +23,7 @@ from pimc.ir.code_ops import Code, HbmCodeOp, SramCodeOp
 from pimc.ir.instruction_ops import numbers, numbers_attribute
 from pimc.ir.locations import where, with_location
 from pimc.ir.sram_structure import AllocOp, PortOp
+from pimc.ir.stages import Stage
 from pimc.isa.codec import word_dtype
 from pimc.isa.hbm import HBM_ISA
 from pimc.isa.program import DTYPE_BYTES
@@ -39,6 +40,8 @@ class EmitPass(Pass):
     """
 
     name = "emit"
+    produces = Stage.EMITTED
+    requires = Stage.ALLOCATED
     locations: bool = True
 
     @override

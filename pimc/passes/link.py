@@ -1,7 +1,7 @@
-"""``link``: check that the emitted streams make one program, and note their sizes on the module.
+"""``link``: the emitted streams, their ports and the memory images put together to a program.
 
-The program itself (with the memory images, which need the weights) is built by
-``pimc.backends.link.link_program``; the command line does that after the last pass.
+The program is no IR: it is left in the context (:attr:`pimc.passes.base.PassContext.program`), and the module stays as
+it is.  Without weights, as in ``pimc opt``, the program has no images; all else is checked alike.
 """
 
 from __future__ import annotations
@@ -9,18 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from typing_extensions import override
-from xdsl.dialects.builtin import BoolAttr, ModuleOp
+from xdsl.dialects.builtin import ModuleOp
 
-from pimc.backends.link import SHARE, code_summary, link_program
+from pimc.backends.link import link_program
 from pimc.passes.base import Pass, PassContext
-
-#: Module attribute with the size of every stream.
-ATTRIBUTE = "pimc.program"
 
 
 @dataclass(frozen=True)
 class LinkPass(Pass):
-    """Check the streams, ports and entries; see :mod:`pimc.backends.link`.
+    """Put streams, ports and memory images together; see :mod:`pimc.backends.link`.
 
     ``share``: streams of an entry that are equal are stored once.
     """
@@ -30,6 +27,4 @@ class LinkPass(Pass):
 
     @override
     def run(self, module: ModuleOp, context: PassContext) -> None:
-        module.attributes[SHARE] = BoolAttr.from_bool(self.share)
-        link_program(module, None, context.target)
-        module.attributes[ATTRIBUTE] = code_summary(module)
+        context.program = link_program(module, context.weights, context.target, share=self.share)

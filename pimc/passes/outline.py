@@ -28,11 +28,11 @@ from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from pimc.ir import nn
+from pimc.ir.aliases import add_aliases
 from pimc.ir.locations import location_text, set_location, source_location
 from pimc.ir.stages import Stage
-from pimc.ir.weights import AliasingStore
 from pimc.passes.base import Pass, PassContext
-from pimc.passes.families import Family, aliased, family_of
+from pimc.passes.families import aliased, family_of
 from pimc.passes.repeats import (
     LoopForm,
     NotALoop,
@@ -59,14 +59,11 @@ class OutlinePass(Pass):
 
     @override
     def run(self, module: ModuleOp, context: PassContext) -> None:
-        store = context.weights if isinstance(context.weights, AliasingStore) else None
         for function in [f for f in module.ops if isinstance(f, func.FuncOp) and f.body.blocks]:
             notes: list[str] = []
             number = 0
-            while (plan := _find_plan(function, self.min_ops, notes, can_alias=store is not None)) is not None:
-                for alias, weight in plan.aliases.items():
-                    assert store is not None  # no aliases are planned without one
-                    store.alias(alias, weight)
+            while (plan := _find_plan(function, self.min_ops, notes)) is not None:
+                add_aliases(module, plan.aliases)
                 suffix = f"_{number}" if number else ""
                 name = f"{function.sym_name.data}_layer{suffix}"
                 Rewriter.insert_op(_outline(function, plan, name), InsertPoint.before(function))
@@ -91,7 +88,7 @@ class _Plan:
     aliases: dict[str, str]  # new name -> weight
 
 
-def _find_plan(function: func.FuncOp, min_ops: int, notes: list[str], *, can_alias: bool) -> _Plan | None:
+def _find_plan(function: func.FuncOp, min_ops: int, notes: list[str]) -> _Plan | None:
     """The best loop in ``function``; reasons against others go to ``notes``."""
     ops = [op for op in function.body.blocks[0].ops if not is_leaf(op)][:-1]
     labels = [label(op) for op in ops]
@@ -104,7 +101,7 @@ def _find_plan(function: func.FuncOp, min_ops: int, notes: list[str], *, can_ali
         ):
             break
         try:
-            plan = _plan(ops, repeat, can_alias)
+            plan = _plan(ops, repeat)
         except NotALoop as reason:
             reasons.append(f"{repeat.count} x {repeat.period} operations kept inline: {reason}")
             continue
@@ -129,7 +126,7 @@ def _near_miss(ops: Sequence[Operation], labels: list[object], min_ops: int) -> 
     return []
 
 
-def _plan(ops: list[Operation], repeat: Repeat, can_alias: bool) -> _Plan:
+def _plan(ops: list[Operation], repeat: Repeat) -> _Plan:
     """Check everything about a repeat; NotALoop says what is in the way."""
     form = loop_form(ops, repeat)
     if not form.carried:
@@ -140,18 +137,14 @@ def _plan(ops: list[Operation], repeat: Repeat, can_alias: bool) -> _Plan:
     names = _weight_names(slots)
     families = {leaf: family_of(texts) for leaf, texts in names.items()}
     numbers = [family.indices for family in families.values() if family is not None and _consecutive(family.indices)]
-    if can_alias and varying:  # the layers of caches cannot be renamed, those of weights can
+    if varying:  # the layers of caches cannot be renamed, those of weights can
         numbers = [tuple(values) for values in varying.values()]
-    elif not numbers:
-        numbers = [tuple(values) for values in list(varying.values())[:1]]
     first = min(numbers, default=(0,))[0]
     indices = tuple(range(first, first + repeat.count))
     aliases: dict[str, str] = {}
     for leaf, family in families.items():
         if family is not None and family.indices == indices:
             continue
-        if not can_alias:
-            raise NotALoop(_no_family(names[leaf], family))
         families[leaf], more = aliased(names[leaf], first)
         aliases |= more
     for values in varying.values():
@@ -171,12 +164,6 @@ def _weight_names(slots: list[list[Operation]]) -> dict[Operation, list[str]]:
 
 def _consecutive(indices: Sequence[int]) -> bool:
     return all(b == a + 1 for a, b in pairwise(indices))
-
-
-def _no_family(texts: list[str], family: Family | None) -> str:
-    if family is None:
-        return f"weights {texts[0]!r} and {texts[1]!r} do not form a family"
-    return "the weights of a copy belong to different layers, or layers are not in order"
 
 
 def _leaf_slots(ops: list[Operation], repeat: Repeat) -> list[list[Operation]]:

@@ -30,6 +30,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from pimc.diagnostics import InputError, UsageError
 from pimc.ir import nn, pim
 from pimc.ir.locations import where, with_location
+from pimc.ir.signature import is_entry
 from pimc.ir.stages import Stage
 from pimc.passes.algorithm1 import attention_shard, feature_shard, heads_attr, tensor_shard
 from pimc.passes.annotate import BYTES, FLOPS, INTENSITY
@@ -115,7 +116,7 @@ class _FunctionPartition:
 
     def run(self, function: func.FuncOp) -> None:
         """Rewrite ``function``; its result types follow what it returns."""
-        entry = function.sym_visibility is None or function.sym_visibility.data == "public"
+        entry = is_entry(function)
         for op in list(function.walk()):
             if op is function or op.parent is None:
                 continue

@@ -24,7 +24,7 @@ from xdsl.utils.hints import type_repr
 from pimc.diagnostics import InputError, InternalError, PimcError, UsageError
 from pimc.ir.context import find_invalid
 from pimc.ir.locations import check_locations, where
-from pimc.ir.stages import Stage, op_name, violations
+from pimc.ir.stages import Stage, op_name, state_stage, violations
 from pimc.passes.base import Pass, PassContext, format_pass
 from pimc.passes.observers import Observer
 from pimc.passes.registry import PassRegistry, describe
@@ -141,9 +141,12 @@ class PassManager:
             with timed(f"pass {pass_.name}"):
                 _run_pass(pass_, module, context)
             seconds = time.perf_counter() - start
+            produced: Stage | None = getattr(type(pass_), "produces", None)
+            if produced is not None:
+                stage = produced
+                state_stage(module, stage)
             for observer in observers:
                 observer.after(index, pass_, module, seconds)
-            stage = getattr(type(pass_), "produces", None) or stage
             if self.verify_each:
                 _check_result(pass_, module, stage)
         context.current_pass = ""

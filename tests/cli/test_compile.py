@@ -45,7 +45,7 @@ def compilation(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Compi
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         assert main([str(word) for word in words]) == 0
-    return Compilation(out / "m.pimx", sorted((out / "ir").iterdir()), json.loads(printed.getvalue()))
+    return Compilation(out / "m.pimx", sorted((out / "ir").glob("*.mlir")), json.loads(printed.getvalue()))
 
 
 def compile_words(folder: Path, *words: object) -> list[object]:

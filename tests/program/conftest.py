@@ -22,4 +22,4 @@ def compilation(tmp_path_factory: pytest.TempPathFactory) -> Compilation:
     messages = io.StringIO()
     with contextlib.redirect_stderr(messages):
         assert main(words) == 0, messages.getvalue()
-    return Compilation(folder, binary, tuple(sorted(dumps.iterdir())), messages.getvalue())
+    return Compilation(folder, binary, tuple(sorted(dumps.glob("*.mlir"))), messages.getvalue())

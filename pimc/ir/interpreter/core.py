@@ -32,6 +32,7 @@ from xdsl.ir import Attribute, Block, BlockArgument, Operation, Region, SSAValue
 from xdsl.traits import IsTerminator
 
 from pimc.diagnostics import InputError, PimcError
+from pimc.ir.aliases import with_aliases
 from pimc.ir.interpreter.table import Array, ImplementationTable, Value
 from pimc.ir.locations import where
 from pimc.ir.weights import WeightStore
@@ -58,7 +59,7 @@ class Interpreter:
         from pimc.ir.interpreter.tables import default_table
 
         self.module = module
-        self.weights = weights
+        self.weights = weights if weights is None else with_aliases(module, weights)
         self.precision: Precision = precision
         self.table = default_table() if table is None else table
         self.state: dict[str, Array] = {}
