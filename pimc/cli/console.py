@@ -74,12 +74,20 @@ def write_json(value: Mapping[str, object]) -> None:
 
 
 def report(error: PimcError) -> None:
-    """Print an error in one bounded line (a list of unsupported things in one line each), and its hint in another."""
+    """Print an error in one bounded line (a list of unsupported things in one line each); then the line of the text it
+    is about, notes on other places, and its hint.
+    """
     if isinstance(error, UnsupportedModelError):
         first, *items = str(error).splitlines()
         say("\n".join([f"pimc: error: {line(first)}", *(f"  {line(item)}" for item in items)]))
     else:
         say(f"pimc: error: {line(str(error))}")
+    if error.excerpt is not None:
+        say(str(error.excerpt))
+    for note in error.notes:
+        say(f"  note: {line(str(note))}")
+        if note.excerpt is not None:
+            say(str(note.excerpt))
     if error.hint:
         say(f"  hint: {line(error.hint)}")
 

@@ -13,13 +13,17 @@ def execute(arguments: argparse.Namespace) -> None:
     from pimc.atomic import write_text
     from pimc.diagnostics import UsageError
     from pimc.files import read_text
-    from pimc.ir.context import parse_module, print_module, verify_module
+    from pimc.ir.context import parse_source, print_module, verify_module
     from pimc.limits import TEXT_FILE_BYTES
     from pimc.passes.base import PassContext
     from pimc.passes.pipeline import PassManager, parse_pipeline
     from pimc.passes.registry import PassRegistry
     from pimc.targets import load_target
 
+    if arguments.output and arguments.output.endswith(".pimx"):
+        raise UsageError(
+            "opt writes IR, not a binary", hint=f"pimc compile {arguments.source} -o {arguments.output} makes one of it"
+        )
     registry = PassRegistry(arguments.plugins)
     if arguments.list_passes:
         for info in registry.describe():
@@ -32,7 +36,9 @@ def execute(arguments: argparse.Namespace) -> None:
     overrides = tuple(arguments.overrides)
     context = PassContext(machine=load_target(target, overrides), target_name=str(target), overrides=overrides)
     passes = parse_pipeline(arguments.pipeline or "", registry)
-    module = parse_module(read_text(arguments.source, TEXT_FILE_BYTES, stdin=True), context.ir, arguments.source)
+    name = "<stdin>" if arguments.source == "-" else arguments.source
+    text = read_text(arguments.source, TEXT_FILE_BYTES, stdin=True)
+    module, context.source = parse_source(text, context.ir, name)
     observers, timer = observers_of(arguments)
     PassManager(passes, verify_each=arguments.verify_each).run(module, context, observers)
     verify_module(module)

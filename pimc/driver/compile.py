@@ -158,6 +158,7 @@ def run_passes(model: ImportedModel, planned: Plan, observers: Sequence[Observer
         weights=model.weights,
         target_name=str(options.target),
         overrides=options.overrides,
+        source=model.source,
     )
     manager = PassManager(planned.from_stage(model.stage).passes, verify_each=options.verify_each)
     return manager.run(model.module, context, observers)

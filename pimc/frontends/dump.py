@@ -17,7 +17,7 @@ from pimc.frontends.weight_file import read_weights, write_weights
 from pimc.frontends.weights import ModelWeights
 from pimc.ir import nn
 from pimc.ir.aliases import aliases_of, with_aliases
-from pimc.ir.context import read_module
+from pimc.ir.context import read_source
 from pimc.ir.locations import where
 from pimc.ir.stages import stage_of
 from pimc.ir.weights import FamilyName, WeightStore, split_views
@@ -41,7 +41,7 @@ def import_ir(path: Path, weights: Path | None = None) -> ImportedModel:
     Raises:
         InputError: the IR cannot be parsed or verified; a weight is missing or has another shape.
     """
-    module = read_module(path)
+    module, source = read_source(path)
     beside = next(
         (file for file in (path.with_suffix(".safetensors"), path.parent / MODEL_FILE) if file.is_file()), None
     )
@@ -49,8 +49,11 @@ def import_ir(path: Path, weights: Path | None = None) -> ImportedModel:
     if weights is not None:
         store, others = read_weights(weights)
         metadata = {**others, **metadata}
-    stage = stage_of(module)
-    check_weights(module, store, weights or beside)
+    try:
+        stage = stage_of(module)
+        check_weights(module, store, weights or beside)
+    except InputError as error:
+        raise source.explain(error) from None
     info = None
     if _INFO in metadata:
         info = ModelInfo.from_json(parse_model(metadata[_INFO], str(weights or beside)))
@@ -65,6 +68,7 @@ def import_ir(path: Path, weights: Path | None = None) -> ImportedModel:
         max_seq=info.max_seq if info else None,
         prefill_chunk=info.prefill_chunk if info else None,
         stage=stage,
+        source=source,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from xdsl.dialects.builtin import ModuleOp
 
 from pimc.frontends.weights import ModelWeights
+from pimc.ir.source_map import SourceMap
 from pimc.ir.stages import Stage
 
 if TYPE_CHECKING:
@@ -50,3 +51,5 @@ class ImportedModel:
     prefill_chunk: int | None = None
     stage: Stage = Stage.IMPORTED
     """How far the module has come: a dump may have seen some passes."""
+    source: SourceMap | None = None
+    """Where the operations of a dump stand in its text."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from bisect import bisect_right
+import struct
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -31,16 +31,24 @@ from xdsl.ir import Dialect, Operation
 from xdsl.parser import AttrParser, Parser
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import DiagnosticException, ParseError, UnregisteredConstructException
-from xdsl.utils.lexer import Span
 
 from pimc.diagnostics import InputError, InternalError
 from pimc.files import read_text
-from pimc.ir.locations import is_unknown, source_location, where
+from pimc.ir.locations import is_unknown, where
+from pimc.ir.source_map import SourceMap
 from pimc.limits import TEXT_FILE_BYTES
 
 _XDSL_DIALECTS = {name: f"xdsl.dialects.{name}" for name in ("builtin", "func", "arith", "tensor", "scf", "ml_program")}
 
 _OWN_DIALECTS = {name: f"pimc.ir.{name}" for name in ("nn", "pim", "sram", "hbm")}
+
+
+#: What xDSL raises beside its ParseError for a text that it cannot read: a number that no type holds, attributes of
+#: other kinds than an operation's own parser expects.
+UNREADABLE = (
+    DiagnosticException, UnregisteredConstructException, ValueError, TypeError, LookupError, ArithmeticError,
+    NotImplementedError, AttributeError, AssertionError, struct.error,
+)  # fmt: skip
 
 
 def make_context(*, allow_unregistered: bool = False) -> Context:
@@ -90,11 +98,15 @@ class LocatingParser(Parser):
     floats of dense attributes in hexadecimal.
     """
 
-    def __init__(self, context: Context, text: str, filename: str) -> None:
-        super().__init__(context, text, filename)
-        self._filename = filename
-        self._line_starts = [0, *(index + 1 for index, char in enumerate(text) if char == "\n")]
+    def __init__(self, context: Context, source: SourceMap) -> None:
+        super().__init__(context, source.text, source.name)
+        self.source = source
         self._after_location = -1
+
+    @property
+    def position(self) -> int:
+        """The offset of the token that is read next."""
+        return self._current_token.span.start
 
     @override
     def parse_operation(self) -> Operation:
@@ -102,9 +114,9 @@ class LocatingParser(Parser):
         start = self._current_token.span.start
         op = super().parse_operation()
         stated = self._after_location == self._current_token.span.start
+        self.source.add(op, start)
         if not stated and is_unknown(op.location):
-            line = bisect_right(self._line_starts, start)
-            op.location = source_location(self._filename, line, start - self._line_starts[line - 1] + 1)
+            op.location = self.source.location(start)
         return op
 
     @override
@@ -138,28 +150,41 @@ class LocatingParser(Parser):
 def parse_module(
     text: str, context: Context | None = None, filename: str = "<text>", *, verify: bool = True
 ) -> ModuleOp:
-    """The module written in ``text`` (generic or custom form).
+    """The module written in ``text`` (generic or custom form); see :func:`parse_source`."""
+    return parse_source(text, context, filename, verify=verify)[0]
 
-    Raises InputError with ``filename:line:column`` where the text is no module, or, with ``verify``, with the
-    location of the operation that does not verify.
+
+def parse_source(
+    text: str, context: Context | None = None, filename: str = "<text>", *, verify: bool = True
+) -> tuple[ModuleOp, SourceMap]:
+    """The module written in ``text`` (generic or custom form), and where its operations stand.
+
+    Raises InputError with ``filename:line:column`` where the text is no module, or, with ``verify``, has an operation
+    that does not verify.
     """
     context = make_context() if context is None else context
+    source = SourceMap(filename, text)
     try:
-        module = LocatingParser(context, text, filename).parse_module()
+        parser = LocatingParser(context, source)
+        module = parser.parse_module()
     except ParseError as error:
-        raise InputError(error.msg.strip(), where=_place(error.span, filename)) from error
-    except (DiagnosticException, UnregisteredConstructException, ValueError) as error:
-        raise InputError(_one_line(error), where=filename) from error
+        start, width = error.span.start, error.span.end - error.span.start
+        raise InputError(
+            error.msg.strip(), where=source.where(start), excerpt=source.excerpt(start, width)
+        ) from error
+    except UNREADABLE as error:
+        start = parser.position
+        raise InputError(one_line(error), where=source.where(start), excerpt=source.excerpt(start)) from error
     except RecursionError as error:
         raise InputError("the text is nested too deeply", where=filename) from error
     if verify:
-        verify_module(module)
-    return module
+        verify_module(module, source)
+    return module, source
 
 
-def read_module(path: Path, context: Context | None = None) -> ModuleOp:
+def read_source(path: Path, context: Context | None = None) -> tuple[ModuleOp, SourceMap]:
     """Parse and verify the module in a file; InputError if it cannot be read or parsed."""
-    return parse_module(read_text(path, TEXT_FILE_BYTES), context, str(path))
+    return parse_source(read_text(path, TEXT_FILE_BYTES), context, str(path))
 
 
 def print_module(module: Operation) -> str:
@@ -174,24 +199,20 @@ def find_invalid(module: Operation) -> tuple[Operation, str] | None:
     for op in module.walk(region_first=True):
         try:
             op.verify(verify_nested_ops=False)
-        except (DiagnosticException, ValueError) as error:
+        except UNREADABLE as error:
             return op, _reason(error)
     return None
 
 
-def verify_module(module: Operation) -> None:
-    """Raise InputError with the operation's location if an operation of the module does not verify."""
+def verify_module(module: Operation, source: SourceMap | None = None) -> None:
+    """Raise InputError if an operation of the module does not verify: with its line of the text where that is known,
+    else with its location.
+    """
     invalid = find_invalid(module)
     if invalid is not None:
         op, reason = invalid
-        raise InputError(f"{op.name} does not verify: {reason}", where=where(op))
-
-
-def _place(span: Span[str] | Span[bytes], filename: str) -> str:
-    content = span.input.content
-    text = content if isinstance(content, str) else content.decode("utf-8", "replace")
-    line = text.count("\n", 0, span.start) + 1
-    return f"{filename}:{line}:{span.start - (text.rfind(chr(10), 0, span.start) + 1) + 1}"
+        error = InputError(f"{op.name} does not verify: {reason}", where=where(op))
+        raise error if source is None else source.point(error, op, operands=True)
 
 
 def _reason(error: Exception) -> str:
@@ -199,9 +220,10 @@ def _reason(error: Exception) -> str:
     line.
     """
     cause = error.__cause__
-    return _one_line(cause if isinstance(cause, Exception) else error)
+    return one_line(cause if isinstance(cause, Exception) else error)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The last line of what an exception says; its type where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

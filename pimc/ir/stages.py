@@ -153,18 +153,18 @@ def violations(module: ModuleOp, stage: Stage) -> Iterator[Violation]:
     """What in ``module`` the rule of ``stage`` does not allow."""
     rule = RULES[stage]
     for name in sorted(rule.module_attributes - set(module.attributes)):
-        yield Violation(module, f"a {stage.title} module has the attribute {name}")
+        yield Violation(module, f"it has no {name}, as the stage {stage.title} needs")
     for op in module.walk():
         name = op_name(op)
         dialect = name.partition(".")[0]
         if dialect not in rule.dialects:
-            yield Violation(op, f"dialect {dialect} is not allowed in a {stage.title} module")
+            yield Violation(op, f"dialect {dialect} is not allowed at the stage {stage.title}")
         elif name in rule.forbidden:
-            yield Violation(op, f"not allowed in a {stage.title} module")
+            yield Violation(op, f"not allowed at the stage {stage.title}")
         elif is_compute(op):
             missing = sorted(rule.attributes - set(op.attributes))
             if missing:
-                yield Violation(op, f"has no {', '.join(missing)}, as a {stage.title} module needs")
+                yield Violation(op, f"has no {', '.join(missing)}, as the stage {stage.title} needs")
 
 
 def is_compute(op: Operation) -> bool:

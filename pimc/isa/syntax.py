@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedEOF, UnexpectedToken
 
-from pimc.diagnostics import IsaError
+from pimc.diagnostics import Excerpt, IsaError
 from pimc.isa.spec import InstructionSet, Operand, OperandKind
 from pimc.isa.sram import CONFIG_REGISTERS
 
@@ -20,20 +20,14 @@ DIRECTIVES = (
     ".range", ".piece", ".stream", ".same", ".location", ".loc",
 )  # fmt: skip
 
+#: Characters of the longest integer that is read; Python itself refuses some thousands of digits.
+_LONGEST = 128
+
 _CONFIG_NAMES = {number: name for name, (number, _) in CONFIG_REGISTERS.items()}
 
 
 class AssemblyError(IsaError):
     """An error in assembly text; ``excerpt`` shows the line with a caret under the place."""
-
-    def __init__(self, message: str, *, hint: str | None = None, where: str | None = None, excerpt: str = "") -> None:
-        super().__init__(message, hint=hint, where=where)
-        self.excerpt = excerpt
-
-    def render(self) -> str:
-        """The error as compilers print it: ``file:line:col: error: ...``, the line, a caret, the hint."""
-        parts = [f"{self.where}: error: {self.message}", self.excerpt, f"hint: {self.hint}" if self.hint else ""]
-        return "\n".join(part for part in parts if part)
 
 
 class Place(NamedTuple):
@@ -45,9 +39,8 @@ class Place(NamedTuple):
 
     def error(self, message: str, *, column: int = 1, width: int = 1, hint: str | None = None) -> AssemblyError:
         """An error at ``column`` (from 1), ``width`` characters wide."""
-        text = self.text.replace("\t", " ")
-        excerpt = f"    {text}\n    {' ' * (column - 1)}{'^' * max(width, 1)}" if len(text) < 400 else ""
-        return AssemblyError(message, hint=hint, where=f"{self.file}:{self.number}:{column}", excerpt=excerpt)
+        where = f"{self.file}:{self.number}:{column}"
+        return AssemblyError(message, hint=hint, where=where, excerpt=Excerpt(self.text, column, width))
 
     def at(self, token: Token, message: str, *, hint: str | None = None) -> AssemblyError:
         """An error at a token of this line."""
@@ -132,9 +125,9 @@ def _other_form(word: str, known: list[str]) -> str | None:
 
 
 def parse_integer(token: str) -> int:
-    """The value of an INTEGER token: decimal, 0x or 0b, signed."""
+    """The value of an INTEGER token: decimal, 0x or 0b, signed; of one that no field could hold, some such value."""
     digits = token.lstrip("+-")
-    value = int(digits, {"0x": 16, "0b": 2}.get(digits[:2].lower(), 10))
+    value = 1 << _LONGEST if len(digits) > _LONGEST else int(digits, {"0x": 16, "0b": 2}.get(digits[:2].lower(), 10))
     return -value if token.startswith("-") else value
 
 

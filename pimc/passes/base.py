@@ -34,6 +34,7 @@ from xdsl.utils.arg_spec import ArgSpec, ParameterListType, ParameterType
 from pimc.diagnostics import UsageError
 from pimc.ir.context import make_context
 from pimc.ir.locations import where
+from pimc.ir.source_map import SourceMap
 from pimc.ir.stages import Stage, op_name
 from pimc.ir.weights import WeightStore
 from pimc.isa.program import Program
@@ -57,7 +58,8 @@ class PassContext:
     ``ir``: the xDSL context with the dialects; ``machine``: the target, None where the command gave none;
     ``weights``: values of the `nn.param`, None where only shapes are known; ``target_name`` and
     ``overrides``: how the target was named, handed to plain xDSL passes that have options ``target`` and
-    ``set``; ``program``: what ``link`` made.
+    ``set``; ``program``: what ``link`` made; ``source``: the text that the module was parsed from, None
+    for one that pimc made.
     """
 
     ir: Context = field(default_factory=make_context)
@@ -68,6 +70,7 @@ class PassContext:
     decisions: list[Decision] = field(default_factory=list)
     current_pass: str = ""
     program: Program | None = None
+    source: SourceMap | None = None
 
     @property
     def target(self) -> Target:

@@ -22,7 +22,7 @@ from xdsl.utils.exceptions import ArgSpecParseError, DiagnosticException
 from xdsl.utils.hints import type_repr
 
 from pimc.diagnostics import InputError, InternalError, PimcError, UsageError
-from pimc.ir.context import find_invalid
+from pimc.ir.context import find_invalid, one_line
 from pimc.ir.locations import check_locations, where
 from pimc.ir.stages import Stage, op_name, state_stage, violations
 from pimc.passes.base import Pass, PassContext, format_pass
@@ -131,10 +131,19 @@ class PassManager:
         a pass leaves an invalid module.
         """
         context = PassContext() if context is None else context
+        if context.source is None:
+            return self._run(module, context, observers)
+        context.source.locate(module)
+        try:
+            return self._run(module, context, observers)
+        except PimcError as error:
+            raise context.source.explain(error) from error.__cause__
+
+    def _run(self, module: ModuleOp, context: PassContext, observers: Sequence[Observer]) -> PassContext:
         stage: Stage | None = None
         for index, pass_ in enumerate(self.passes):
             context.current_pass = pass_.name
-            _check_required(pass_, module)
+            _check_required(pass_, module, context)
             for observer in observers:
                 observer.before(index, pass_, module)
             start = time.perf_counter()
@@ -148,7 +157,7 @@ class PassManager:
             for observer in observers:
                 observer.after(index, pass_, module, seconds)
             if self.verify_each:
-                _check_result(pass_, module, stage)
+                _check_result(pass_, module, stage, context)
         context.current_pass = ""
         return context
 
@@ -162,7 +171,14 @@ def _run_pass(pass_: ModulePass, module: ModuleOp, context: PassContext) -> None
     except PimcError:
         raise
     except DiagnosticException as error:
-        raise InternalError(f"pass {pass_.name!r} failed: {error}") from error
+        raise _fault(context, f"pass {pass_.name!r} failed: {one_line(error)}", None) from error
+
+
+def _fault(context: PassContext, message: str, where: str | None) -> PimcError:
+    """The error for what a pass made of a module: of one that a user wrote, the user's; of one of a frontend, ours."""
+    if context.source is None:
+        return InternalError(message, where=where)
+    return InputError(message, where=where, hint="the IR verifies, but the pass cannot process it")
 
 
 def _with_target(pass_: ModulePass, context: PassContext) -> ModulePass:
@@ -178,29 +194,31 @@ def _with_target(pass_: ModulePass, context: PassContext) -> ModulePass:
     return dataclasses.replace(pass_, **changes) if changes else pass_
 
 
-def _check_required(pass_: ModulePass, module: ModuleOp) -> None:
+def _check_required(pass_: ModulePass, module: ModuleOp, context: PassContext) -> None:
     required: Stage | None = getattr(type(pass_), "requires", None)
     if required is None:
         return
     first = next(violations(module, required), None)
     if first is not None:
-        raise InputError(
-            f"pass {pass_.name!r} needs a {required.title} module: {op_name(first.op)}: {first.reason}",
+        article = "an" if required.title[0] in "aeio" else "a"
+        error = InputError(
+            f"pass {pass_.name!r} needs {article} {required.title} module: {op_name(first.op)}: {first.reason}",
             where=where(first.op),
             hint=f"run the passes that come before {pass_.name!r} in the default pipeline",
         )
+        raise error if context.source is None else context.source.point(error, first.op)
 
 
 @timed("verify after passes")
-def _check_result(pass_: ModulePass, module: ModuleOp, stage: Stage | None) -> None:
+def _check_result(pass_: ModulePass, module: ModuleOp, stage: Stage | None, context: PassContext) -> None:
     invalid = find_invalid(module)
     if invalid is not None:
         op, reason = invalid
-        raise InternalError(f"after pass {pass_.name!r} {op_name(op)} does not verify: {reason}", where=where(op))
+        raise _fault(context, f"after pass {pass_.name!r} {op_name(op)} does not verify: {reason}", where(op))
     try:
         check_locations(module)
     except InternalError as error:
         raise InternalError(f"after pass {pass_.name!r} {error.message}", hint=error.hint, where=error.where) from error
     first = next(violations(module, stage), None) if stage is not None else None
     if first is not None:
-        raise InternalError(f"after pass {pass_.name!r} {op_name(first.op)}: {first.reason}", where=where(first.op))
+        raise _fault(context, f"after pass {pass_.name!r} {op_name(first.op)}: {first.reason}", where(first.op))

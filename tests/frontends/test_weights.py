@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from xdsl.dialects.builtin import ModuleOp
 
 from pimc.diagnostics import InputError
 from pimc.frontends.weights import ModelWeights, absent_array, check_fp16, split_views
+from pimc.ir.aliases import add_aliases, with_aliases
 
 W = np.arange(24 * 3, dtype=np.float32).reshape(24, 3)
 
@@ -76,12 +78,16 @@ def test_names_are_split_from_the_outermost_view() -> None:
 def test_shapes_of_views_need_no_values() -> None:
     weights = ModelWeights({})
     weights.add("w", absent_array((24, 3)), absent=True)
-    weights.alias("layers.0.w", "w[4x0:2]")
-    assert weights.shape("layers.0.w") == (8, 3)
-    assert weights.shape("layers.0.w^T") == (3, 8)
-    assert not weights.has_values("layers.0.w^T")
+    module = ModuleOp([])
+    add_aliases(module, {"layers.0.w": "w[4x0:2]"})
+    named = with_aliases(module, weights)
+    assert named.shape("layers.0.w") == (8, 3)
+    assert named.shape("layers.0.w^T") == (3, 8)
+    assert not weights.has_values("w[4x0:2]^T")
     with pytest.raises(InputError, match="meta device"):
-        _ = weights["layers.0.w"]
+        _ = named["layers.0.w"]
+    with pytest.raises(InputError, match="already has a weight"):
+        add_aliases(module, {"layers.0.w": "w"})
 
 
 @pytest.mark.parametrize(("value", "message"), [(7e4, "largest fp16"), (np.inf, "infinity"), (np.nan, "NaN")])

@@ -15,7 +15,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from pimc.diagnostics import InputError, InternalError
 from pimc.ir import nn
-from pimc.ir.context import make_context, parse_module, print_module, read_module
+from pimc.ir.context import make_context, parse_module, print_module, read_source
 from pimc.ir.locations import (
     builder_at,
     check_locations,
@@ -89,11 +89,11 @@ def test_mlir_tools_read_our_dumps(tmp_path: Path, iree_opt: str) -> None:
     [
         ("tensor<32x16xf16>, tensor<1x1xi32>)", "tensor<32x16xf16>)", "m.mlir:7:", "expected 1 operand types"),
         ("nn.linear", "nn.linaer", "m.mlir:10:", "not registered"),
-        ("tensor<8x16xf16>", "tensor<8x15xf16>", "model.k:12", "weight must have shape [?]x16, is 8x15"),
+        ("tensor<8x16xf16>", "tensor<8x15xf16>", "m.mlir:10:5", "weight must have shape [?]x16, is 8x15"),
         ("k = @k_cache", "k = @kk", "m.mlir:13:5", "no ml_program.global @kk"),
         ("mutable @k_cache", "@k_cache", "m.mlir:11:5", "@k_cache must be mutable"),
         ("tensor<1x1x8xf16>, tensor<1xi32>)", "tensor<1x1x8xf16>, tensor<2xi32>)", "m.mlir", "position|operand"),
-        ("layers.*.k", "layers.0.k", "f called at g:1:2", "has 0 '[*]' and 1 layer"),
+        ("layers.*.k", "layers.0.k", "m.mlir:9:5", "has 0 '[*]' and 1 layer"),
         ("heads = 2", "heads = 3", "m.mlir:13:5", "q must have shape"),
     ],
 )
@@ -109,12 +109,12 @@ def test_what_is_no_module_is_an_input_error(text: str) -> None:
         parse_module(text)
 
 
-def test_read_module(tmp_path: Path) -> None:
+def test_read_source(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
-        read_module(tmp_path / "none.mlir")
+        read_source(tmp_path / "none.mlir")
     path = tmp_path / "m.mlir"
     path.write_text(MODULE)
-    assert read_module(path, make_context()).body.block.first_op is not None
+    assert read_source(path, make_context())[0].body.block.first_op is not None
 
 
 def test_fusing_and_writing_of_locations() -> None:

@@ -136,14 +136,23 @@ def test_errors(body: str, place: str, message: str, hint: str | None) -> None:
     with pytest.raises(AssemblyError) as caught:
         assemble(HEAD + body, "x.pasm")
     line, column = place.split(":")
-    rendered = caught.value.render()
-    assert rendered.startswith(f"x.pasm:{int(line) + HEAD.count(chr(10))}:{column}: error: ")
-    assert message in rendered
+    assert str(caught.value).startswith(f"x.pasm:{int(line) + HEAD.count(chr(10))}:{column}: ")
+    assert message in str(caught.value)
     if hint:
         assert hint in (caught.value.hint or "")
-    source, caret = caught.value.excerpt.split("\n")
+    source, caret = str(caught.value.excerpt).split("\n")
     assert source == "    " + body.split("\n")[int(line) - 1]
     assert caret.index("^") == 3 + int(column)
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "-" + "9" * 5000, "0x" + "f" * 5000, "1.." + "9" * 5000])
+@pytest.mark.parametrize(
+    "line", [" .rows {}", " addi x1, x0, {}", " .loc {}", ".same core {} entry main as core 0 entry main"]
+)
+def test_integers_of_thousands_of_digits_are_out_of_range(line: str, digits: str) -> None:
+    with pytest.raises(AssemblyError) as caught:
+        assemble(HEAD + line.format(digits), "x.pasm")
+    assert all(len(part) < 120 for part in str(caught.value.excerpt).split("\n"))
 
 
 def test_error_of_the_whole() -> None:

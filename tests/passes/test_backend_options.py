@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pimc.backends.link import link_program
 from pimc.ir.context import parse_module
 from pimc.isa.program import Program
 from pimc.passes.base import PassContext
@@ -23,8 +22,9 @@ sram.program "main" cores = [0, 1] {
 
 def linked(pipeline: str) -> Program:
     module, target = parse_module(TEXT), load_target("hpim")
-    PassManager(parse_pipeline(pipeline)).run(module, PassContext(machine=target))
-    return link_program(module, None, target)
+    program = PassManager(parse_pipeline(pipeline)).run(module, PassContext(machine=target)).program
+    assert program is not None
+    return program
 
 
 def test_locations_can_be_left_out() -> None:

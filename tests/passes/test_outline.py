@@ -7,6 +7,8 @@ from tiny_models import SMOLLM2, Shape, llama, run_pass
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
 
+from pimc.ir import nn
+from pimc.ir.aliases import aliases_of
 from pimc.ir.context import verify_module
 from pimc.passes.families import Family, family_of
 from pimc.passes.outline import OutlinePass
@@ -61,15 +63,19 @@ def test_names_of_any_form(prefix: str) -> None:
     assert 'name = "' + prefix.format(1) not in text
 
 
-def test_names_without_family_stay_inline() -> None:
+def test_names_without_family_get_aliases_that_count() -> None:
     module = llama(Shape(prefix="block{:02d}"))
     run_pass(module, OutlinePass())
-    assert list(functions(module)) == ["prefill", "decode"]
-    assert "do not form a family" in str(functions(module)["decode"].attributes["pim.outline"])
+    assert list(functions(module)) == ["prefill_layer", "prefill", "decode_layer", "decode"]
+    names = {op.weight_name.data for op in module.walk() if isinstance(op, nn.ParamOp)}
+    aliases = aliases_of(module)
+    assert aliases["block00.mlp.up_proj.weight@2"] == "block02.mlp.up_proj.weight"
+    assert {name.rpartition("@")[0] + "@*" for name in aliases} == {name for name in names if "*" in name}
 
 
 def test_one_layer_stays() -> None:
     module = llama(Shape(layers=1))
     before = str(module)
     run_pass(module, OutlinePass())
+    del module.attributes["pim.stage"]
     assert str(module) == before

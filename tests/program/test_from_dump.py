@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from compiled import Compilation
-from safetensors.numpy import load_file, save_file
 
-import pimc
 from pimc.driver.pipeline import DEFAULT
-
 
 QUICK = ("outline", "layout", "schedule", "lower", "allocate")
 

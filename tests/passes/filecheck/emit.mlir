@@ -1,8 +1,5 @@
 // RUN: allocate,emit,link
 // Words of the first core, and the words that differ: 1 is halt; core 1 loads 7 where core 0 loads 5.
-// CHECK: "main"
-// CHECK-SAME: kind = "sram.code"
-// CHECK-SAME: words = 3
 // CHECK: "sram.code"
 // CHECK-SAME: agents = array<i64: 0, 1>
 // CHECK-SAME: words = array<i32: 199229445, {{-?[0-9]+}}, 1>

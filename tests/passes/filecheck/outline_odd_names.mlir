@@ -1,6 +1,6 @@
 // RUN: outline{min-ops=2}
-// CHECK-NOT: scf.for
-// CHECK: pim.outline = "2 x 2 operations kept inline: weights 'alpha' and 'beta' do not form a family"
+// CHECK: pim.aliases = {"alpha@0" = "alpha", "alpha@1" = "beta"}
+// CHECK: pim.outline = "2 layers of 2 operations in @f_layer"
 func.func @f(%x: tensor<1x4x8xf16>) -> tensor<1x4x8xf16> {
   %w2 = "nn.param"() <{name = "alpha"}> : () -> tensor<8x8xf16>
   %a = "nn.linear"(%x, %w2) : (tensor<1x4x8xf16>, tensor<8x8xf16>) -> tensor<1x4x8xf16>
