@@ -118,6 +118,8 @@ def _write_gemv(tiles: list[HalfBits], region: GemvRegion, weights: WeightStore)
             for tile in range(len(tiles)):
                 for piece in shard.pieces(tile, bits.shape[0]):
                     at = first + piece.local
+                    if piece.start < 0 or piece.stop - piece.start > layout.n_local - at:
+                        raise InputError(f"weight {name!r} of shape {bits.shape} does not fit its place in the map")
                     stacks[tile, at : at + piece.stop - piece.start] = bits[piece.start : piece.stop]
             first += shard.max_local_size
         for tile, image in enumerate(tiles):

@@ -53,6 +53,8 @@ def link_program(module: ModuleOp, weights: WeightStore | None, target: Target, 
     if not entries:
         raise InputError("the module has no code to link", hint="run emit before link")
     memory = MemoryMap.of(module) if ATTRIBUTE in module.attributes else None
+    if memory is not None:
+        memory.check(TileGeometry.of(target), target.cores.count, target.hbm.rows)
     images: Images = {}
     if memory is not None and weights is not None:
         images = build_images(memory, with_aliases(module, weights), TileGeometry.of(target), stored_constants(module))

@@ -24,6 +24,8 @@ import numpy.typing as npt
 from pimc.targets.target import Target
 
 HalfBits = npt.NDArray[np.uint16]
+#: No size of a layout is greater; a figure of IR may be anything.
+_LARGEST = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class TileGeometry:
     lanes: int
     buffer_columns: int
     result_registers: int
+
+    def __post_init__(self) -> None:
+        numbers = (self.channels, self.banks, self.columns, self.lanes, self.buffer_columns, self.result_registers)
+        if not all(0 < number <= _LARGEST for number in numbers):
+            raise ValueError(f"the figures of a tile are from 1 to {_LARGEST}")
 
     @staticmethod
     def of(target: Target) -> TileGeometry:
@@ -93,8 +100,10 @@ class GemvLayout:
     row_stride: int = 0
 
     def __post_init__(self) -> None:
-        if self.k <= 0 or self.n_local <= 0:
+        if not (0 < self.k <= _LARGEST and 0 < self.n_local <= _LARGEST):
             raise ValueError(f"a GEMV layout needs k and n_local above 0, not {self.k} and {self.n_local}")
+        if min(self.row_base, self.row_stride) < 0:
+            raise ValueError("the rows of a GEMV layout are not negative")
         if self.ksplit <= 0 or self.geometry.channels % self.ksplit:
             raise ValueError(f"ksplit {self.ksplit} does not divide the {self.geometry.channels} channels of a tile")
 

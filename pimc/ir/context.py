@@ -169,9 +169,7 @@ def parse_source(
         module = parser.parse_module()
     except ParseError as error:
         start, width = error.span.start, error.span.end - error.span.start
-        raise InputError(
-            error.msg.strip(), where=source.where(start), excerpt=source.excerpt(start, width)
-        ) from error
+        raise InputError(error.msg.strip(), where=source.where(start), excerpt=source.excerpt(start, width)) from error
     except UNREADABLE as error:
         start = parser.position
         raise InputError(one_line(error), where=source.where(start), excerpt=source.excerpt(start)) from error

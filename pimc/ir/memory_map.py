@@ -12,10 +12,11 @@ from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, Module
 from xdsl.ir import Attribute
 
 from pimc.diagnostics import InputError
-from pimc.ir.bank_layout import GemvLayout
+from pimc.ir.bank_layout import GemvLayout, TileGeometry
 from pimc.ir.pim import GemvLayoutAttr, RegionAttr, ShardAttr
 
 ATTRIBUTE = "pim.memory"
+_HINT = "the layout pass writes it: take up a dump of an earlier stage, or one of the same target"
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,47 @@ class MemoryMap:
         if not isinstance(attribute, DictionaryAttr):
             raise InputError(f"the module has no {ATTRIBUTE} attribute", hint="run the layout pass first")
         data = attribute.data
-        linear = data["linear"]
-        gemv = data["gemv"]
+        linear, gemv = data.get("linear"), data.get("gemv")
         if not isinstance(linear, ArrayAttr) or not isinstance(gemv, ArrayAttr):
-            raise InputError(f"{ATTRIBUTE} is malformed")
+            raise _malformed()
         return MemoryMap(
-            _int(data["tiles"]),
+            _int(data.get("tiles")),
             tuple(_gemv_region(item) for item in gemv),
             tuple(item for item in linear if isinstance(item, RegionAttr)),
-            _int(data["image_rows"]),
-            _int(data["rows"]),
+            _int(data.get("image_rows")),
+            _int(data.get("rows")),
         )
+
+    def check(self, geometry: TileGeometry, tiles: int, rows: int) -> None:
+        """Check that all regions lie in the banks of a machine, as those of the layout pass do.
+
+        Args:
+            geometry: the machine's tiles.
+            tiles: how many it has.
+            rows: the rows of its banks.
+
+        Raises:
+            InputError: the map is for another machine, or a region lies outside.
+        """
+        if self.tiles != tiles or not 0 <= self.image_rows <= self.rows <= rows:
+            raise _outside(f"the machine has {tiles} tiles of {rows} rows, the map is for {self.tiles} of {self.rows}")
+        for region in self.gemv:
+            layout, what = region.layout, ", ".join(region.weights)
+            if layout.geometry != geometry:
+                raise _outside(f"the layout of {what} is for other banks")
+            if sum(shard.max_local_size for shard in region.shards) != layout.n_local:
+                raise _outside(f"the layout of {what} has {layout.n_local} outputs, its shards have others")
+            _check_copies(
+                what, region.layers, region.first_layer, layout.row_stride,
+                layout.row_base + layout.rows, self.image_rows,
+            )  # fmt: skip
+        space = geometry.row_elements * 2 * geometry.channels * geometry.banks
+        for linear in self.linear:
+            limit = (self.rows if linear.kind.data == "cache" else self.image_rows) * space
+            _check_copies(
+                linear.tensor.data, linear.layers.data, linear.first_layer.data, linear.layer_stride.data,
+                linear.base.data + linear.size.data, limit,
+            )  # fmt: skip
 
 
 def _gemv_attribute(region: GemvRegion) -> DictionaryAttr:
@@ -94,25 +125,42 @@ def _gemv_attribute(region: GemvRegion) -> DictionaryAttr:
 
 def _gemv_region(item: Attribute) -> GemvRegion:
     if not isinstance(item, DictionaryAttr):
-        raise InputError(f"{ATTRIBUTE} is malformed")
+        raise _malformed()
     data = item.data
-    weights, shards, layout = data["weights"], data["shards"], data["layout"]
+    weights, shards, layout = data.get("weights"), data.get("shards"), data.get("layout")
     if (
         not isinstance(weights, ArrayAttr)
         or not isinstance(shards, ArrayAttr)
         or not isinstance(layout, GemvLayoutAttr)
+        or len(weights) != len(shards)
     ):
-        raise InputError(f"{ATTRIBUTE} is malformed")
+        raise _malformed()
     return GemvRegion(
         tuple(name.data for name in weights if isinstance(name, StringAttr)),
         tuple(shard for shard in shards if isinstance(shard, ShardAttr)),
-        _int(data["layers"]),
-        _int(data["first_layer"]),
+        _int(data.get("layers")),
+        _int(data.get("first_layer")),
         layout.layout,
     )
 
 
-def _int(attribute: Attribute) -> int:
+def _int(attribute: Attribute | None) -> int:
     if not isinstance(attribute, IntegerAttr):
-        raise InputError(f"{ATTRIBUTE} is malformed")
+        raise _malformed()
     return attribute.value.data
+
+
+def _check_copies(what: str, layers: int, first: int, stride: int, end: int, limit: int) -> None:
+    """The copies of a region, those of layers ``first`` to ``layers`` - 1, end at ``limit`` at the latest."""
+    if layers and (not 0 <= first < layers or (layers > 1 and stride <= 0)):
+        raise _outside(f"{what} has layers {first} to {layers - 1}, {stride} apart")
+    if end + max(0, layers - 1) * stride > limit:
+        raise _outside(f"{what} ends behind what the map says of all")
+
+
+def _malformed() -> InputError:
+    return InputError(f"{ATTRIBUTE} is malformed", hint=_HINT)
+
+
+def _outside(problem: str) -> InputError:
+    return InputError(f"{ATTRIBUTE} is not one of this target: {problem}", hint=_HINT)

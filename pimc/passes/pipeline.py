@@ -22,7 +22,7 @@ from xdsl.utils.exceptions import ArgSpecParseError, DiagnosticException
 from xdsl.utils.hints import type_repr
 
 from pimc.diagnostics import InputError, InternalError, PimcError, UsageError
-from pimc.ir.context import find_invalid, one_line
+from pimc.ir.context import UNREADABLE, find_invalid, one_line
 from pimc.ir.locations import check_locations, where
 from pimc.ir.stages import Stage, op_name, state_stage, violations
 from pimc.passes.base import Pass, PassContext, format_pass
@@ -172,13 +172,20 @@ def _run_pass(pass_: ModulePass, module: ModuleOp, context: PassContext) -> None
         raise
     except DiagnosticException as error:
         raise _fault(context, f"pass {pass_.name!r} failed: {one_line(error)}", None) from error
+    except (*UNREADABLE, RecursionError) as error:
+        if context.source is None:
+            raise
+        # IR of a late stage can break what its passes rely on in ways that no verifier tells.
+        message = f"pass {pass_.name!r} cannot process the module: {type(error).__name__}: {one_line(error)}"
+        raise _fault(context, message, None) from error
 
 
 def _fault(context: PassContext, message: str, where: str | None) -> PimcError:
     """The error for what a pass made of a module: of one that a user wrote, the user's; of one of a frontend, ours."""
     if context.source is None:
         return InternalError(message, where=where)
-    return InputError(message, where=where, hint="the IR verifies, but the pass cannot process it")
+    hint = "the IR verifies, but breaks what the pass relies on; --debug shows where in the pass"
+    return InputError(message, where=where or context.source.name, hint=hint)
 
 
 def _with_target(pass_: ModulePass, context: PassContext) -> ModulePass:

@@ -83,7 +83,9 @@ def lower_module(module: ModuleOp, target: Target, options: LoweringOptions | No
 
     Raises UnsupportedModelError, naming every operation that has no lowering, or not in its form.
     """
-    memory = Regions.of(MemoryMap.of(module), TileGeometry.of(target))
+    stated, geometry = MemoryMap.of(module), TileGeometry.of(target)
+    stated.check(geometry, target.cores.count, target.hbm.rows)
+    memory = Regions.of(stated, geometry)
     functions = {op.sym_name.data: op for op in module.body.block.ops if isinstance(op, func.FuncOp)}
     called = {op.callee.string_value() for op in module.walk() if isinstance(op, func.CallOp)}
     programs: list[Operation] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pimc.diagnostics import InternalError
+from pimc.diagnostics import InputError
 from pimc.ir.bank_layout import TileGeometry
 from pimc.ir.memory_map import MemoryMap
 from pimc.ir.pim.attributes import RegionAttr
@@ -23,7 +23,7 @@ class Regions:
         """Index a memory map.  All per-layer GEMV layouts share one row stride (the layout pass packs layers)."""
         strides = {region.layout.row_stride for region in memory.gemv if region.layout.row_stride}
         if len(strides) > 1:
-            raise InternalError(f"per-layer weights have several row strides: {sorted(strides)}")
+            raise InputError(f"per-layer weights have several row strides: {sorted(strides)}")
         found = {(r.kind.data, r.tensor.data, r.round.data): r for r in memory.linear}
         return Regions(found, geometry, next(iter(strides), 0))
 
@@ -40,8 +40,11 @@ class Regions:
         return self.find("cache", symbol, round_)
 
     def find(self, kind: str, tensor: str, round_: int = 0) -> RegionAttr:
-        """The region of a kind for a tensor; InternalError if there is none."""
+        """The region of a kind for a tensor; InputError if there is none."""
         region = self.by_tensor.get((kind, tensor, round_))
         if region is None:
-            raise InternalError(f"the memory map has no {kind} region for {tensor!r} (round {round_})")
+            raise InputError(
+                f"the memory map has no {kind} region for {tensor!r} (round {round_})",
+                hint="the layout pass writes it: a module changed since then has to go through it again",
+            )
         return region
