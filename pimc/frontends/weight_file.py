@@ -74,6 +74,7 @@ def write_weights(path: Path, weights: ModelWeights, names: Iterable[str], metad
 
 def _stored(values: WeightArray) -> WeightArray:
     with np.errstate(over="ignore", under="ignore"):
-        halves = np.ascontiguousarray(values, np.float16)
-    fits = bool((np.isfinite(halves) == np.isfinite(values)).all())
-    return halves if fits else np.ascontiguousarray(values)
+        halves = np.ascontiguousarray(values.astype(np.float16))
+    if (np.isfinite(halves) == np.isfinite(values)).all():
+        return halves
+    return np.ascontiguousarray(values.astype(np.float32))

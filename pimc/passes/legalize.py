@@ -124,6 +124,9 @@ def shape_of(value: SSAValue) -> tuple[int, ...]:
 
 def _linear(emit: Emitter, op: nn.LinearOp) -> SSAValue | None:
     """A weight in memory is a matrix operation; a computed one, or a computed bias, is a product and a sum."""
+    if 0 in shape_of(op.weight):
+        product = _zeros(emit, op.result)
+        return product if op.bias is None else emit(nn.AddOp(product, op.bias))
     if partitionable(op):
         return None
     if weight_param(op.weight) is not None:
@@ -135,8 +138,15 @@ def _linear(emit: Emitter, op: nn.LinearOp) -> SSAValue | None:
     return product if op.bias is None else emit(nn.AddOp(product, op.bias))
 
 
+def _zeros(emit: Emitter, like: SSAValue) -> SSAValue:
+    """The sums of nothing: what a product is over a dimension without elements."""
+    return emit(nn.BroadcastToOp(emit.constant(0.0, like), shape_of(like)))
+
+
 def _matmul(emit: Emitter, op: nn.MatmulOp) -> SSAValue | None:
     """A stored matrix on the right is a linear layer on its transpose, where the store has that view."""
+    if 0 in shape_of(op.b):
+        return _zeros(emit, op.results[0])
     param = weight_param(op.b)
     if param is None or param.layer is not None or len(shape_of(op.b)) != 2 or emit.weights is None:
         return None

@@ -78,3 +78,28 @@ def test_sums_of_exponentials_are_shifted_by_the_largest() -> None:
     PassManager((LegalizePass(),)).run(module, PassContext(weights=ModelWeights({})))
     (got,) = Interpreter(module, precision="f16").call("main", {"arg0": arrays[0]}).values()
     np.testing.assert_allclose(got[:, 0], [41.3133, -np.inf, np.inf, -1e4], rtol=1e-3)
+
+
+def test_products_over_nothing_are_zero() -> None:
+    """A stored weight with K = 0 (or no rows) has no place in the banks; the sum of nothing is 0."""
+
+    def products(x: SSAValue, b: SSAValue) -> list[SSAValue]:
+        return [
+            nn.LinearOp(x, weight("w", np.zeros((4, 0), np.float32)), b).result,
+            nn.LinearOp(x, weight("w", np.zeros((4, 0), np.float32))).result,
+            nn.MatmulOp(x, weight("t", np.zeros((0, 5), np.float32))).result,
+        ]
+
+    weights = ModelWeights({"w": np.zeros((4, 0), np.float32), "t": np.zeros((0, 5), np.float32)})
+    module = module_of([floats(2, 0), floats(4)], products)
+    PassManager((LegalizePass(),)).run(module, PassContext(weights=weights))
+    verify_module(module)
+    assert not [op for op in module.walk() if isinstance(op, nn.ParamOp | nn.LinearOp | nn.MatmulOp)]
+    bias = np.arange(4, dtype=np.float32)
+    first, second, third = (
+        Interpreter(module).call("main", {"arg0": np.zeros((2, 0), np.float32), "arg1": bias}).values()
+    )
+    np.testing.assert_array_equal(first, np.broadcast_to(bias, (2, 4)))
+    assert (second.shape, third.shape) == ((2, 4), (2, 5))
+    assert not second.any()
+    assert not third.any()

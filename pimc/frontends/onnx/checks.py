@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import prod
 from typing import Final
 
 import onnx
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
 from onnx import TensorProto, checker, shape_inference
 
 from pimc.diagnostics import InputError
@@ -14,6 +17,30 @@ from pimc.frontends.onnx.nodes import node_name, schema_of
 
 _OLDEST: Final = 7
 """Before it operators broadcast by attributes of their own."""
+
+
+def check_texts(model: onnx.ModelProto, where: str | None) -> None:
+    """InputError for a name or another text that is not UTF-8: protobuf hands those on as bytes."""
+    messages: list[Message] = [model]
+    while messages:
+        message = messages.pop()
+        kind = message.DESCRIPTOR.full_name.rpartition(".")[2]
+        for name, nested in _text_fields(message.DESCRIPTOR):
+            value = getattr(message, name)
+            items = [value] if isinstance(value, str | bytes | Message) else value
+            if not nested:
+                wrong = next((item for item in items if isinstance(item, bytes)), None)
+                if wrong is not None:
+                    raise InputError(f"the field {name} of a {kind} is not UTF-8 text: {wrong[:60]!r}", where=where)
+            else:
+                messages.extend(item for item in items if item.ByteSize())
+
+
+@cache
+def _text_fields(descriptor: Descriptor) -> tuple[tuple[str, bool], ...]:
+    """The fields of a message that are texts, and (True) those that are messages and may hold some."""
+    texts, messages = FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE
+    return tuple((field.name, field.type == messages) for field in descriptor.fields if field.type in (texts, messages))
 
 
 def check_opset(model: onnx.ModelProto, where: str | None) -> None:

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, checker, inliner
 
 from pimc.diagnostics import InputError
-from pimc.frontends.onnx.checks import check_opset, reason
+from pimc.frontends.onnx.checks import check_opset, check_texts, reason
 from pimc.frontends.onnx.elements import NARROW, Array, array_of, element_of
 from pimc.frontends.onnx.limits import MAX_FILE, check_functions, check_sizes, inner_tensors
 from pimc.frontends.unsupported import UnsupportedError, UnsupportedItem, UnsupportedModelError
@@ -25,6 +25,7 @@ from pimc.frontends.unsupported import UnsupportedError, UnsupportedItem, Unsupp
 def load_model(source: Path | str | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
     """The model and its folder; InputError names what is wrong with the file."""
     if isinstance(source, onnx.ModelProto):
+        check_texts(source, None)
         check_sizes(source, None)
         return source, None
     path = Path(source)
@@ -44,6 +45,7 @@ def load_model(source: Path | str | onnx.ModelProto) -> tuple[onnx.ModelProto, P
         ) from error
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    check_texts(model, str(path))
     if not model.graph.node and not model.graph.output:
         raise InputError("the model has no graph", hint="the file is truncated or no ONNX model", where=str(path))
     check_sizes(model, str(path))
@@ -264,6 +266,8 @@ def _inside(folder: Path | None, location: str, name: str, where: str | None) ->
             hint="give the path of the model's file",
             where=where,
         )
+    if "\0" in location:
+        raise InputError(f"the external data of tensor {name!r} has no valid place: {location!r}", where=where)
     root = folder.resolve()
     path = (root / location).resolve()
     if not location or not path.is_relative_to(root) or path == root:

@@ -240,3 +240,17 @@ def test_the_model_in_memory_is_left_alone() -> None:
     before = proto.SerializeToString()
     import_onnx(proto)
     assert proto.SerializeToString() == before
+
+
+@pytest.mark.parametrize("name", [b"y_name", b"Relu", b"doc_text"])
+def test_texts_that_are_not_utf8(tmp_path: Path, name: bytes) -> None:
+    graph = relu()
+    graph.graph.node[0].name, graph.graph.node[0].doc_string = "y_name", "doc_text"
+    damaged = graph.SerializeToString().replace(name, b"\xee" + name[1:])
+    path = tmp_path / "m.onnx"
+    path.write_bytes(damaged)
+    refuse(path, "NodeProto is not UTF-8 text")
+
+
+def test_external_data_with_a_null_character(tmp_path: Path) -> None:
+    refuse(external(tmp_path, "a\0b"), "no valid place")
