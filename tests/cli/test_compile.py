@@ -164,7 +164,7 @@ def test_explain(pimc_cli: Callable, folder: Path) -> None:
 def test_a_pipeline_that_makes_no_code_leaves_nothing_behind(pimc_cli: Callable, folder: Path, tmp_path: Path) -> None:
     result = pimc_cli(*compile_words(folder, "-o", tmp_path / "m.pimx", "-p", "...,partition"))
     assert result.code == 1
-    assert "no code to link" in result.error_lines[0]
+    assert "has made no program" in result.error_lines[0]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from pimc.driver.pipeline import DEFAULT
 from pimc.isa.container import load_program
 
-QUICK = ("outline", "layout", "schedule", "lower", "allocate")
+QUICK = ("outline", "layout", "lower")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from math import prod
 from typing import Final
@@ -27,13 +28,14 @@ def check_texts(model: onnx.ModelProto, where: str | None) -> None:
         kind = message.DESCRIPTOR.full_name.rpartition(".")[2]
         for name, nested in _text_fields(message.DESCRIPTOR):
             value = getattr(message, name)
-            items = [value] if isinstance(value, str | bytes | Message) else value
-            if not nested:
-                wrong = next((item for item in items if isinstance(item, bytes)), None)
-                if wrong is not None:
-                    raise InputError(f"the field {name} of a {kind} is not UTF-8 text: {wrong[:60]!r}", where=where)
-            else:
-                messages.extend(item for item in items if item.ByteSize())
+            if nested:
+                inner: Iterable[Message] = [value] if isinstance(value, Message) else value
+                messages.extend(item for item in inner if item.ByteSize())
+                continue
+            texts: Iterable[str | bytes] = [value] if isinstance(value, str | bytes) else value
+            wrong = next((text for text in texts if isinstance(text, bytes)), None)
+            if wrong is not None:
+                raise InputError(f"the field {name} of a {kind} is not UTF-8 text: {wrong[:60]!r}", where=where)
 
 
 @cache
