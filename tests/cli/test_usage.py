@@ -114,14 +114,17 @@ def test_bad_input(
     code: int,
     message: str,
 ) -> None:
-    """One line with what and where, perhaps a hint; the exit code; no traceback; nothing written."""
+    """One line with what and where, perhaps the line of the text and a hint; the exit code; no traceback; nothing
+    written.
+    """
     monkeypatch.chdir(tmp_path)
     result = pimc_cli(*words)
     assert result.code == code, result.err
     assert result.out == ""
     assert result.error_lines[0].startswith("pimc: error: ")
     assert message in result.error_lines[0]
-    assert len(result.error_lines) <= 2
+    assert len(result.error_lines) <= 4
+    assert all(line.startswith("  ") for line in result.error_lines[1:])
     assert "Traceback" not in result.err
     assert list(tmp_path.iterdir()) == []
 
