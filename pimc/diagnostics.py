@@ -132,6 +132,10 @@ class DeadlockError(SimError):
     """Every running stream waits and no event is left that could wake one."""
 
 
+class LivelockError(SimError):
+    """A stream repeats itself for ever, and nothing can change that."""
+
+
 class RunLimitError(SimError):
     """A run reached a limit that the user set: cycles, or seconds."""
 

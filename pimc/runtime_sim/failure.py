@@ -8,6 +8,7 @@ from pimc.diagnostics import (
     DeadlockError,
     DramTimingError,
     InternalError,
+    LivelockError,
     OutOfRangeError,
     PimcError,
     RaceError,
@@ -156,6 +157,7 @@ class Explainer:
             e.PC_RANGE: lambda: (SimError, "the stream runs past its end", "end it with halt"),
             e.LOOP_DEPTH: lambda: (SimError, f"more than {a} nested loops", None),
             e.RESOURCES: lambda: (SimError, _EXHAUSTED[a].format(b), "wait for some of them before sending more"),
+            e.LIVELOCK: lambda: (LivelockError, self._livelock(a), None),
             e.TIME: lambda: (
                 SimError,
                 f"the run takes more than {a} femtoseconds, the simulator's limit",
@@ -188,6 +190,12 @@ class Explainer:
             return f"{_WHAT[status - OWN]} ({command})"
         address = self._memories.figure("error_address")
         return dram.status_text(status, command, address >> 32, address & 0xFFFFFFFF)
+
+    def _livelock(self, reads: int) -> str:
+        why = "nothing is left that could change what it reads" if reads else "nothing outside can change that"
+        others = len(self._unfinished()) - 1
+        rest = f"; {others} other streams have not ended" if others else ""
+        return f"the stream repeats the same instructions with the same registers for ever, and {why}{rest}"
 
     def deadlock(self) -> PimcError | None:
         """The exception for streams that wait for ever, None if all have halted."""

@@ -150,3 +150,4 @@ class Memories:
         ):  # fmt: skip
             self.record[name] = 0
         self.record["signals_free"] = SIGNALS
+        self.record["progress"] = 1

@@ -25,7 +25,6 @@ from pimc.limits import TARGET_FILE_BYTES
 from pimc.targets.dram_spec import DramSpec
 from pimc.targets.expression import did_you_mean
 from pimc.targets.reader import Choices, Key, Range, read
-from pimc.targets.refresh import check_refresh
 
 _FOLDER = Path(__file__).parent
 #: Overrides of a target, and characters of one.
@@ -271,7 +270,6 @@ def parse_dram(raw: object, overrides: Sequence[str] = (), where: str = "target"
     _override_all(table, overrides)
     spec = read(DramSpec, table["hbm"], where, "hbm")
     spec.check(where)
-    check_refresh(spec, where)
     return spec
 
 
@@ -338,7 +336,6 @@ def _figures(table: Mapping[str, object], prefix: str = "") -> dict[str, int]:
 def _check(target: Target, where: str) -> None:
     """What single keys cannot show."""
     target.hbm.check(where)
-    check_refresh(target.hbm, where)
     groups: dict[str, list[str]] = {
         "domain": [item.name for item in target.domains],
         "unit": [item.name for item in target.units],

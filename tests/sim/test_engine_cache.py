@@ -219,15 +219,15 @@ def test_a_dead_holder_of_the_lock_does_not_block(store: CodeStore) -> None:
     thread.join()
 
 
-def _start(tmp_path: Path, **environment: str) -> subprocess.Popen[str]:
+def _start(tmp_path: Path, script: str = _USE) -> subprocess.Popen[str]:
     root = str(Path(pimc.__file__).parents[1])
     path = os.pathsep.join([str(tmp_path / "first"), root])
     return subprocess.Popen(
-        [sys.executable, "-c", _USE],
+        [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "PYTHONPATH": path, **environment},
+        env={**os.environ, "PYTHONPATH": path},
     )
 
 
@@ -236,6 +236,24 @@ def test_two_first_uses_at_once(store: CodeStore, tmp_path: Path) -> None:
     both = [_start(tmp_path), _start(tmp_path)]
     said = sorted(process.communicate(timeout=120)[0].strip() for process in both)
     assert said == ["False 2", "True 2"]
+
+
+_ENGINE = """
+import numpy as np
+from pimc.runtime_sim.engine.loop import run_events
+from pimc.runtime_sim.engine.state import MACHINE
+seen = []
+run_events.prepare(seen.append)
+print(len([done for done in seen if done is not None]) > 0, run_events(np.zeros(1, MACHINE), 1), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_first_uses_of_the_engine_at_once(store: CodeStore, tmp_path: Path) -> None:
+    both = [_start(tmp_path, _ENGINE), _start(tmp_path, _ENGINE)]
+    said = sorted(process.communicate(timeout=1800)[0].strip() for process in both)
+    assert said == ["False True", "True True"]
+    assert len(files(store)) == 1
 
 
 def test_an_interrupt_ends_the_compilation(store: CodeStore, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_signals_in_flight_are_bounded(tmp_path: Path, pimc_cli: Cli) -> None:
 
 def test_time_is_bounded() -> None:
     """Beyond 2**60 fs a run ends, and is not called a deadlock."""
-    text = "sw r0, r0, 0\nsw r0, r0, 4\nli r1, 4\nagain:\nvadd.h r0, r0, r0, r1\nbeq r0, r0, again\nhalt"
+    text = "sw r0, r0, 0\nsw r0, r0, 4\nli r1, 4\nagain:\naddi r5, r5, 1\nvadd.h r0, r0, r0, r1\nbeq r0, r0, again\nhalt"
     with pytest.raises(SimError, match=r"takes more than 1152921504606846976 femtoseconds"):
         run(program(text), on=target("clock.core_period_fs=1000000000", "latency.vector.pipeline=65536"))
 

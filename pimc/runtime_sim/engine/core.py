@@ -49,6 +49,7 @@ from pimc.runtime_sim.engine.describe import (
 from pimc.runtime_sim.engine.errors import DIVISION_BY_ZERO, PC_RANGE, STREAM_CORE, fail
 from pimc.runtime_sim.engine.heap import next_time, push
 from pimc.runtime_sim.engine.jit import inline, jit
+from pimc.runtime_sim.engine.livelock import turned
 from pimc.runtime_sim.engine.noc import room, send_message
 from pimc.runtime_sim.engine.numbers import load_float, load_half, local_base, store_float, store_half
 from pimc.runtime_sim.engine.records import CODE_STRIDE, EFFORT_LIMIT, FLIGHTS, MAX_OPERANDS, SEMAPHORES
@@ -121,10 +122,11 @@ def _write_register(m: Record, core: Record, index: int, value: int, op: int, no
 
 
 @jit
-def _branch(m: Record, core: Record, s: Record, op: int, now: int) -> int:
+def _branch(m: Record, c: int, core: Record, s: Record, op: int, now: int) -> int:
     """A branch; one that is taken costs its latency."""
     if branch_taken(op, s.value[0], s.value[1]):
         core.pc += s.value[2]
+        turned(m, c, core, s.pc)
         return now + (1 + _table(m.latency_pipeline_at, _table(m.op_latency_at, op))) * m.period
     core.pc += 1
     return now + m.period
@@ -158,6 +160,7 @@ def _memory_word(m: Record, c: int, core: Record, s: Record, op: int, store: boo
     if store:
         word[0] = s.value[0]
     else:
+        core.loads += 1
         _write_register(m, core, s.value[0], word[0], op, now)
     core.pc += 1
     return now + m.period
@@ -356,7 +359,7 @@ def _unit(m: Record, c: int, core: Record, s: Record, op: int, kind: int, at: in
 def _scalar(m: Record, c: int, core: Record, s: Record, op: int, kind: int, now: int) -> int:
     """An instruction that touches registers only."""
     if kind == CLASS_BRANCH:
-        return _branch(m, core, s, op, now)
+        return _branch(m, c, core, s, op, now)
     if kind == CLASS_CFG:
         core.cfg[s.value[0]] = s.value[1]
     elif kind == CLASS_CID:
@@ -404,6 +407,7 @@ def step(m: Record, c: int) -> None:
             now = ready
             continue
         pc = core.pc
+        m.progress += int(not alone and kind != CLASS_LW)
         if alone:
             now = _scalar(m, c, core, s, op, kind, now)
         elif kind in (CLASS_LW, CLASS_SW):

@@ -19,7 +19,8 @@ from pimc.runtime_sim.engine.state import Record
     LOOP_DEPTH,
     RESOURCES,
     TIME,
-) = range(13)
+    LIVELOCK,
+) = range(14)
 
 #: What was exhausted, in ``error_a`` of RESOURCES.
 EVENTS, SIGNALS_IN_FLIGHT, CLOCKS = range(3)

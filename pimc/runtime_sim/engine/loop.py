@@ -24,14 +24,15 @@ _controller_step = controller.step
 def run_events(machine: NDArray[np.void], limit: int) -> bool:
     """Process up to ``limit`` events; True when none is left or an error has been noted.
 
-    Returns earlier, False, when the events have been much work: about 0.1 s at the latest.
+    Returns earlier, False, when the events have been much work: about 0.1 s at the latest.  How the events are
+    divided over calls makes no difference to a run.
     """
     m = machine[0]
-    m.effort = 0
+    done = 0
     for _ in range(limit):
         if m.heap_size == 0 or m.error:
             return True
-        if m.effort > EFFORT_LIMIT:
+        if done > EFFORT_LIMIT:
             return False
         time, kind, argument = pop(m)
         m.time, m.event_kind, m.event_argument = time, kind, argument
@@ -39,6 +40,8 @@ def run_events(machine: NDArray[np.void], limit: int) -> bool:
         if time >= TIME_LIMIT:
             fail(m, TIME, STREAM_CORE, 0, 0, TIME_LIMIT, 0)
             return True
+        m.effort = 0
+        m.progress += int(kind != EVENT_CORE)
         if kind == EVENT_CORE:
             _core_step(m, argument)
         elif kind == EVENT_PCH:
@@ -51,4 +54,5 @@ def run_events(machine: NDArray[np.void], limit: int) -> bool:
             deliver(m, argument)
         else:
             arrived(m, argument // FLIGHTS, argument % FLIGHTS)
+        done += m.effort
     return False

@@ -11,6 +11,7 @@ FLIGHTS = 32  # instructions in flight a core
 MESSAGES = 64  # NoC messages in flight a sender
 SIGNALS = 8192  # signals on their way
 SEMAPHORES = 32  # semaphores of an agent
+REGISTERS, CONFIGS = 32, 16  # scalar and configuration registers of a core
 RANGES = 4  # memory ranges of an instruction
 WINDOW = 2  # DMA pieces a controller has open at once
 QUEUE = 64  # requests a controller's queue can hold (the target's depth is at most that)
@@ -33,12 +34,15 @@ CORE = np.dtype(
             "pc", "state", "scheduled", "code", "length", "waiting", "needed", "outstanding", "executed", "end",
             "ejection_free", "message_next", "message_oldest", "payload_next", "dma_clock", "noc_clock",
             "dma_next", "dma_oldest", "noc_bytes", "blocked_flight", "message_free", "injection_free",
+            "turns", "loads", "looks", "patience", "seen_pc", "seen_loads", "seen_progress", "idle_since",
         )
     ]
     + [
-        ("regs", "i8", (32,)),
-        ("ready", "i8", (32,)),
-        ("cfg", "i8", (16,)),
+        ("regs", "i8", (REGISTERS,)),
+        ("ready", "i8", (REGISTERS,)),
+        ("cfg", "i8", (CONFIGS,)),
+        ("seen_regs", "i8", (REGISTERS,)),
+        ("seen_cfg", "i8", (CONFIGS,)),
         ("sem", "i8", (SEMAPHORES,)),
         ("unit_free", "i8", (7,)),
         ("unit_busy", "i8", (7,)),

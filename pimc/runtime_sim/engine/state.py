@@ -66,7 +66,7 @@ _FIELDS = (
     # mode
     "functional", "checks", "tracing",
     # event queue
-    "time", "sequence", "heap_size", "heap_capacity", "events", "event_kind", "event_argument", "effort",
+    "time", "sequence", "heap_size", "heap_capacity", "events", "event_kind", "event_argument", "effort", "progress",
     # signals
     "signals_free",
     # race checker
