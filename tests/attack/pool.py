@@ -17,6 +17,7 @@ from pathlib import Path
 
 _TESTS = Path(__file__).resolve().parents[1]
 _SILENCE_S = 300  # wall time without a word: a case has its own, shorter limits of processor time
+_START_S = 1800  # the guarded simulator may have to be compiled first
 _TAIL_BYTES = 2000
 
 
@@ -66,10 +67,16 @@ class Worker:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._complaints.open("wb"),
-            env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONFAULTHANDLER": "1"},
+            env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONFAULTHANDLER": "1", "PIMC_GUARD": "1"},
             cwd=self.folder,
         )
         self._rest = b""
+        self.ready = False
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing has been heard for longer than anything takes."""
+        return time.monotonic() - self.heard > (_SILENCE_S if self.ready else _START_S)
 
     def read(self) -> list[dict[str, object]] | None:
         """Outcomes since the last call; None if the process has ended."""
@@ -82,6 +89,7 @@ class Worker:
         found = []
         for line in lines:
             value = json.loads(line)
+            self.ready = True
             if "starts" in value:
                 self.running = (value["starts"], value["number"])
             else:
@@ -144,7 +152,7 @@ def _step(workers: Sequence[Worker], report: Report, save: Path, say: Callable[[
     for worker in workers:
         if worker in ready:
             outcomes = worker.read()
-        elif time.monotonic() - worker.heard > _SILENCE_S:
+        elif worker.silent:
             outcomes = None
         else:
             continue

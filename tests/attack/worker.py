@@ -149,8 +149,10 @@ def _grant_time() -> None:
 
 
 def order(only: Sequence[str]) -> list[Kind]:
-    """One round of kinds, each as often as its share."""
-    return [kind for kind in KINDS if not only or kind.name in only for _ in range(kind.share)]
+    """One round of kinds, each as often as its share, mixed."""
+    kinds = [kind for kind in KINDS if not only or kind.name in only]
+    turns = [(turn / kind.share, place, kind) for place, kind in enumerate(kinds) for turn in range(kind.share)]
+    return [kind for _, _, kind in sorted(turns, key=lambda item: item[:2])]
 
 
 def serve(folder: Path, seed: str, first: int, step: int, only: Sequence[str]) -> None:
@@ -160,11 +162,13 @@ def serve(folder: Path, seed: str, first: int, step: int, only: Sequence[str]) -
     _warm_up(folder)
     _limit()
     current = folder / "current"
-    corpora = {kind.name: kind.seeds() for kind in order(only)}
+    corpora: dict[str, list[bytes]] = {}
     guides = {kind.name: Guide() for kind in KINDS if kind.guided}
     number, kinds = first, order(only)
     while True:
         kind = kinds[number % len(kinds)]
+        if kind.name not in corpora:
+            corpora[kind.name] = kind.seeds()
         case = kind.make(random.Random(f"{seed}/{kind.name}/{number}"), corpora[kind.name])
         case.write(current)
         say.write(json.dumps({"starts": kind.name, "number": number}) + "\n")
