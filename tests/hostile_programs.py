@@ -92,27 +92,52 @@ class Hostile:
     checks: bool
 
 
-def _value(rng: random.Random, name: str) -> int:
-    """A value for a register that an instruction takes as ``name``: mostly one that lets it run."""
-    if rng.random() < 0.04:
-        return rng.choice((-1, -2, 2**31 - 1, -(2**31), 2**30, 1 << 20, rng.randrange(1 << 31)))
-    if name in ("n", "rows", "cols", "parts", "message_rows", "group_size"):
-        return rng.choice((0, 1, 2, 3, 8, 16, 17, 64, 128, 200, rng.randrange(5000)))
-    if name == "depth":
-        return rng.choice((0, 1, 15, 16, 17, 128, 256, 300, 16384, 1 << 20, rng.randrange(1 << 12)))
-    if name.startswith(("stride", "message_")) or name == "pch_stride":
-        return rng.choice((0, 2, 4, 32, 128, 256, -2, 1024, 2 * rng.randrange(600)))
-    if name in ("core", "group_base"):
-        return rng.randrange(_CORES + 1)
-    if name == "head_dim":
-        return rng.choice((2, 4, 16, 64))
-    if name in ("lane", "pch_mask"):
-        return rng.choice((0, 1, 3, 8, 15, 112))
-    if name == "column":
-        return rng.randrange(600)
-    if name == "row":
-        return rng.randrange(5)
-    return rng.choice((0, 0, 4, 8, 64, 128, 2048, 8192, 425_984 - 4, 425_984 - 64, 4 * rng.randrange(1 << 14)))
+@dataclass(frozen=True)
+class _Source:
+    """Where random values come from: the seed's generator, how often it is extreme, and what the target holds."""
+
+    rng: random.Random
+    extreme: float
+    local_bytes: int
+    lanes: int
+    tcu: int
+
+    def chance(self, probability: float) -> bool:
+        return self.rng.random() < probability
+
+    def value(self, name: str) -> int:
+        """A value for a register that an instruction takes as ``name``: mostly one that lets it run."""
+        rng = self.rng
+        if self.chance(self.extreme):
+            return rng.choice((-1, -2, 2**31 - 1, -(2**31), 2**30, 1 << 20, rng.randrange(1 << 31)))
+        if name in ("rows", "cols"):
+            return rng.choice((0, 1, 2, 3, min(self.tcu, 16), self.tcu, self.tcu + 1 if self.chance(0.05) else 4))
+        if name in ("message_rows", "parts", "group_size"):
+            return rng.choice((1, 1, 1, 2, 3, 0 if self.chance(0.1) else 1))
+        if name == "n":
+            return rng.choice((0, 1, 1, 2, 16, 32, self.local_bytes // 2 if self.chance(0.1) else 8))
+        if name == "depth":
+            return rng.choice(
+                (0, 1, 15, 16, 17, self.lanes, self.lanes - 1, self.lanes + 1 if self.chance(0.05) else 2)
+            )
+        if name.startswith(("stride", "message_")) or name == "pch_stride":
+            return rng.choice((0, 2, 4, 32, 128, 256, -4 if self.chance(0.1) else 64))
+        small = {
+            "core": (0, 0, 1, _CORES), "group_base": (0, 0, 1), "head_dim": (2, 4, 16, 2), "lane": (0, 0, 1, 8),
+            "pch_mask": (1, 1, 3, 15), "column": (0, 1, 31, 32, 33, 511), "row": (0, 0, 1, 3),
+        }  # fmt: skip
+        if name in small:
+            return rng.choice(small[name])
+        last = max(self.local_bytes - 64, 0)
+        return rng.choice((0, 32, 64, 32 * rng.randrange(last // 32 + 1), last if self.chance(0.1) else 0, 128))
+
+    def field(self, operand: Operand) -> int:
+        """A value of an operand that is not a register."""
+        if operand.name == "address":
+            return 4 * self.rng.randrange(min(self.local_bytes, 4096) // 4)
+        if self.chance(self.extreme):
+            return self.rng.randint(operand.minimum, operand.maximum)
+        return max(operand.minimum, min(operand.maximum, self.rng.choice((0, 0, 1, 2, 2))))
 
 
 def _load(register: int, value: int) -> list[tuple[str, list[int]]]:
@@ -120,86 +145,85 @@ def _load(register: int, value: int) -> list[tuple[str, list[int]]]:
     return [("lui", [register, high]), ("ori", [register, register, low])]
 
 
-def _field(rng: random.Random, operand: Operand) -> int:
-    """A value of an operand that is not a register."""
-    small = min(operand.maximum, rng.choice((0, 1, 2, 4, 31)))
-    return max(operand.minimum, small) if rng.random() < 0.9 else rng.randint(operand.minimum, operand.maximum)
-
-
-def _core_instruction(rng: random.Random, instruction: Instruction) -> list[tuple[str, list[int]]]:
+def _core_instruction(source: _Source, instruction: Instruction) -> list[tuple[str, list[int]]]:
     """An instruction with the code that sets its registers and configuration registers."""
     lines: list[tuple[str, list[int]]] = []
     for name in instruction.config:
-        if rng.random() < 0.9:
-            lines += [*_load(31, _value(rng, name)), ("cfg", [_CONFIG[name], 31])]
+        if source.chance(0.9):
+            lines += [*_load(31, source.value(name)), ("cfg", [_CONFIG[name], 31])]
     operands = []
     for position, operand in enumerate(instruction.operands):
         if operand.kind is OperandKind.REGISTER:
-            lines += [] if operand.writes else _load(position + 1, _value(rng, operand.name))
+            lines += [] if operand.writes else _load(position + 1, source.value(operand.name))
             operands.append(position + 1)
         elif operand.kind is OperandKind.LABEL:
-            operands.append(rng.choice((1, 1, 2)))
+            operands.append(source.rng.choice((1, 1, 2)))
+        elif instruction.unit == "scu" and operand.kind is OperandKind.SIGNED:
+            operands.append(source.rng.choice((0, 4, 8, -4 if source.chance(0.05) else 12)))
         else:
-            operands.append(_field(rng, operand))
+            operands.append(source.field(operand))
     return [*lines, (instruction.mnemonic, operands)]
 
 
 _WEIGHTS = {"scu": 1, "vcu": 2, "tcu": 12, "pim": 14, "trans": 16, "xfer": 8, "noc": 8}
 
 
-def _core_stream(rng: random.Random) -> list[int]:
-    choices = [i for i in SRAM_ISA.instructions if i.mnemonic not in ("halt", "wait") or rng.random() < 0.2]
+def _core_stream(source: _Source) -> list[int]:
+    choices = [i for i in SRAM_ISA.instructions if i.mnemonic not in ("halt", "wait") or source.chance(0.1)]
     weights = [_WEIGHTS[i.unit] for i in choices]
     lines: list[tuple[str, list[int]]] = []
-    for instruction in rng.choices(choices, weights, k=rng.randint(1, 24)):
-        lines += _core_instruction(rng, instruction)
+    for instruction in source.rng.choices(choices, weights, k=source.rng.randint(1, 12)):
+        lines += _core_instruction(source, instruction)
     words = [encode(SRAM_ISA, *line) for line in lines]
     # a branch may jump over one word or two: behind the last one is a nop more
     return [*words, encode(SRAM_ISA, "nop", []), encode(SRAM_ISA, "halt", [])]
 
 
-def _command(rng: random.Random, name: str) -> tuple[str, list[int]]:
+def _command(source: _Source, name: str, mask: int = 15) -> tuple[str, list[int]]:
     instruction = HBM_ISA.instructions[HBM_ISA.index[name]]
     operands = []
     for operand in instruction.operands:
         if operand.kind is OperandKind.MASK:
-            operands.append(rng.choice((15, 15, 1, 5, rng.randrange(16))))
+            operands.append(mask)
         elif operand.kind is OperandKind.REGISTER:
-            operands.append(rng.randrange(3))
+            operands.append(source.rng.randrange(3))
         elif operand.name == "row":
-            operands.append(rng.choice((0, 1, 2, 3, 3, rng.randint(-2, 5))))
-        elif operand.name == "address":
-            operands.append(4 * rng.randrange(1 << 10) if rng.random() < 0.9 else rng.randint(0, operand.maximum))
+            operands.append(source.rng.choice((0, 0, 1, 2, -1 if source.chance(source.extreme) else 3)))
+        elif operand.name == "count":
+            operands.append(source.rng.choice((0, 1, 1, 2, 2, 32 if source.chance(source.extreme) else 1)))
         else:
-            operands.append(_field(rng, operand))
+            operands.append(source.field(operand))
     return name, operands
 
 
-def _command_stream(rng: random.Random) -> list[int]:
-    lines = [("set", [register, _value(rng, "address")]) for register in range(3) if rng.random() < 0.7]
+def _command_stream(source: _Source) -> list[int]:
+    rng = source.rng
+    lines = [("set", [0, 0]), *(("set", [register, 64 if source.chance(source.extreme) else 0]) for register in (1, 2))]
     depth = 0
-    for _ in range(rng.randint(1, 16)):
+    for _ in range(rng.randint(1, 10)):
         kind = rng.choice(("row", "row", "burst", "burst", "buffer", "loop", "end", "signal", "refresh", "add"))
         if kind == "row":
-            middle = [_command(rng, rng.choice(("mac", "mac", "rdres", "wrgb"))) for _ in range(rng.randint(0, 4))]
-            act, pre = _command(rng, "act"), _command(rng, "pre")
-            lines += [act, *middle, ("pre", act[1][:1]) if rng.random() < 0.95 else pre]
+            mask = rng.choice((15, 15, 1, 5))
+            middle = [
+                _command(source, rng.choice(("mac", "mac", "rdres", "wrgb")), mask) for _ in range(rng.randint(0, 4))
+            ]
+            lines += [_command(source, "act", mask), *middle, ("pre", [mask])]
         elif kind == "burst":
-            lines.append(_command(rng, rng.choice(("rd", "wr"))))
+            lines.append(_command(source, rng.choice(("rd", "wr"))))
         elif kind == "buffer":
-            lines += [_command(rng, "wrgb"), _command(rng, "rdres")]
+            lines += [_command(source, "wrgb"), _command(source, "rdres")]
         elif kind == "loop" and depth < 3:
             depth += 1
-            lines.append(("loop", [0 if rng.random() < 0.1 else 3, rng.choice((0, 1, 3, 40))]))
+            lines.append(("loop", [0, rng.choice((0, 1, 3, 40))]))
         elif kind == "end" and depth:
             depth -= 1
             lines.append(("endl", []))
         elif kind == "signal":
-            lines.append(_command(rng, "sig" if rng.random() < 0.8 else "wait"))
+            lines.append(_command(source, "sig" if source.chance(0.95) else "wait"))
         elif kind == "refresh":
-            lines.append(_command(rng, "ref"))
+            lines.append(_command(source, "ref"))
         elif kind == "add":
-            lines.append(_command(rng, rng.choice(("add", "addr", "set", "nop"))))
+            lines.append(("nop", []) if source.chance(0.7) else _command(source, rng.choice(("add", "addr", "set"))))
     lines += [("endl", [])] * depth + [("halt", [])]
     return [encode(HBM_ISA, *line) for line in lines]
 
@@ -225,14 +249,20 @@ def generate(seed: int) -> Hostile:
     groups = rng.sample(TARGETS, rng.choice((0, 0, 1, 1, 1, 2, 3)))
     overrides = tuple(override for group in groups for override in group)
     code, names = {}, {"core": {}, "hbm": {}}
-    makers: tuple[tuple[str, InstructionSet, int, Callable[[random.Random], list[int]]], ...] = (
+    try:
+        target = load_target("hpim", overrides)
+        figures = (target.local_bytes, target.pim_unit.lanes, min(target.tcu.rows, target.tcu.columns))
+    except (PimcError, OverflowError):  # refused, which is what the program is for
+        figures = (4096, 128, 64)
+    source = _Source(rng, rng.choice((0, 0, 0.01, 0.05)), *figures)
+    makers: tuple[tuple[str, InstructionSet, int, Callable[[_Source], list[int]]], ...] = (
         ("core", SRAM_ISA, rng.choice((1, 1, 2, _CORES)), _core_stream),
         ("hbm", HBM_ISA, rng.choice((0, 1, 2)), _command_stream),
     )
     for kind, isa, count, make in makers:
         for number in range(count):
-            words = make(rng)
-            if rng.random() < 0.15:
+            words = make(source)
+            if rng.random() < 0.1:
                 words = _damage(rng, isa, words)
             name = stream_name("main", kind, number)
             code[name] = np.array(words, word_dtype(isa))
@@ -243,7 +273,7 @@ def generate(seed: int) -> Hostile:
     return Hostile(
         seed,
         overrides,
-        Program("hpim", "", rng.choice((1, _ROWS, _ROWS, _ROWS)), {"main": entry}, code),
+        Program("hpim", "", 1 if rng.random() < 0.05 else _ROWS, {"main": entry}, code),
         functional=rng.random() < 0.85,
         checks=rng.random() < 0.3,
     )
