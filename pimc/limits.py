@@ -38,6 +38,9 @@ TOKENIZER_BYTES: Final = Limit(64 << 20, "bytes", "tokenizer of a binary")
 AGENTS: Final = Limit(1 << 16, "numbers", "cores, controllers, pseudo-channels that a binary can name")
 ROWS: Final = Limit(1 << 32, "rows", "rows of a bank")
 ELEMENTS: Final = Limit(1 << 40, "elements", "elements of a tensor or a port")
+STREAM_WORDS: Final = Limit(1 << 20, "words", "code of a core or of a group of controllers")
+CODE_WORDS: Final = Limit(1 << 23, "words", "code of a binary")
+PORT_BYTES: Final = Limit(1 << 30, "bytes", "all inputs, and all outputs, of an entry point")
 RANK: Final = Limit(8, "dimensions", "dimensions of a port")
 
 # -- the model metadata
@@ -49,6 +52,7 @@ SEQUENCE: Final = Limit((1 << 31) - 1, "tokens", "longest sequence, prefill chun
 EOS_IDS: Final = Limit(1_024, "tokens", "tokens that end an answer")
 SPECIAL_TOKENS: Final = Limit(256, "tokens", "named special tokens")
 OVERRIDES: Final = Limit(1_024, "overrides", "overridden figures of the target")
+OVERRIDE_CHARACTERS: Final = Limit(1_000, "characters", "an overridden figure of the target")
 PORTS: Final = Limit(4_096, "ports", "inputs, and outputs, of an entry point")
 
 # -- the tokenizer's and template's process

@@ -16,14 +16,10 @@ from pimc.isa.metadata import IDENTIFIER
 from pimc.isa.program import DTYPE_BYTES, CacheRegion, Entry, LoadedProgram, Port, Program, stream_name
 from pimc.isa.spec import InstructionSet, OperandKind
 from pimc.isa.sram import CONFIG_REGISTERS, SRAM_ISA
-from pimc.limits import AGENTS
+from pimc.limits import AGENTS, CODE_WORDS, PORT_BYTES, STREAM_WORDS
 
 #: Loops of an HBM-PIM stream that may be open at once (a property of the instruction set, see ``loop``).
 LOOP_DEPTH = 8
-#: Words of a stream, and of all streams of a program.
-MAX_STREAM_WORDS, MAX_WORDS = 1 << 20, 1 << 23
-#: Bytes of all inputs, and of all outputs, of an entry.
-MAX_PORT_BYTES = 1 << 30
 
 
 class _ControllerLimits(Protocol):
@@ -164,16 +160,16 @@ def _check_sizes(program: Program, where: str) -> None:
     """Code and ports are within the limits, before anything of their size is made."""
     sizes = {tensor: len(words) for tensor, words in program.code.items()}
     for tensor, size in sizes.items():
-        if size > MAX_STREAM_WORDS:
-            raise IsaError(f"{size} words, the limit of a stream is {MAX_STREAM_WORDS}", where=f"{where}: {tensor}")
-    if sum(sizes.values()) > MAX_WORDS:
-        raise IsaError(f"{sum(sizes.values())} words, the limit of all streams is {MAX_WORDS}", where=where)
+        if size > STREAM_WORDS:
+            raise IsaError(f"{size} words, the limit of a stream is {STREAM_WORDS}", where=f"{where}: {tensor}")
+    if sum(sizes.values()) > CODE_WORDS:
+        raise IsaError(f"{sum(sizes.values())} words, the limit of all streams is {CODE_WORDS}", where=where)
     for name, entry in program.entries.items():
         for side, ports in (("inputs", entry.inputs), ("outputs", entry.outputs)):
             size = sum(port.elements * DTYPE_BYTES[port.dtype] for port in ports)
-            if size > MAX_PORT_BYTES:
+            if size > PORT_BYTES:
                 raise IsaError(
-                    f"the {side} take more than {MAX_PORT_BYTES} bytes, the limit", where=f"{where}: entry {name}"
+                    f"the {side} take more than {PORT_BYTES} bytes, the limit", where=f"{where}: entry {name}"
                 )
 
 

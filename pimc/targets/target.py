@@ -21,14 +21,12 @@ from typing import Annotated, TypeVar
 
 from pimc.diagnostics import InputError, TargetError
 from pimc.files import read_text
-from pimc.limits import TARGET_FILE_BYTES
+from pimc.limits import OVERRIDE_CHARACTERS, OVERRIDES, TARGET_FILE_BYTES
 from pimc.targets.dram_spec import DramSpec
 from pimc.targets.expression import did_you_mean
 from pimc.targets.reader import Choices, Key, Range, read
 
 _FOLDER = Path(__file__).parent
-#: Overrides of a target, and characters of one.
-MAX_OVERRIDES, MAX_OVERRIDE_LENGTH = 1000, 1000
 
 
 @dataclass(frozen=True)
@@ -275,12 +273,12 @@ def parse_dram(raw: object, overrides: Sequence[str] = (), where: str = "target"
 
 def _override_all(table: dict[str, object], overrides: Sequence[str]) -> None:
     """Apply overrides in order; a binary carries its own, so their number and lengths have limits."""
-    if len(overrides) > MAX_OVERRIDES:
-        raise TargetError(f"{len(overrides)} overrides, the limit is {MAX_OVERRIDES}", where="--set")
+    if len(overrides) > OVERRIDES:
+        raise TargetError(f"{len(overrides)} overrides, the limit is {OVERRIDES}", where="--set")
     for override in overrides:
-        if len(override) > MAX_OVERRIDE_LENGTH:
+        if len(override) > OVERRIDE_CHARACTERS:
             raise TargetError(
-                f"an override has {len(override)} characters, the limit is {MAX_OVERRIDE_LENGTH}",
+                f"an override has {len(override)} characters, the limit is {OVERRIDE_CHARACTERS}",
                 where=f"--set {override[:40]}...",
             )
         _override(table, override)
