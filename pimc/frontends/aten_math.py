@@ -242,6 +242,10 @@ def _clamp(context: NodeContext) -> Meaning:
     return value
 
 
+def _next_after(context: NodeContext) -> Meaning:
+    raise UnsupportedError("the neighbours of numbers in fp32", "fp16, in which numbers are stored, does not have them")
+
+
 _UNARY: Final[Mapping[str, Unary]] = {
     "abs": nn.AbsOp, "acos": nn.AcosOp, "acosh": nn.AcoshOp, "asin": nn.AsinOp, "asinh": nn.AsinhOp,
     "atan": nn.AtanOp, "atanh": nn.AtanhOp, "cos": nn.CosOp, "cosh": nn.CoshOp, "erf": nn.ErfOp, "exp": nn.ExpOp,
@@ -303,5 +307,6 @@ TABLE: Final[Mapping[str, Converter]] = {
     **_forms("clamp_min", _clamp, ("default", "Tensor")),
     **_forms("clamp_max", _clamp, ("default", "Tensor")),
     "aten.hardtanh.default": _clamp,
+    "aten.nextafter.default": _next_after,
 }  # fmt: skip
 """Converters by the operator's name."""

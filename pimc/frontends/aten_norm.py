@@ -58,6 +58,8 @@ def _vector(context: NodeContext, name: str, size: int, default: float) -> SSAVa
 
 
 def _layer_norm(context: NodeContext) -> Meaning:
+    if 0 in nn.tensor_of(context.value(context.arguments["input"])).get_shape():
+        return context.operand(context.arguments["input"], f32)
     x, size = _folded(context, "input")
     bias = _vector(context, "bias", size, 0.0) if context.arguments["bias"] is not None else None
     eps = context.number(context.arguments["eps"], "eps")

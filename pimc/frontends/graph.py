@@ -247,7 +247,10 @@ class _Collecting:
 
 
 _RANDOM: Final = frozenset({"rand", "randn", "randint", "bernoulli", "multinomial", "normal", "dropout", "randperm"})
-_DATA_DEPENDENT: Final = frozenset({"nonzero", "item", "_local_scalar_dense", "unique2", "_unique2", "masked_select"})
+_DATA_DEPENDENT: Final = frozenset({
+    "nonzero", "nonzero_numpy", "argwhere", "item", "_local_scalar_dense", "unique2", "_unique2", "unique_dim",
+    "unique_consecutive", "masked_select", "repeat_interleave", "combinations", "bincount",
+})  # fmt: skip
 
 
 def alternative_to(target: str) -> str | None:

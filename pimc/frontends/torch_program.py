@@ -163,7 +163,9 @@ def _decomposition(target: object) -> Callable[..., object] | None:
         return None
     # What a composite operator is composed of comes from its own kernel; PyTorch's functions of the same name in Python
     # may end in primitives, or take other arguments.
-    for rules in (own_rules(), _composite_rules(), decomposition_table):
+    if str(target) in own_rules():
+        return own_rules()[str(target)]
+    for rules in (_composite_rules(), decomposition_table):
         if target in rules and not _is_misread(rules[target]):
             return rules[target]
     return None

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from xdsl.dialects.builtin import AnyFloat
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 
@@ -67,7 +68,7 @@ _FUNCTIONS: Final[tuple[tuple[Samples, Callable[[SSAValue], nn.NnOp]], ...]] = (
 def raise_activations(function: FuncOp, notes: Notes) -> None:
     """Replace arithmetic that computes silu, gelu (either form) or relu."""
     for op in list(function.walk()):
-        if isinstance(op, _ANCHORS):
+        if isinstance(op, _ANCHORS) and isinstance(nn.tensor_of(op.results[0]).element_type, AnyFloat):
             _raise_activation(op, notes)
 
 

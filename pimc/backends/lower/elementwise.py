@@ -180,7 +180,7 @@ def _piece(ctx: LoweringContext, value: SSAValue, index: int) -> View:
     lowered = ctx.values.get(value)
     if not isinstance(lowered, Scalar):
         raise ctx.unsupported("an operand that is cut over the cores beside one that is not")
-    return filled(ctx, (1,), lowered.value)
+    return filled(ctx, (), lowered.value)
 
 
 def _view(strip: Strip) -> View:
@@ -366,7 +366,7 @@ def lower_not(ctx: LoweringContext, op: Operation) -> None:
         if to.itemsize == INTEGER_BYTES:
             map_views(ctx, "vxor_i", to, x, filled(ctx, to.shape, -1, 4))
         else:
-            map_views(ctx, "veq_h", to, x, filled(ctx, (1,), 0.0))
+            map_views(ctx, "veq_h", to, x, filled(ctx, (), 0.0))
 
     elementwise(ctx, op, apply)
 

@@ -43,7 +43,7 @@ def lower_arg(ctx: LoweringContext, op: nn.ArgMaxOp | nn.ArgMinOp) -> None:
     with _each_run(ctx, runs, [result], [1]) as (source, place):
         ctx.core.emit(name, place, source, ctx.core.const(width))
     if last:
-        map_views(ctx, "vsub_i", result, filled(ctx, (1,), width - 1, INTEGER_BYTES), result)
+        map_views(ctx, "vsub_i", result, filled(ctx, (), width - 1, INTEGER_BYTES), result)
     shape = nn.tensor_of(op.result).get_shape()
     set_view(ctx, op.result, result.reshape(shape))
 

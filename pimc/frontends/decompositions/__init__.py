@@ -11,19 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 
-from pimc.frontends.decompositions import elementwise, fused, gamma, indexing, products, samples, search
+from pimc.frontends.decompositions import elementwise, fused, gamma, indexing, losses, products, samples, search
 from pimc.frontends.tables import merged
 
-ROOMS = (fused, elementwise, gamma, search, indexing, products, samples)
+ROOMS = (fused, elementwise, gamma, search, indexing, products, samples, losses)
 
 
 @cache
-def rules() -> Mapping[object, Callable[..., object]]:
-    """The rules by operator."""
-    from torch import ops
-
-    found: dict[object, Callable[..., object]] = {}
-    for name, rule in merged((room, room.RULES) for room in ROOMS).items():
-        operator, overload = name.split(".")
-        found[getattr(getattr(ops.aten, operator), overload)] = rule
-    return found
+def rules() -> Mapping[str, Callable[..., object]]:
+    """The rules by the operator's name as ``str`` of it gives it."""
+    # A name of two parts is one of ATen's.
+    return {
+        name if name.count(".") == 2 else f"aten.{name}": rule
+        for name, rule in merged((room, room.RULES) for room in ROOMS).items()
+    }

@@ -79,8 +79,8 @@ def _nonzero_static(x: Tensor, *, size: int, fill_value: int = -1) -> Tensor:
     """The indices of the first ``size`` elements that are not 0, one a row, and rows of ``fill_value`` behind."""
     import torch
 
-    if x.numel() == 0 or x.dim() == 0:
-        return NotImplemented
+    if x.numel() == 0 or x.dim() == 0 or size == 0:
+        return torch.full((size, x.dim()), fill_value, dtype=torch.int64, device=x.device)
     true = (x != 0).reshape(-1)
     rank = true.to(torch.int64).cumsum(0) - 1
     # What is not wanted is written to one place more, which is cut off.
