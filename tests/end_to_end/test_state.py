@@ -49,7 +49,7 @@ def test_caches_persist_and_reset_forgets_them(compiled: Callable) -> None:
     ("inputs", "message"),
     [
         ({"tokens": np.zeros((1, 2), np.int32), "position": np.zeros(1, np.int32)}, r"'tokens' has the shape \(1, 2\)"),
-        ({"tokens": np.zeros((1, 1), np.int32), "position": np.int32(0)}, r"'position' has the shape \(\)"),
+        ({"tokens": np.zeros((1, 1), np.int32), "position": np.zeros(2, np.int32)}, r"'position' has the shape \(2,\)"),
         ({"tokens": np.zeros((1, 1), np.int32)}, "lacks position"),
         ({"tokens": np.zeros((1, 1), np.int32), "position": np.zeros(1, np.int32), "x": np.zeros(1)}, "not know x"),
     ],
