@@ -148,6 +148,10 @@ class UninitialisedReadError(SimError):
     """A read of memory that nothing has written."""
 
 
+class NumericsError(SimError):
+    """Results left the range of their type though their operands were finite, where that is not allowed."""
+
+
 class DramTimingError(SimError):
     """A DRAM command violates the protocol or a timing constraint."""
 

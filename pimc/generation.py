@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pimc.diagnostics import InputError, UsageError
 from pimc.isa.program import Entry
 from pimc.runtime_sim import RunResult
+from pimc.runtime_sim.results import Overflow, merged
 from pimc.runtime_sim.run_limits import RunLimits
 from pimc.sampling import Sampler, Sampling
 from pimc.text import Message, ModelInfo, Stream, TextCodec
@@ -32,7 +33,8 @@ class Generation:
     ``token_ids`` are the new tokens (the one that ended the answer included, as model libraries count); the
     first comes out of the prefill, each other one out of one decode run, so ``decode_cycles`` (cycles a decode
     run) is one shorter.  ``finish``: "eos", "length" (``max_new_tokens`` reached) or "max_seq" (the cache is
-    full).  ``shares``: busy share by kind of unit over the decode runs, greatest first.
+    full).  ``shares``: busy share by kind of unit over the decode runs, greatest first.  ``overflows``: results of all
+    runs that left the range of fp16 though their operands were finite.
     """
 
     text: str
@@ -44,6 +46,7 @@ class Generation:
     wall_s: float
     finish: str
     shares: Mapping[str, float] = field(default_factory=dict)
+    overflows: tuple[Overflow, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """The JSON object that ``pimc generate --json`` prints."""
@@ -56,6 +59,7 @@ class Generation:
             "clock_ghz": self.clock_ghz,
             "wall_s": round(self.wall_s, 3),
             "finish": self.finish,
+            "overflows": [asdict(overflow) for overflow in self.overflows],
         }
 
 
@@ -113,6 +117,7 @@ def answer(
         wall_s=time.perf_counter() - began,
         finish=finish,
         shares=session.usage.shares(),
+        overflows=session.overflows,
     )
 
 
@@ -202,6 +207,7 @@ class _Session:
         self.prefill_cycles = 0
         self.decode_cycles: list[int] = []
         self.usage = Usage(executable.target)
+        self.overflows: tuple[Overflow, ...] = ()
 
     def prefill(self, prompt: list[int], start: int) -> int:
         """Run the prompt through from ``start`` on, in chunks as far as those fit; return the first new token."""
@@ -243,7 +249,9 @@ class _Session:
     def _run(self, inputs: Mapping[str, Array], entry: str) -> RunResult:
         spent = self.prefill_cycles + sum(self.decode_cycles)
         limits = replace(self._limits, spent_cycles=spent, spent_s=time.monotonic() - self._began)
-        return self._executable._run((inputs,), entry, False, limits)
+        result = self._executable._run((inputs,), entry, False, limits)
+        self.overflows = merged(self.overflows, result.overflows)
+        return result
 
 
 def _nothing(_done: int, _all: int) -> None:

@@ -14,7 +14,7 @@ from typing import TypeAlias, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pimc.diagnostics import InputError, UninitialisedReadError, UsageError
+from pimc.diagnostics import InputError, NumericsError, UninitialisedReadError, UsageError
 from pimc.generation import Conversation, Generation, Wishes, answer, check_entries
 from pimc.isa.container import write_program
 from pimc.isa.program import LoadedProgram
@@ -24,6 +24,7 @@ from pimc.runtime_sim import Machine, RunResult
 from pimc.runtime_sim.caches import check_positions
 from pimc.runtime_sim.forking import ForkSafeLock
 from pimc.runtime_sim.pool import MachinePool
+from pimc.runtime_sim.results import overflow_message
 from pimc.runtime_sim.run_limits import RunLimits
 from pimc.sampling import Sampling
 from pimc.targets import Target
@@ -52,12 +53,16 @@ class Executable:
     forked process has the state of the moment.
     """
 
-    def __init__(self, program: LoadedProgram, target: Target, *, checks: bool = True) -> None:
+    def __init__(
+        self, program: LoadedProgram, target: Target, *, checks: bool = True, strict_numerics: bool = False
+    ) -> None:
         """Put ``program`` on ``target``.
 
         Args:
             checks: whether runs look for races and for reads of what nothing has written (addresses are always
                 checked).
+            strict_numerics: whether a run fails when a result leaves the range of fp16 though its operands were
+                finite; else it is counted only (``RunResult.overflows``).
 
         ``runs`` grows with every run and reset: who keeps something in the caches sees whether others came between.
 
@@ -68,6 +73,7 @@ class Executable:
         self.program = program
         self.target = target
         self.checks = checks
+        self.strict_numerics = strict_numerics
         self._machines: dict[bool, MachinePool] = {}
         self._codec: TextCodec | None = None
         self._assumed = 0
@@ -173,6 +179,7 @@ class Executable:
 
         Raises:
             InputError: an unknown entry, a missing or surplus input, a wrong shape or kind, a value beyond fp16 or i32.
+            NumericsError: with ``strict_numerics``, a result left the range of fp16 though its operands were finite.
             RunLimitError: ``max_cycles`` or ``timeout`` is reached; the message says where each stream was.
             SimError: the program did what the hardware does not allow.
 
@@ -208,6 +215,8 @@ class Executable:
             model.name: from_port(result.outputs[port.name], model)
             for model, port in zip(signature.outputs, ports.outputs, strict=True)
         }
+        if self.strict_numerics and result.overflows:
+            raise NumericsError(overflow_message(result.overflows), where=name)
         return replace(result, outputs={} if timing_only else outputs)
 
     def generate(

@@ -19,7 +19,10 @@ def execute(arguments: argparse.Namespace) -> None:
     sampling = sampling_of(arguments)
     with console.progress(f"loading {arguments.program}"):
         executable = load(
-            arguments.program, target=arguments.target_file or arguments.target, overrides=arguments.overrides
+            arguments.program,
+            target=arguments.target_file or arguments.target,
+            overrides=arguments.overrides,
+            strict_numerics=arguments.strict_numerics,
         )
     conversation = executable.conversation(system=arguments.system, sampling=sampling)
     console.prepare_simulator()
@@ -40,6 +43,7 @@ def execute(arguments: argparse.Namespace) -> None:
             )
         console.write("\n")
         tell(result)
+        console.warn_of_overflows(result.overflows)
         if result.finish == "max_seq":
             console.say(f"the cache is full; {RESET} starts again")
 

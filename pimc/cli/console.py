@@ -7,7 +7,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from pimc.limits import ERROR_CHARACTERS
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from pimc.runtime_sim.results import Overflow
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -90,6 +92,14 @@ def report(error: PimcError) -> None:
             say(str(note.excerpt))
     if error.hint:
         say(f"  hint: {line(error.hint)}")
+
+
+def warn_of_overflows(overflows: Sequence[Overflow]) -> None:
+    """Say on stderr what left the range of fp16 though its operands were finite, if anything did."""
+    if overflows:
+        from pimc.runtime_sim.results import overflow_message
+
+        say(f"pimc: warning: {line(overflow_message(overflows))}")
 
 
 def watched() -> bool:

@@ -24,6 +24,7 @@ def execute(arguments: argparse.Namespace) -> None:
             arguments.program,
             target=arguments.target_file or arguments.target,
             overrides=arguments.overrides,
+            strict_numerics=arguments.strict_numerics,
         )
     console.prepare_simulator()
     results: list[Generation] = []
@@ -45,6 +46,7 @@ def execute(arguments: argparse.Namespace) -> None:
         if not arguments.json:
             console.write("\n")
             tell(result)
+        console.warn_of_overflows(result.overflows)
     if arguments.json:
         answers = [result.to_json() for result in results]
         console.write_json(answers[0] if len(answers) == 1 else {"answers": answers})

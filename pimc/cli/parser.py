@@ -100,6 +100,10 @@ def _add_limits(parser: Parser, what: str) -> None:
     group = parser.add_argument_group("limits")
     group.add_argument("--max-cycles", metavar="N", type=positive, help=f"stop after N simulated cycles{what}")
     group.add_argument("--timeout", metavar="SECONDS", type=seconds, help=f"stop after so much wall time{what}")
+    group.add_argument(
+        "--strict-numerics", action="store_true",
+        help="fail if a result leaves the range of fp16 though its operands are finite (otherwise a warning)",
+    )  # fmt: skip
 
 
 def _add_json(parser: Parser) -> None:

@@ -30,6 +30,7 @@ def execute(arguments: argparse.Namespace) -> None:
         target=arguments.target_file or arguments.target,
         overrides=arguments.overrides,
         checks=not arguments.no_checks,
+        strict_numerics=arguments.strict_numerics,
     )
     entry = executable.entry(arguments.entry)
     inputs = _inputs(executable, entry, given, fill=arguments.timing_only)
@@ -49,6 +50,7 @@ def execute(arguments: argparse.Namespace) -> None:
     wall_s = time.perf_counter() - began
     if arguments.outputs:
         write_npz(arguments.outputs, result.outputs)
+    console.warn_of_overflows(result.overflows)
     if arguments.json:
         console.write_json(run_report(result, clock_ghz=executable.clock_ghz, wall_s=wall_s))
         return

@@ -18,6 +18,7 @@ def load(
     target: str | Path | None = None,
     overrides: Overrides = (),
     checks: bool = True,
+    strict_numerics: bool = False,
 ) -> Executable:
     """Load a compiled binary (.pimx), ready to run.
 
@@ -26,12 +27,15 @@ def load(
         target: a bundled target's name or a TOML file; by default what the binary was compiled for.
         overrides: single keys of the target to replace: ``{"hbm.timing.nFAW": 20}``, or ``["hbm.timing.nFAW=20"]``.
         checks: whether runs look for races and for reads of what nothing has written.
+        strict_numerics: whether a run fails when a result leaves the range of fp16 though its operands were finite.
 
     Raises:
         InputError: the file is missing, damaged or not a binary of pimc, or its target is unknown.
     """
     program = load_program(path)
-    return Executable(program, target_of(program, target, override_texts(overrides)), checks=checks)
+    return Executable(
+        program, target_of(program, target, override_texts(overrides)), checks=checks, strict_numerics=strict_numerics
+    )
 
 
 def compile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from pimc.isa.program import Entry, Program
@@ -74,4 +75,5 @@ def run_report(result: RunResult, *, clock_ghz: float, wall_s: float) -> dict[st
         "clock_ghz": clock_ghz,
         "wall_s": round(wall_s, 3),
         "outputs": outputs,
+        "overflows": [asdict(overflow) for overflow in result.overflows],
     }

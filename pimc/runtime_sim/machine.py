@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from pimc.diagnostics import InputError, TargetError, UninitialisedReadError, UsageError
 from pimc.isa.program import LoadedProgram, Port
+from pimc.isa.sram import SRAM_ISA
 from pimc.runtime_sim.caches import check_positions, mark_filled
 from pimc.runtime_sim.engine.records import CODE_STRIDE
 from pimc.runtime_sim.engine.state import AGENT_MASK, EVENT_CORE, EVENT_PCH, HALTED, UNITS
 from pimc.runtime_sim.event_loop import simulate
 from pimc.runtime_sim.failure import Explainer
 from pimc.runtime_sim.memories import TRACE_CAPACITY, Memories
-from pimc.runtime_sim.results import DramTrace, RunResult, RunStats
+from pimc.runtime_sim.results import DramTrace, Overflow, RunResult, RunStats, merged
 from pimc.runtime_sim.run_limits import UNLIMITED, RunLimits
 from pimc.targets import DRAM_COMMANDS, Target
 
@@ -134,8 +135,9 @@ class Machine:
         if not self._running.acquire(blocking=False):
             raise UsageError("this machine runs already", hint="each thread needs a machine of its own")
         try:
+            starts = self._put_code(entry)
             self._memories.reset()
-            self._start_streams(entry)
+            self._start_streams(entry, starts)
             self._write_inputs(entry, dict(inputs or {}))
             simulate(self._memories, limits, self._target.clock.core_period_fs, self._explainer(entry))
             return self._result(entry)
@@ -163,13 +165,20 @@ class Machine:
             self._codes[key] = (starts, code)
         return self._codes[key]
 
-    def _start_streams(self, entry: str) -> None:
+    def _put_code(self, entry: str) -> dict[str, int]:
+        """Give the engine the code of an entry; returns where each tensor's begins."""
+        starts: dict[str, int] = {}
+        for kind in ("core", "hbm"):
+            first, code = self._code(entry, kind)
+            self._memories.put_code("core" if kind == "core" else "pch", code)
+            starts |= first
+        return starts
+
+    def _start_streams(self, entry: str, starts: Mapping[str, int]) -> None:
         memories, streams = self._memories, self._program.entries[entry]
         heap, events = memories.arrays["heap"].reshape(-1, 3), []
         cores, pchs, per_tile = memories.arrays["cores"], memories.arrays["pchs"], memories.figure("per_tile")
         for kind, records, names in (("core", cores, streams.cores), ("pch", pchs, streams.groups)):
-            starts, code = self._code(entry, "core" if kind == "core" else "hbm")
-            memories.put_code(kind, code)
             for number in range(len(records)):
                 name = names.get(number if kind == "core" else number // per_tile)
                 if name is None:
@@ -242,7 +251,21 @@ class Machine:
         )
         outputs = {port.name: self._read_output(port, entry) for port in self._program.entries[entry].outputs}
         cycles = -(-time // self._target.clock.core_period_fs)
-        return RunResult(outputs, cycles, time, stats, self._trace())
+        return RunResult(outputs, cycles, time, stats, self._trace(), self._overflows(entry))
+
+    def _overflows(self, entry: str) -> tuple[Overflow, ...]:
+        """What the instructions of the cores counted, by mnemonic and source operation, most first."""
+        counts = self._memories.arrays["overflows"]
+        if not counts.any():
+            return ()
+        found: list[Overflow] = []
+        for tensor, first in self._code(entry, "core")[0].items():
+            ops = self._program.decoded[tensor].op
+            locations = self._program.locations.get(tensor)
+            for pc in np.flatnonzero(counts[first : first + len(ops)]).tolist():
+                mnemonic = SRAM_ISA.instructions[ops[pc]].mnemonic
+                found.append(Overflow(mnemonic, locations.at(pc) if locations else None, int(counts[first + pc])))
+        return merged(found)
 
     def _trace(self) -> DramTrace | None:
         capacity, size = self._memories.figure("trace_capacity"), self._memories.figure("trace_size")

@@ -131,7 +131,10 @@ class Memories:
         self._put(name, kept)
 
     def put_code(self, kind: str, code: NDArray[np.int64]) -> None:
-        """Set the decoded code of the cores (``core``) or controllers (``pch``): int64[words, CODE_STRIDE]."""
+        """Set the decoded code of the cores (``core``) or controllers (``pch``): int64[words, CODE_STRIDE].
+
+        To be called before :meth:`reset`: what is counted by instruction has the size of the code.
+        """
         self._figures[f"{kind}_words"] = len(code)
         self._give(f"{kind}_code", code)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Int64Array = NDArray[np.int64]
+#: Operations that a message names.
+_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +70,43 @@ class RunStats:
     events: int
 
 
+@dataclass(frozen=True)
+class Overflow:
+    """Results of an operation that left the range of their type though its operands were finite.
+
+    ``instruction``: its mnemonic; ``source``: the operation of the model, where the binary has it; ``count``: elements
+    """
+
+    instruction: str
+    source: str | None
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.instruction}{f' of {self.source}' if self.source else ''}: {self.count:,}"
+
+
+def merged(*results: Iterable[Overflow]) -> tuple[Overflow, ...]:
+    """Overflows of several runs, those of the same operation added up, most first."""
+    counts: Counter[tuple[str, str | None]] = Counter()
+    for overflow in chain.from_iterable(results):
+        counts[overflow.instruction, overflow.source] += overflow.count
+    return tuple(Overflow(instruction, source, count) for (instruction, source), count in counts.most_common())
+
+
+def overflow_message(overflows: Sequence[Overflow]) -> str:
+    """One sentence for people: how many results, and of which operations (the first few)."""
+    shown = "; ".join(str(overflow) for overflow in overflows[:_SHOWN])
+    more = f"; and {len(overflows) - _SHOWN} more operations" if len(overflows) > _SHOWN else ""
+    total = sum(overflow.count for overflow in overflows)
+    results = "1 result" if total == 1 else f"{total:,} results"
+    return f"{results} left the range of fp16 though the operands were finite: {shown}{more}"
+
+
 @dataclass(frozen=True, eq=False)
 class RunResult:
     """Outputs by port name, the time from start until every stream has halted, statistics and trace.
+
+    ``overflows``: what left the range of fp16 (of fp32, for fp32 results) though the operands were finite, most first.
 
     ``str`` of it is short; :meth:`summary` says more.
     """
@@ -78,6 +116,7 @@ class RunResult:
     time_fs: int
     stats: RunStats
     trace: DramTrace | None = None
+    overflows: tuple[Overflow, ...] = ()
 
     def __repr__(self) -> str:
         return f"<RunResult {self.cycles:,} cycles{''.join(f', {line}' for line in self._shapes())}>"
@@ -95,6 +134,7 @@ class RunResult:
         read, written = int(stats.hbm_bytes_read.sum()), int(stats.hbm_bytes_written.sum())
         lines.append(f"HBM: {read:,} bytes read, {written:,} written, {int(stats.mac_columns.sum()):,} column MACs")
         lines.append(f"NoC: {int(stats.noc_bytes.sum()):,} bytes")
+        lines += [f"overflow: {overflow}" for overflow in self.overflows]
         return "\n".join([*lines, *(f"output {line}" for line in self._shapes())])
 
     def _shapes(self) -> list[str]:

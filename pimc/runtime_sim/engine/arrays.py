@@ -180,6 +180,7 @@ _DATA = (
         "vectors: n elements; tmm: K_BLOCK rows of B of tcu_columns; reductions: vcu_lanes partial sums; pimmv: TREE "
         "halves of a last block", Life.MACHINE, Use.DATA,
     ),
+    NativeArray("overflows", _I64, lambda f: (f["core_words"],), "as core_code: code + pc", use=Use.DATA),
     NativeArray("scratch_c", _F32, lambda f: (_elements(f),), "results of vectors: n elements", Life.MACHINE,
                 Use.DATA),
 )  # fmt: skip

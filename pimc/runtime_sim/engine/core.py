@@ -52,6 +52,7 @@ from pimc.runtime_sim.engine.jit import inline, jit
 from pimc.runtime_sim.engine.livelock import turned
 from pimc.runtime_sim.engine.noc import room, send_message
 from pimc.runtime_sim.engine.numbers import load_float, load_half, local_base, store_float, store_half
+from pimc.runtime_sim.engine.overflow import count_reduction, count_results, note
 from pimc.runtime_sim.engine.records import CODE_STRIDE, EFFORT_LIMIT, FLIGHTS, MAX_OPERANDS, SEMAPHORES
 from pimc.runtime_sim.engine.scoreboard import all_finished, enter, hazard
 from pimc.runtime_sim.engine.semantics_matrix import PCH_MASK, PCH_STRIDE
@@ -228,10 +229,13 @@ def _vector(m: Record, c: int, s: Record, op: int, kind: int) -> None:
     if kind == CLASS_VECTOR_REDUCE:
         _load(m, c, s.value[1], source, x, n)
         partial = view_f32(m.scratch_b_at, m.vcu_lanes)
-        view_f32(local_base(m, c) + s.value[0], 1)[0] = vector_reduce(op, x, n, m.vcu_lanes, partial)
+        value = vector_reduce(op, x, n, m.vcu_lanes, partial)
+        view_f32(local_base(m, c) + s.value[0], 1)[0] = value
+        note(m, c, s, count_reduction(value, x, n))
         return
     if n == 0:
         return
+    y, y_step = x, 1  # the second operand: another vector, a scalar, or none
     if kind != CLASS_VECTOR_FILL:
         _load(m, c, s.value[1], source, x, n)
     if kind == CLASS_VECTOR_BINARY:
@@ -241,7 +245,12 @@ def _vector(m: Record, c: int, s: Record, op: int, kind: int) -> None:
     elif kind == CLASS_VECTOR_UNARY:
         vector_unary(op, x, out, n)
     else:
-        vector_scalar(op, x, view_f32(local_base(m, c) + s.value[2], 1)[0], out, n)
+        y, y_step = view_f32(local_base(m, c) + s.value[2], 1), 0
+        vector_scalar(op, x, y[0], out, n)
+    if kind == CLASS_VECTOR_FILL:
+        note(m, c, s, count_results(out, n, target, y, 0, y, 0))
+    else:
+        note(m, c, s, count_results(out, n, target, x, 1, y, y_step))
     if target == 4:
         store_float(local_base(m, c) + s.value[0], out, n)
     else:

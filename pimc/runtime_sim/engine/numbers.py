@@ -9,6 +9,7 @@ import numpy as np
 
 from pimc.runtime_sim.engine.intrinsics import float_to_half, half_to_float
 from pimc.runtime_sim.engine.jit import inline, jit
+from pimc.runtime_sim.engine.overflow import leaves_half
 from pimc.runtime_sim.engine.state import FloatArray, Record, view_f32, view_u8, view_u16
 
 
@@ -35,11 +36,14 @@ def load_float(address: int, out: FloatArray, n: int) -> None:
 
 
 @jit
-def store_half(address: int, values: FloatArray, n: int) -> None:
-    """Round n float32 to fp16 at address + 2 i."""
+def store_half(address: int, values: FloatArray, n: int) -> int:
+    """Round n float32 to fp16 at address + 2 i; returns how many finite ones became infinite."""
     bits = view_u16(address, n)
+    lost = 0
     for i in range(n):
         bits[i] = float_to_half(values[i])
+        lost += leaves_half(values[i])
+    return lost
 
 
 @jit
@@ -57,9 +61,10 @@ def half_at(address: int) -> np.float32:
 
 
 @inline
-def put_half(address: int, value: np.float32) -> None:
-    """Round a float32 to the fp16 at an address."""
+def put_half(address: int, value: np.float32) -> int:
+    """Round a float32 to the fp16 at an address; returns 1 if it was finite and became infinite."""
     view_u16(address, 1)[0] = float_to_half(value)
+    return leaves_half(value)
 
 
 @jit

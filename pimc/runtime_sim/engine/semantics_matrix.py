@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pimc.runtime_sim.engine.intrinsics import dot16, float_to_half, half_to_float
+from pimc.runtime_sim.engine.intrinsics import dot16, half_to_float
 from pimc.runtime_sim.engine.jit import inline, jit
 from pimc.runtime_sim.engine.numbers import half_at, load_half, local_base, put_half, store_half
+from pimc.runtime_sim.engine.overflow import note
 from pimc.runtime_sim.engine.records import K_BLOCK
 from pimc.runtime_sim.engine.state import Record, core_of, view_f32, view_u8, view_u16
 
@@ -24,23 +25,24 @@ _ZERO = np.float32(0.0)
 @jit
 def vredp(m: Record, c: int, s: Record) -> None:
     """HBM-PIM partial sums to fp16."""
-    reduce_parts(m, c, s.value[0], s.value[1], -1, s.value[2])
+    reduce_parts(m, c, s, s.value[0], s.value[1], -1, s.value[2])
 
 
 @jit
 def vredpb(m: Record, c: int, s: Record) -> None:
     """HBM-PIM partial sums and a bias to fp16."""
-    reduce_parts(m, c, s.value[0], s.value[1], s.value[2], s.value[3])
+    reduce_parts(m, c, s, s.value[0], s.value[1], s.value[2], s.value[3])
 
 
 @jit
-def reduce_parts(m: Record, c: int, dst: int, a: int, bias: int, n: int) -> None:
+def reduce_parts(m: Record, c: int, s: Record, dst: int, a: int, bias: int, n: int) -> None:
     """Parts in ascending order, then the bias (none at a negative address), one rounding."""
     base = local_base(m, c)
     parts = core_of(m, c).cfg[PARTS]
     lanes = m.banks
     groups = (n + lanes - 1) // lanes
     partial = view_f32(base + a, lanes * (groups * parts - 1) + n - lanes * (groups - 1))
+    lost = 0
     for i in range(n):
         first = (i // lanes) * parts * lanes + i % lanes
         total = partial[first]
@@ -48,7 +50,8 @@ def reduce_parts(m: Record, c: int, dst: int, a: int, bias: int, n: int) -> None
             total += partial[first + v * lanes]
         if bias >= 0:
             total += half_at(base + bias + 2 * i)
-        put_half(base + dst + 2 * i, total)
+        lost += put_half(base + dst + 2 * i, total)
+    note(m, c, s, lost)
 
 
 @jit
@@ -62,11 +65,13 @@ def vrope(m: Record, c: int, s: Record) -> None:
     t = view_f32(m.scratch_b_at, 2 * dim)
     load_half(base + a, x, n)
     load_half(base + table, t, 2 * dim)
+    lost = 0
     for head in range(0, n, dim):
         for i in range(half):
             low, high = x[head + i], x[head + i + half]
-            put_half(base + dst + 2 * (head + i), low * t[i] - high * t[dim + i])
-            put_half(base + dst + 2 * (head + i + half), high * t[i + half] + low * t[dim + i + half])
+            lost += put_half(base + dst + 2 * (head + i), low * t[i] - high * t[dim + i])
+            lost += put_half(base + dst + 2 * (head + i + half), high * t[i + half] + low * t[dim + i + half])
+    note(m, c, s, lost)
 
 
 @jit
@@ -84,7 +89,7 @@ def vwsum(m: Record, c: int, s: Record) -> None:
         load_half(base + a + i * core.cfg[STRIDE_A], row, n)
         for j in range(n):
             total[j] += weight * row[j]
-    store_half(base + dst, total, n)
+    note(m, c, s, store_half(base + dst, total, n))
 
 
 @jit
@@ -146,7 +151,7 @@ def _pim_rows(m: Record, c: int, s: Record, clear: bool, write: bool) -> None:
             total += dot16(m.scratch_b_at, m.scratch_a_at + 64 * full)
         acc[i] = total
     if write:
-        store_half(base + dst, acc, n)
+        note(m, c, s, store_half(base + dst, acc, n))
 
 
 @inline
@@ -248,11 +253,11 @@ def twb(m: Record, c: int, s: Record) -> None:
     base = local_base(m, c)
     core = core_of(m, c)
     size = m.tcu_rows * m.tcu_columns
+    lost = 0
     for i in range(core.cfg[ROWS]):
         acc = view_f32(m.tcu_acc_at + 4 * (c * size + i * m.tcu_columns), core.cfg[COLS])
-        target = view_u16(base + s.value[0] + i * core.cfg[STRIDE_C], core.cfg[COLS])
-        for n in range(core.cfg[COLS]):
-            target[n] = float_to_half(acc[n])
+        lost += store_half(base + s.value[0] + i * core.cfg[STRIDE_C], acc, core.cfg[COLS])
+    note(m, c, s, lost)
 
 
 @jit
