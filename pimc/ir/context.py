@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import struct
 from collections.abc import Callable
 from io import StringIO
@@ -28,9 +29,11 @@ from xdsl.dialects.builtin import (
     NoneAttr,
 )
 from xdsl.ir import Dialect, Operation
-from xdsl.parser import AttrParser, Parser
+from xdsl.parser import AttrParser, Parser, ParserState
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import DiagnosticException, ParseError, UnregisteredConstructException
+from xdsl.utils.lexer import Input
+from xdsl.utils.mlir_lexer import MLIRLexer
 
 from pimc.diagnostics import InputError, InternalError
 from pimc.files import read_text
@@ -91,6 +94,13 @@ class _HexadecimalElement(AttrParser._TensorLiteralElement):
         return value
 
 
+class _Lexer(MLIRLexer):
+    """xDSL's lexer, whose time for a string that does not end grows with its length, not exponentially."""
+
+    # xDSL's own pattern without going back into what it has taken (possessive quantifiers).
+    _unescaped_characters_regex = re.compile(r'"(?:[^"\\\n\v\f]++|\\(?:["nt\\]|[0-9A-Fa-f]{2}))*+"')
+
+
 class LocatingParser(Parser):
     """xDSL's parser; operations without ``loc(...)`` get the file, line and column they stand at.
 
@@ -99,7 +109,8 @@ class LocatingParser(Parser):
     """
 
     def __init__(self, context: Context, source: SourceMap) -> None:
-        super().__init__(context, source.text, source.name)
+        super().__init__(context, "", source.name)
+        self._parser_state = ParserState(_Lexer(Input(source.text, source.name)))
         self.source = source
         self._after_location = -1
 

@@ -10,6 +10,9 @@ import pytest
 from mutations_text import mutants
 from safetensors.numpy import save_file
 
+from pimc.diagnostics import InputError
+from pimc.ir.context import parse_module
+
 MODULE = """
 func.func @main(%x: tensor<2x8xf32> {pimc.name = "x"}) -> (tensor<2x4xf32> {pimc.name = "y"}) {
   %w = "nn.param"() <{name = "w"}> : () -> tensor<4x8xf32>
@@ -80,3 +83,17 @@ def test_an_error_of_a_pass_shows_the_line(pimc_cli: Callable, source: Path) -> 
     source.write_text(named.replace("8xf32>", "4096xf32>"))
     result = pimc_cli("compile", source, "-o", source.with_suffix(".pimx"), "-p", "...,tile{buffers=0},...")
     assert result.code in {1, 2}
+
+
+@pytest.mark.parametrize(
+    "text", ['"' + "a" * 5000, '"' + "a" * 50 + "\\q", '"' + "\\n" * 3000 + '\n"'], ids=["long", "escape", "line"]
+)
+def test_a_string_that_does_not_end_is_refused_at_once(text: str) -> None:
+    """The lexer's pattern once took time that doubled with every character."""
+    with pytest.raises(InputError, match="string"):
+        parse_module(text)
+
+
+def test_strings_are_read_as_ever() -> None:
+    module = parse_module('builtin.module attributes {a = "x\\n\\"\\\\\\41", b = ""} {}')
+    assert [str(module.attributes[key]) for key in "ab"] == ['"x\\n\\"\\\\A"', '""']
