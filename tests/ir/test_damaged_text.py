@@ -96,4 +96,4 @@ def test_a_string_that_does_not_end_is_refused_at_once(text: str) -> None:
 
 def test_strings_are_read_as_ever() -> None:
     module = parse_module('builtin.module attributes {a = "x\\n\\"\\\\\\41", b = ""} {}')
-    assert [str(module.attributes[key]) for key in "ab"] == ['"x\\n\\"\\\\A"', '""']
+    assert [module.attributes[key].data for key in "ab"] == ['x\n"\\A', ""]
