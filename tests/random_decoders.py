@@ -52,10 +52,11 @@ def attempt_decoder(seed: int) -> Outcome:
             error = float(np.abs(logits.astype(np.float64) - expected.reshape(logits.shape)).max())
             if not error <= BOUND * max(1.0, float(np.abs(expected).max())):
                 return Outcome("failed", f"logits of {entry} are wrong by {error:.4g}")
-    except (UnsupportedModelError, TargetError) as error:
+    except UnsupportedModelError as error:
         return Outcome("refused", str(error).splitlines()[0])
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
-        return Outcome("failed", f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        refused = isinstance(error, TargetError) and "does not fit" in str(error)
+        return Outcome("refused" if refused else "failed", f"{type(error).__name__}: {str(error).splitlines()[0]}")
     return Outcome("right")
 
 

@@ -451,10 +451,11 @@ def attempt(graph: Graph) -> Outcome:
     try:
         compiled = executable(graph.module(), graph.weights())
         results = compiled.run(*graph.arrays()).outputs
-    except (UnsupportedModelError, TargetError) as error:
+    except UnsupportedModelError as error:
         return Outcome("refused", str(error).splitlines()[0])
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
-        return Outcome("failed", f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        refused = isinstance(error, TargetError) and "does not fit" in str(error)
+        return Outcome("refused" if refused else "failed", f"{type(error).__name__}: {str(error).splitlines()[0]}")
     for index, (got, want, near) in enumerate(zip(results.values(), exact, rounded, strict=True)):
         difference = _difference(got, want, near)
         if difference is not None:

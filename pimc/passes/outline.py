@@ -94,7 +94,7 @@ def _find_plan(function: func.FuncOp, min_ops: int, notes: list[str]) -> _Plan |
     labels = [label(op) for op in ops]
     best: _Plan | None = None
     reasons: list[str] = []
-    for repeat in [r for r in find_repeats(labels) if r.period >= min_ops][:MAX_CANDIDATES]:
+    for repeat in find_repeats(labels, min_ops, MAX_CANDIDATES):
         if best is not None and (repeat.size, repeat.period) != (
             best.form.repeat.size,
             best.form.repeat.period,
@@ -114,7 +114,7 @@ def _find_plan(function: func.FuncOp, min_ops: int, notes: list[str]) -> _Plan |
 
 def _near_miss(ops: Sequence[Operation], labels: list[object], min_ops: int) -> list[str]:
     """What keeps layers apart that are alike but for their numbers."""
-    loose = [r for r in find_repeats([label(op, attributes=False) for op in ops]) if r.period >= min_ops]
+    loose = find_repeats([label(op, attributes=False) for op in ops], min_ops)
     for repeat in loose[:1]:
         for index in range(repeat.start, repeat.stop - repeat.period):
             if labels[index] != labels[index + repeat.period]:

@@ -9,6 +9,7 @@ whose names differ in one number.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -71,24 +72,40 @@ def _operand_label(value: SSAValue, attributes: bool) -> Hashable:
     return "value", value.type
 
 
-def find_repeats(labels: Sequence[Hashable]) -> list[Repeat]:
-    """All maximal repeats of at least two copies and their rotations: largest first, then shortest period."""
+#: Operations of the longest layer that is looked for: the time that takes grows with the graph, not with its square.
+MAX_PERIOD = 4096
+#: Repeats that are given, best first: a chain of like operations has as many as the square of its length.
+MAX_REPEATS = 512
+
+
+def find_repeats(labels: Sequence[Hashable], least: int = 1, limit: int = MAX_REPEATS) -> list[Repeat]:
+    """The best repeats of at least two copies and their rotations: largest first, then shortest period.
+
+    Args:
+        labels: of the operations in order.
+        least: operations of the shortest copy.
+        limit: so many at most.
+    """
     numbers: dict[Hashable, int] = {}
     codes = np.array([numbers.setdefault(item, len(numbers)) for item in labels], dtype=np.int64)
-    found: list[Repeat] = []
-    for period in range(1, len(codes) // 2 + 1):
-        for first, last in _runs(codes[:-period] == codes[period:]):
+    return heapq.nsmallest(limit, _repeats(codes, least, limit), key=lambda r: (-r.size, r.period, r.start))
+
+
+def _repeats(codes: np.ndarray[tuple[int], np.dtype[np.int64]], least: int, limit: int) -> Iterator[Repeat]:
+    """Those among which are the best ``limit``."""
+    for period in range(least, min(len(codes) // 2, MAX_PERIOD) + 1):
+        for first, last in _runs(codes[:-period] == codes[period:], period):
             stop = last + period  # operations first .. stop are periodic
             starts = range(first, min(first + period, stop - 2 * period + 1))
-            found.extend(Repeat(start, period, (stop - start) // period) for start in starts)
-    return sorted(found, key=lambda r: (-r.size, r.period, r.start))
+            yield from (Repeat(start, period, (stop - start) // period) for start in starts[:limit])
 
 
-def _runs(equal: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Iterator[tuple[int, int]]:
-    """Half-open ranges in which ``equal`` holds."""
+def _runs(equal: np.ndarray[tuple[int], np.dtype[np.bool_]], least: int) -> Iterator[tuple[int, int]]:
+    """Half-open ranges of at least ``least`` in which ``equal`` holds."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], equal, [False])).astype(np.int8)))
-    for first, last in zip(edges[::2], edges[1::2], strict=True):
-        yield int(first), int(last)
+    firsts, lasts = edges[::2], edges[1::2]
+    for index in np.flatnonzero(lasts - firsts >= least):
+        yield int(firsts[index]), int(lasts[index])
 
 
 class NotALoop(Exception):  # noqa: N818 - an answer, not an error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from tiny_models import SMOLLM2, Shape, llama, run_pass
 from xdsl.dialects import func
@@ -12,11 +13,18 @@ from pimc.ir.aliases import aliases_of
 from pimc.ir.context import verify_module
 from pimc.passes.families import Family, family_of
 from pimc.passes.outline import OutlinePass
-from pimc.passes.repeats import Repeat, find_repeats
+from pimc.passes.repeats import MAX_REPEATS, Repeat, _repeats, find_repeats
 
 
 def functions(module: ModuleOp) -> dict[str, func.FuncOp]:
     return {op.sym_name.data: op for op in module.ops if isinstance(op, func.FuncOp)}
+
+
+def test_repeats_of_a_chain_grow_with_its_length() -> None:
+    """A chain of like operations has as many repeats as the square of its length; the best are given."""
+    counts = {length: len(list(_repeats(np.zeros(length, np.int64), 1, 64))) for length in (8192, 16384)}
+    assert counts[16384] < 2.5 * counts[8192]
+    assert len(find_repeats("a" * 3000)) == MAX_REPEATS
 
 
 def test_find_repeats() -> None:

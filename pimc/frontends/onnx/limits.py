@@ -52,6 +52,14 @@ class Budget:
         if self.nodes > MAX_NODES:
             raise InputError(f"with its loops unrolled the graph has more than {MAX_NODES} nodes")
 
+    def check_steps(self, before: int, steps: int) -> None:
+        """UnsupportedError for a loop whose first step, counted from ``before``, says that all are too many nodes."""
+        each = self.nodes - before
+        if each * steps > MAX_NODES:
+            raise UnsupportedError(
+                f"a loop of {steps} steps of {each} nodes", f"loops that unroll to at most {MAX_NODES} nodes"
+            )
+
     def check(self, shape: Sequence[int], *, folding: bool) -> None:
         """UnsupportedError for the result of an operation that is too large to be there, or to be computed now."""
         bounded(shape, max(MAX_COMPUTED, self.stored) if folding else MAX_ELEMENTS)

@@ -46,8 +46,13 @@ def _loop(context: NodeContext) -> list[Given]:
     states = [_input(context, index) for index in range(2, len(context.node.input))]
     collected: list[list[Given]] = [[] for _ in range(len(body.output) - 1 - len(states))]
     step = 0
+    fixed = context.has(0) and not context.has(1)  # else a condition may end it early
+    budget = context.builder.budget
+    before = budget.nodes
     while step < steps and going:
-        unrollable(step + 1, "a loop")
+        unrollable(steps if fixed else step + 1, "a loop")
+        if step == 1 and fixed:
+            budget.check_steps(before, steps)
         given: list[Given] = [np.asarray(step, np.int64), np.asarray(True), *states]
         found = context.builder.inside(context.node, body, given)
         if context.has(1) or not context.has(0):
@@ -76,7 +81,10 @@ def _scan(context: NodeContext) -> list[Given]:
         raise UnsupportedError("a scan without steps")
     sources = [_input(context, first + index) for index in range(count)]
     collected: list[list[Given]] = [[] for _ in range(outputs)]
+    before = context.builder.budget.nodes
     for step in range(steps):
+        if step == 1:
+            context.builder.budget.check_steps(before, steps)
         places = [steps - 1 - step if back else step for back in backwards]
         parts = [_at(context, *found) for found in zip(sources, axes, places, strict=True)]
         found = context.builder.inside(context.node, body, [*states, *parts])

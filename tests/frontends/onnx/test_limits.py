@@ -115,7 +115,7 @@ def test_loops_in_loops(monkeypatch: pytest.MonkeyPatch) -> None:
         graph = helper.make_graph(body, "body", ports, ends)
         return node("Loop", ["steps", "", "v" if depth < 2 else "x"], ["y"], body=graph)
 
-    refused(model([loop(2)], scalar("steps", 4096)), "more than 5000 nodes")
+    refused(model([loop(2)], scalar("steps", 4096)), "at most 5000 nodes")
 
 
 @pytest.mark.parametrize("depth", [60, 200])
@@ -183,3 +183,26 @@ def test_weights_of_any_size_may_be_dequantised() -> None:
     large.keep(MAX_COMPUTED * 16)
     with pytest.raises(UnsupportedError):
         Budget(stored=16).check([MAX_COMPUTED * 16], folding=True)
+
+
+def loop(name: str, body: list[onnx.NodeProto], result: str) -> onnx.NodeProto:
+    """A loop of 4,000 steps over a state of two floats, ``v{name}``."""
+    boolean, state = TensorProto.BOOL, [helper.make_tensor_value_info(result, TensorProto.FLOAT, [2])]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [f"c{name}"], [f"going{name}"]), *body],
+        name,
+        [
+            helper.make_tensor_value_info(f"i{name}", TensorProto.INT64, []),
+            helper.make_tensor_value_info(f"c{name}", boolean, []),
+            helper.make_tensor_value_info(f"v{name}", TensorProto.FLOAT, [2]),
+        ],
+        [helper.make_tensor_value_info(f"going{name}", boolean, []), *state],
+    )
+    source = {"inner": "vouter", "outer": "x"}[name]
+    return helper.make_node("Loop", ["n", "", source], ["y" if name == "outer" else "w"], name=name, body=graph)
+
+
+def test_nested_loops_that_unroll_to_millions_of_nodes() -> None:
+    """The first step of the outer loop tells how many all are; the error names that loop."""
+    inner = loop("inner", [helper.make_node("Add", ["vinner", "vinner"], ["u"])], "u")
+    refused(model([loop("outer", [inner], "w")], scalar("n", 4000)), "(?s)outer.*a loop of 4000 steps of 8002 nodes")
