@@ -99,6 +99,7 @@ class Worker:
 
     def ended(self) -> dict[str, object]:
         """The outcome of the case that ended the process; starts another process behind it."""
+        silent = self.silent
         self.process.kill()
         code = self.process.wait()
         tail = self._complaints.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
@@ -106,7 +107,9 @@ class Worker:
             raise RuntimeError(f"a worker ended between cases, with {code}:\n{tail}")
         kind, number = self.running
         how = signal.Signals(-code).name if code < 0 else f"exit {code}"
-        problem = "past its limit: SIGXCPU" if code == -signal.SIGXCPU else f"crash: {how}: {tail}"
+        problem = f"crash: {how}: {tail}"
+        if silent or code == -signal.SIGXCPU:
+            problem = f"past its limit: {'no answer' if silent else how}"
         self.running = None
         self._start(number + self._arguments[1])
         return {"kind": kind, "number": number, "refused": False, "problem": problem, "cpu_s": 0.0, "new_lines": 0}
