@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -68,4 +69,6 @@ def entry_point() -> None:
     """The ``pimc`` console script."""
     from pimc.timings import process_start
 
-    sys.exit(main(began=process_start()))
+    code = main(began=process_start())
+    gc.freeze()  # the end of the process frees everything: Python need not look through a model's objects first
+    sys.exit(code)
