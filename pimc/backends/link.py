@@ -20,7 +20,17 @@ from pimc.ir.instruction_ops import numbers
 from pimc.ir.locations import where
 from pimc.ir.memory_map import ATTRIBUTE, MemoryMap
 from pimc.ir.weights import WeightStore
-from pimc.isa.program import CacheRegion, Entry, Locations, Port, PortPiece, Program, share_streams, stream_name
+from pimc.isa.program import (
+    DTYPE_BYTES,
+    CacheRegion,
+    Entry,
+    Locations,
+    Port,
+    PortPiece,
+    Program,
+    share_streams,
+    stream_name,
+)
 from pimc.targets.target import Target
 
 #: Module attribute of programs without a memory map: rows of every bank that they use.
@@ -124,6 +134,8 @@ def _port(attribute: Attribute, op: SramCodeOp) -> tuple[str, Port]:
         raise InputError("sram.code has a malformed port", where=where(op))
     direction, name, dtype = texts
     flat = numbers(pieces)
+    if dtype not in DTYPE_BYTES or len(flat) % 4 or min((*flat, *numbers(shape)), default=0) < 0:
+        raise InputError(f"port {name!r} of sram.code has a malformed type, shape or piece", where=where(op))
     found = tuple(PortPiece(*flat[i : i + 4]) for i in range(0, len(flat), 4))
     allowed = data.get("range")
     low_high = numbers(allowed) if isinstance(allowed, DenseArrayBase) else None

@@ -103,3 +103,17 @@ def test_a_map_of_other_banks_is_refused(pimc_cli: Callable, compilation: Compil
         edited.unlink()
         assert result.code == 1, result.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ports_of_code_are_checked(pimc_cli: Callable, compilation: Compilation, tmp_path: Path) -> None:
+    """Code in IR, as ``emit`` leaves it, is as untrusted as that of a binary."""
+    dump = compilation.dumps[compilation.names.index("emit")]
+    text = dump.read_text()
+    for old, new in (('dtype = "i32"', 'dtype = "sram.code"'), ("pieces = array<i64: ", "pieces = array<i64: -1, ")):
+        assert old in text
+        edited = dump.parent / "edited.mlir"
+        edited.write_text(text.replace(old, new))
+        result = pimc_cli("compile", edited, "-o", tmp_path / "m.pimx")
+        edited.unlink()
+        assert result.code == 1, result.err
+        assert "malformed" in result.error_lines[0]
