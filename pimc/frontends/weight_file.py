@@ -69,7 +69,11 @@ def write_weights(path: Path, weights: ModelWeights, names: Iterable[str], metad
 
     arrays = {name: _stored(weights[name]) for name in names if weights.has_values(name)}
     with atomic_path(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # the library's files are for the user alone
+        temporary.unlink()
         save_file(arrays, temporary, dict(metadata))
+        temporary.chmod(mode)
 
 
 def _stored(values: WeightArray) -> WeightArray:

@@ -48,6 +48,7 @@ def test_an_edited_dump_makes_another_program(pimc_cli: Callable, compilation: C
 def test_weights_stand_where_they_are_named(pimc_cli: Callable, compilation: Compilation, tmp_path: Path) -> None:
     dump = compilation.dumps[compilation.names.index("schedule")]
     stored = dump.parent / "model.safetensors"
+    assert stored.stat().st_mode == dump.stat().st_mode
     alone = tmp_path / "x.mlir"
     alone.write_bytes(dump.read_bytes())
     missing = pimc_cli("compile", alone, "-o", tmp_path / "m.pimx")
