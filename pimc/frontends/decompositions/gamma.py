@@ -111,10 +111,10 @@ def _zeta(a: Tensor, s: int) -> Tensor:
 
 
 def _cotangent_derivative(n: int) -> tuple[float, ...]:
-    """The n-th derivative of cot(pi x), as a polynomial in cot(pi x)."""
+    """The n-th derivative of cot(x), divided by n!, as a polynomial in cot(x)."""
     found = Polynomial([0.0, 1.0])
-    for _ in range(n):
-        found = found.deriv() * Polynomial([-math.pi, 0.0, -math.pi])
+    for step in range(1, n + 1):
+        found = found.deriv() * Polynomial([-1.0 / step, 0.0, -1.0 / step])
     return tuple(float(number) for number in found.coef)
 
 
@@ -128,13 +128,19 @@ def _polygamma(n: int, x: Tensor) -> Tensor:
     small = x < 0.5
     a = torch.where(small, 1 - x, x)
     sign = -1.0 if n % 2 == 0 else 1.0
-    value = sign * math.factorial(n) * _zeta(a, n + 1)
+    # Without n!, and with the powers of pi one by one: no factor leaves fp16's range before the result does.
+    value = sign * _zeta(a, n + 1)
     fraction = _fraction(x)
     cotangent = 1 / (fraction * math.pi).tan()
-    slopes = [-number * math.pi for number in _cotangent_derivative(n)]
-    reflected = _horner(cotangent, slopes) - sign * value
+    slope = -_horner(cotangent, _cotangent_derivative(n))
+    for _ in range(n + 1):
+        slope = slope * math.pi
+    reflected = slope - sign * value
     reflected = torch.where(fraction == 0, sign * float("inf"), reflected)
-    return torch.where(small, reflected, value)
+    result = torch.where(small, reflected, value)
+    for factor in range(2, n + 1):
+        result = result * factor
+    return result
 
 
 @cache
