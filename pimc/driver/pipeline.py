@@ -28,6 +28,7 @@ DEFAULT = (
     "annotate",
     "place",
     "partition",
+    "widen",
     "layout",
     "tile",
     "schedule",

@@ -9,18 +9,21 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from xdsl.dialects.builtin import (
     AnyFloat,
     ArrayAttr,
     BFloat16Type,
     Float32Type,
     Float64Type,
+    FloatAttr,
     FunctionType,
     IntegerType,
     ModuleOp,
     Signedness,
     TensorType,
     f16,
+    f32,
     i32,
 )
 from xdsl.dialects.func import FuncOp
@@ -33,6 +36,10 @@ from pimc.ir import nn
 from pimc.ir.locations import where, with_location
 
 _FLOAT16_MAX: Final = 65504.0
+_EXACT: Final = "pim.exact"
+"""Attribute of a constant: its one number before it was rounded to fp16."""
+_INFINITE: Final = 1e30
+"""Numbers of this size stand for infinity (the least number of f32 in a mask)."""
 _WIDE_FLOATS: Final = (Float32Type, Float64Type, BFloat16Type)
 
 
@@ -79,9 +86,19 @@ def _narrow_constant(op: nn.ConstantOp) -> None:
         new = nn.ConstantOp.from_array(np.array(numbers, dtype=np.int64).reshape(shape), i32)
     else:
         values = np.asarray(op.value.get_values(), dtype=np.float64).reshape(shape)
-        values = np.where(np.isfinite(values), np.clip(values, -_FLOAT16_MAX, _FLOAT16_MAX), values)
-        new = nn.ConstantOp.from_array(values, f16)
+        held = np.where(np.isfinite(values), np.clip(values, -_FLOAT16_MAX, _FLOAT16_MAX), values)
+        new = nn.ConstantOp.from_array(held, f16)
+        if held.size == 1 and float(np.float16(held.item())) != values.item() and abs(values.item()) < _INFINITE:
+            new.attributes[_EXACT] = FloatAttr(values.item(), f32)
     Rewriter.replace_op(op, with_location(new, op))
+
+
+def exact_number(op: nn.ConstantOp) -> npt.NDArray[np.float64]:
+    """The number of a constant of one element as the model has it, in f32, in the shape of the constant."""
+    exact = op.attributes.get(_EXACT)
+    (number,) = op.value.get_values()
+    value = exact.value.data if isinstance(exact, FloatAttr) else float(number)
+    return np.full(op.value.get_shape(), value)
 
 
 def _integer(value: int, element: IntegerType, op: Operation) -> int:

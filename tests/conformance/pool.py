@@ -46,14 +46,14 @@ def run_cases(
     jobs: int = 1,
     runner: Runner = run_case,
     seconds: float = CPU_SECONDS * GRACE,
-    on_row: Callable[[int], None] = lambda done: None,
+    on_row: Callable[[Row], None] = lambda row: None,
 ) -> list[Row]:
     """Run cases in ``jobs`` processes; rows in the order of the cases.
 
     Args:
         runner: what runs one case in one column.
         seconds: wall time that all columns of a case may take before its process is ended.
-        on_row: called with the number of cases that are done.
+        on_row: called with each case that is done.
     """
     rows: dict[int, Row] = {}
     waiting = deque(range(len(cases)))
@@ -68,8 +68,9 @@ def run_cases(
                 outcomes = _poll(worker, columns)
                 if outcomes is None:
                     continue
-                rows[worker.case] = Row(cases[worker.case].name, cases[worker.case].operator, outcomes)
-                on_row(len(rows))
+                done = Row(cases[worker.case].name, cases[worker.case].operator, outcomes)
+                rows[worker.case] = done
+                on_row(done)
                 if not worker.process.is_alive():
                     workers[index] = worker = _start(cases, columns, runner)
                 worker.case = None

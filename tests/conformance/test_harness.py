@@ -164,10 +164,10 @@ class TestPool:
     def test_a_process_that_dies_or_hangs_costs_its_case(self) -> None:
         names = ["a", "dies", "b", "hangs", "c", "dies", "d"]
         cases = [replace(make_case(), name=name) for name in names]
-        seen: list[int] = []
+        seen: list[Row] = []
         rows = run_cases(cases, ("interpreter",), jobs=2, runner=answer, seconds=1.0, on_row=seen.append)
         assert [row.case for row in rows] == names
-        assert seen == list(range(1, 8))
+        assert sorted(map(str, seen)) == sorted(map(str, rows))
         for row in rows:
             outcome = row.outcomes["interpreter"]
             wanted = {"dies": ("failed", "crash"), "hangs": ("failed", "time limit")}

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from math import prod
 
 from xdsl.dialects.arith import ConstantOp as ArithConstantOp
-from xdsl.dialects.builtin import IntegerAttr, IntegerType, TensorType, i1
+from xdsl.dialects.builtin import Float32Type, IntegerAttr, IntegerType, TensorType, i1
 from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.backends.builder import HbmBuilder, SramBuilder
 from pimc.backends.lower.regions import Regions
-from pimc.backends.lower.values import Buffer, Integers, LoweredValue, Positions, Strip, Tensor, Weight
+from pimc.backends.lower.values import Buffer, Floats, Integers, LoweredValue, Positions, Strip, Tensor, Weight
 from pimc.diagnostics import InputError, InternalError, UnsupportedItem
 from pimc.ir.bank_layout import TileGeometry
 from pimc.ir.locations import where as where_is
@@ -289,11 +289,12 @@ def empty(ctx: LoweringContext, shape: tuple[int, ...], itemsize: int) -> Tensor
     return Tensor((Strip(buffer, prod(shape[:-1]), shape[-1], shape[-1] * 2),))
 
 
-def placeholder(ctx: LoweringContext, value: SSAValue) -> Tensor | Integers:
+def placeholder(ctx: LoweringContext, value: SSAValue) -> Tensor | Integers | Floats:
     """Something in the place of a result that could not be lowered, so that the operations behind it are looked at."""
     rows, size = rows_of(value), element_bytes(value)
-    if size == INTEGER_BYTES:
-        return Integers(ctx.alloc("missing", prod(shape_of(value)) * size), prod(shape_of(value)))
+    if size != 2:
+        kind = Floats if is_wide(value) else Integers
+        return kind(ctx.alloc("missing", prod(shape_of(value)) * size), prod(shape_of(value)))
     return Tensor(tuple(ctx.strip("missing", rows, width) for width in widths_of(value)))
 
 
@@ -336,6 +337,11 @@ def rows_of(value: SSAValue) -> int:
 
 
 def element_bytes(value: SSAValue) -> int:
-    """Bytes of an element on the hardware: fp16 (booleans too: 0 and 1), or 32-bit integers."""
+    """Bytes of an element on the hardware: fp16 (booleans too: 0 and 1), 32-bit integers, or f32 between operations."""
     element = value.type.element_type if isinstance(value.type, TensorType) else None
-    return INTEGER_BYTES if isinstance(element, IntegerType) and element != i1 else 2
+    return 4 if isinstance(element, IntegerType | Float32Type) and element != i1 else 2
+
+
+def is_wide(value: SSAValue) -> bool:
+    """Whether a value holds f32 numbers."""
+    return isinstance(value.type, TensorType) and isinstance(value.type.element_type, Float32Type)

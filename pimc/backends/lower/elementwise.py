@@ -1,4 +1,4 @@
-"""Element-wise operators of any rank with numpy broadcasting: on fp16, on truth values (fp16 0 and 1), on i32.
+"""Element-wise operators of any rank with numpy broadcasting: on fp16, on f32, on truth values (fp16 0 and 1), on i32.
 
 :func:`map_views` runs one vector instruction over views.  What decoder models use stays with ``vector``: constants on
 one side, operands that agree row by row, single instructions on whole tensors.
@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from math import inf
 from typing import TypeAlias
 
-from xdsl.dialects.builtin import TensorType, i1
+from xdsl.dialects.builtin import IntegerType, TensorType, i1
 from xdsl.ir import Operation, SSAValue
 
-from pimc.backends.lower.context import INTEGER_BYTES, LoweringContext, element_bytes, shape_of
+from pimc.backends.lower.context import INTEGER_BYTES, LoweringContext, element_bytes, is_wide, shape_of
 from pimc.backends.lower.values import Scalar, Strip, Tensor
 from pimc.backends.lower.vector import BINARY, POWERS, UNARY, lower_binary, lower_pow, lower_unary
 from pimc.backends.lower.views import (
@@ -35,17 +35,17 @@ from pimc.ir.pim.attributes import shard_of
 #: What makes a result: the view to write, and those of the operands (not yet broadcast).
 Apply: TypeAlias = Callable[..., None]
 
-#: Instructions for a second, and for a first operand that is one number along the rows.
+#: Instructions, of fp16 or f32, for a second, and for a first operand that is one number along the rows.
 SCALAR_FORMS: Mapping[str, tuple[str, str | None]] = {
-    "vadd_h": ("vadds_h", "vadds_h"),
-    "vsub_h": ("vsubs_h", None),
-    "vmul_h": ("vmuls_h", "vmuls_h"),
-    "vdiv_h": ("vdivs_h", None),
-    "vmax_h": ("vmaxs_h", "vmaxs_h"),
-    "vmin_h": ("vmins_h", "vmins_h"),
-    "veq_h": ("veqs_h", "veqs_h"),
-    "vlt_h": ("vlts_h", "vgts_h"),
-    "vle_h": ("vles_h", "vges_h"),
+    "vadd": ("vadds", "vadds"),
+    "vsub": ("vsubs", None),
+    "vmul": ("vmuls", "vmuls"),
+    "vdiv": ("vdivs", None),
+    "vmax": ("vmaxs", "vmaxs"),
+    "vmin": ("vmins", "vmins"),
+    "veq": ("veqs", "veqs"),
+    "vlt": ("vlts", "vgts"),
+    "vle": ("vles", "vges"),
 }
 #: Instruction of each operator of truth values, where it is one.
 BOOLEAN: Mapping[type[Operation], str] = {
@@ -112,15 +112,18 @@ def _arranged(
     ctx: LoweringContext, name: str, operands: tuple[View, ...], views: list[View], steps: tuple[int, ...]
 ) -> tuple[str, list[View]]:
     """The operands as runs, or one as an f32 number for each run; ``steps``: their strides along the runs."""
-    right, left = SCALAR_FORMS.get(name, (None, None))
+    stem, _, kind = name.rpartition("_")
+    right, left = SCALAR_FORMS.get(stem, (None, None)) if kind != "i" else (None, None)
     number: View | None = None
     if right and steps[1] == 0 != steps[0]:
-        name, number, views, steps = right, operands[1], views[:1], steps[:1]
+        name, number, views, steps = f"{right}_{kind}", operands[1], views[:1], steps[:1]
     elif left and steps[0] == 0 != steps[1]:
-        name, number, views, steps = left, operands[0], views[1:], steps[1:]
+        name, number, views, steps = f"{left}_{kind}", operands[0], views[1:], steps[1:]
     shape = views[0].shape
     views = [v if step == v.itemsize else contiguous(ctx, v) for v, step in zip(views, steps, strict=True)]
-    return name, views if number is None else [*views, widened(ctx, number).broadcast(shape)]
+    if number is not None:
+        views.append((number if kind == "f" else widened(ctx, number)).broadcast(shape))
+    return name, views
 
 
 def widened(ctx: LoweringContext, view: View) -> View:
@@ -149,12 +152,21 @@ def negate(ctx: LoweringContext, truth: View) -> None:
 
 def is_integer(value: SSAValue) -> bool:
     """Whether a value holds 32-bit integers."""
-    return element_bytes(value) == INTEGER_BYTES
+    return (
+        isinstance(value.type, TensorType)
+        and isinstance(value.type.element_type, IntegerType)
+        and not is_boolean(value)
+    )
 
 
 def is_boolean(value: SSAValue) -> bool:
     """Whether a value holds truth values."""
     return isinstance(value.type, TensorType) and value.type.element_type == i1
+
+
+def kind_of(value: SSAValue) -> str:
+    """The letter of the instructions that work on a value: of integers, of f32, of fp16 and truth values."""
+    return "i" if is_integer(value) else "f" if is_wide(value) else "h"
 
 
 def elementwise(ctx: LoweringContext, op: Operation, apply: Apply) -> None:
@@ -190,7 +202,7 @@ def _view(strip: Strip) -> View:
 def lower_any_binary(ctx: LoweringContext, op: Operation) -> None:
     """``dst = a op b`` by one instruction."""
     kind = op.operands[0]
-    if not is_integer(kind) and not is_boolean(kind) and type(op) in BINARY and _by_rows(ctx, op):
+    if kind_of(kind) == "h" and not is_boolean(kind) and type(op) in BINARY and _by_rows(ctx, op):
         lower_binary(ctx, op)
         return
     table = INTEGER if is_integer(kind) else BOOLEAN if is_boolean(kind) else BINARY
@@ -199,7 +211,14 @@ def lower_any_binary(ctx: LoweringContext, op: Operation) -> None:
         raise ctx.unsupported(
             "no vector instruction does this with " + ("truth values" if is_boolean(kind) else "fp16")
         )
+    if is_wide(kind):
+        name = _in_f32(name)
     elementwise(ctx, op, lambda to, a, b: map_views(ctx, name, to, a, b))
+
+
+def _in_f32(name: str) -> str:
+    """The instruction on f32 for one on fp16."""
+    return name.removesuffix("_h") + "_f"
 
 
 def _by_rows(ctx: LoweringContext, op: Operation) -> bool:
@@ -252,20 +271,22 @@ def lower_shift(ctx: LoweringContext, op: nn.ShiftLeftOp | nn.ShiftRightOp) -> N
 
 def lower_compare(ctx: LoweringContext, op: nn.CompareOp) -> None:
     """Comparison to truth values."""
-    suffix = "i" if is_integer(op.lhs) else "h"
-    elementwise(ctx, op, lambda to, a, b: _compare(ctx, op.predicate.data, suffix, to, a, b))
+    elementwise(ctx, op, lambda to, a, b: _compare(ctx, op.predicate.data, kind_of(op.lhs), to, a, b))
 
 
 def _compare(ctx: LoweringContext, predicate: str, suffix: str, to: View, a: View, b: View) -> None:
     name, swapped, turned = PREDICATES[predicate]
-    map_views(ctx, f"{name}_{suffix}", to, *((b, a) if swapped else (a, b)))
+    answer = fresh(ctx, "answer", to.shape, 4) if suffix == "f" else to
+    map_views(ctx, f"{name}_{suffix}", answer, *((b, a) if swapped else (a, b)))
+    if suffix == "f":
+        map_views(ctx, "vcvt_h", to, answer)
     if turned:
         negate(ctx, to)
 
 
 def lower_select(ctx: LoweringContext, op: nn.SelectOp) -> None:
     """``condition ? a : b``."""
-    name = "vsel_f" if is_integer(op.a) else "vsel_h"
+    name = "vsel_h" if element_bytes(op.a) == 2 else "vsel_f"
 
     def apply(to: View, condition: View, a: View, b: View) -> None:
         copy_view(ctx, b.broadcast(to.shape), to)
@@ -276,7 +297,7 @@ def lower_select(ctx: LoweringContext, op: nn.SelectOp) -> None:
 
 def lower_mod(ctx: LoweringContext, op: nn.ModOp) -> None:
     """Remainder with the sign of the dividend or of the divisor."""
-    name = ("vrem" if op.fmod.value.data else "vmod") + ("_i" if is_integer(op.lhs) else "_h")
+    name = f"{'vrem' if op.fmod.value.data else 'vmod'}_{kind_of(op.lhs)}"
     elementwise(ctx, op, lambda to, a, b: map_views(ctx, name, to, a, b))
 
 
@@ -289,6 +310,10 @@ def lower_any_pow(ctx: LoweringContext, op: nn.PowOp) -> None:
         return
     if is_integer(base) and is_integer(exponent):
         elementwise(ctx, op, lambda to, a, b: _integer_power(ctx, to, a, b))
+        return
+
+    if is_wide(base):
+        elementwise(ctx, op, lambda to, a, b: map_views(ctx, "vpow_f", to, a, b))
         return
 
     def apply(to: View, a: View, b: View) -> None:
@@ -318,43 +343,50 @@ def _integer_power(ctx: LoweringContext, to: View, a: View, b: View) -> None:
 
 
 def lower_cast(ctx: LoweringContext, op: nn.CastOp) -> None:
-    """Conversion between fp16, i32 and truth values; a truth value is the number 0 or 1 already."""
+    """Conversion between fp16, f32, i32 and truth values; a truth value is the number 0 or 1 already."""
     source, result = op.x, op.result
     if is_boolean(result) and not is_boolean(source):
-        elementwise(ctx, op, lambda to, x: _to_boolean(ctx, to, x))
-    elif is_integer(source) == is_integer(result):
+        elementwise(ctx, op, lambda to, x: _to_boolean(ctx, to, _wide(ctx, source, x)))
+    elif kind_of(source) == kind_of(result):
         ctx.set(result, ctx.values[source])
-    elif is_integer(result):
-        elementwise(ctx, op, lambda to, x: map_views(ctx, "vftoi", to, widened(ctx, x)))
     else:
-        elementwise(ctx, op, lambda to, x: map_views(ctx, "vcvt_h", to, floats_of(ctx, x)))
+        name = {"i": "vftoi", "f": "vmov_f", "h": "vcvt_h"}[kind_of(result)]
+        elementwise(ctx, op, lambda to, x: map_views(ctx, name, to, _wide(ctx, source, x)))
+
+
+def _wide(ctx: LoweringContext, value: SSAValue, view: View) -> View:
+    """The numbers of a value as f32; its own where it holds those."""
+    return view if is_wide(value) else floats_of(ctx, view)
 
 
 def _to_boolean(ctx: LoweringContext, to: View, x: View) -> None:
     """Whether x is not 0."""
-    wide = floats_of(ctx, x)
-    map_scalar(ctx, "veqs_f", wide, wide, 0.0)
-    map_views(ctx, "vcvt_h", to, wide)
+    equal = fresh(ctx, "zero", to.shape, 4)
+    map_scalar(ctx, "veqs_f", equal, x, 0.0)
+    map_views(ctx, "vcvt_h", to, equal)
     negate(ctx, to)
 
 
 def lower_is_nan(ctx: LoweringContext, op: nn.IsNanOp) -> None:
     """x differs from itself."""
-    elementwise(ctx, op, lambda to, x: _compare(ctx, "ne", "h", to, x, x))
+    elementwise(ctx, op, lambda to, x: _compare(ctx, "ne", kind_of(op.x), to, x, x))
 
 
 def lower_is_inf(ctx: LoweringContext, op: nn.IsInfOp) -> None:
     """x, or its magnitude, is infinity."""
-    positive, negative = bool(op.positive.value.data), bool(op.negative.value.data)
+    positive, negative, kind = bool(op.positive.value.data), bool(op.negative.value.data), kind_of(op.x)
 
     def apply(to: View, x: View) -> None:
-        if positive and negative:
-            map_views(ctx, "vabs_h", to, x)
-            x = to
-        if positive or negative:
-            map_scalar(ctx, "veqs_h", to, x, inf if positive else -inf)
-        else:
+        if not positive and not negative:
             copy_view(ctx, filled(ctx, to.shape, 0.0), to)
+            return
+        answer = fresh(ctx, "answer", to.shape, 4) if kind == "f" else to
+        if positive and negative:
+            map_views(ctx, f"vabs_{kind}", answer, x)
+            x = answer
+        map_scalar(ctx, f"veqs_{kind}", answer, x, inf if positive else -inf)
+        if kind == "f":
+            map_views(ctx, "vcvt_h", to, answer)
 
     elementwise(ctx, op, apply)
 
@@ -366,15 +398,17 @@ def lower_not(ctx: LoweringContext, op: Operation) -> None:
         if to.itemsize == INTEGER_BYTES:
             map_views(ctx, "vxor_i", to, x, filled(ctx, to.shape, -1, 4))
         else:
-            map_views(ctx, "veq_h", to, x, filled(ctx, (), 0.0))
+            map_scalar(ctx, "veqs_h", to, x, 0.0)
 
     elementwise(ctx, op, apply)
 
 
 def lower_any_unary(ctx: LoweringContext, op: Operation) -> None:
-    """``dst = f(a)``: one instruction on fp16; sign, magnitude and negation of integers."""
+    """``dst = f(a)``: one instruction on fp16 or f32; sign, magnitude and negation of integers."""
     if not is_integer(op.operands[0]):
-        if isinstance(ctx.values.get(op.operands[0]), Scalar):
+        if is_wide(op.operands[0]):
+            elementwise(ctx, op, lambda to, x: map_views(ctx, _in_f32(UNARY[type(op)]), to, x))
+        elif isinstance(ctx.values.get(op.operands[0]), Scalar):
             elementwise(ctx, op, lambda to, x: map_views(ctx, UNARY[type(op)], to, x))
         else:
             lower_unary(ctx, op)

@@ -24,6 +24,7 @@ from pimc.backends.lower.context import (
     UnsupportedFormError,
     element_bytes,
     empty,
+    is_wide,
     placeholder,
     rows_of,
     shape_of,
@@ -232,7 +233,7 @@ def _constant_value(ctx: LoweringContext, op: nn.ConstantOp) -> None:
         ctx.set(op.result, Weight(constant_name(op.value), shape, size))
     elif 0 in shape:
         ctx.set(op.result, empty(ctx, shape, size))
-    elif size == INTEGER_BYTES:
+    elif size == INTEGER_BYTES and not is_wide(op.result):
         ctx.set(op.result, Integers(ctx.integer(int(op.value.get_values()[0])), 1))
     else:
         ctx.set(op.result, Scalar(float(op.value.get_values()[0])))

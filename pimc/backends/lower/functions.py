@@ -1,4 +1,4 @@
-"""Functions that are several instructions: in f32 throughout, rounded to fp16 once."""
+"""Functions that are several instructions: in f32 throughout, rounded to fp16 at most once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xdsl.ir import Operation
 
 from pimc.backends.lower.context import LoweringContext
 from pimc.backends.lower.elementwise import elementwise, map_views, widened
-from pimc.backends.lower.views import View, address_of, fresh
+from pimc.backends.lower.views import View, address_of, contiguous, fresh
 from pimc.ir import nn
 
 #: Instruction, result, operands: names of f32 vectors (``x`` is the operand, ``y`` the result), or a number.
@@ -78,7 +78,7 @@ def lower_function(ctx: LoweringContext, op: Operation) -> None:
 
 def _steps(ctx: LoweringContext, steps: Sequence[Step], to: View, x: View) -> None:
     core = ctx.core
-    wide = {"x": widened(ctx, x)}
+    wide = {"x": contiguous(ctx, x) if x.itemsize == 4 else widened(ctx, x)}
     for _, result, *_ in steps:
         if result not in wide:
             wide[result] = fresh(ctx, f"function.{result}", to.shape, 4)
@@ -87,7 +87,7 @@ def _steps(ctx: LoweringContext, steps: Sequence[Step], to: View, x: View) -> No
     for name, result, *operands in steps:
         sources = [places[v] if isinstance(v, str) else ctx.f32(v) for v in operands]
         core.emit(f"{name}_f", places[result], *sources, count)
-    map_views(ctx, "vcvt_h", to, wide["y"])
+    map_views(ctx, "vcvt_h" if to.itemsize == 2 else "vmov_f", to, wide["y"])
 
 
 #: Lowering of each operator of this module.

@@ -9,8 +9,8 @@ from math import nan, prod
 
 from xdsl.ir import Operation, SSAValue
 
-from pimc.backends.lower.context import F32_BYTES, INTEGER_BYTES, LoweringContext, shape_of
-from pimc.backends.lower.elementwise import is_boolean, is_integer, map_scalar, map_views
+from pimc.backends.lower.context import F32_BYTES, INTEGER_BYTES, LoweringContext, is_wide, shape_of
+from pimc.backends.lower.elementwise import is_boolean, is_integer, kind_of, map_scalar, map_views
 from pimc.backends.lower.vector import lower_softmax
 from pimc.backends.lower.views import (
     Dim,
@@ -31,7 +31,7 @@ from pimc.ir.nn.shape import ReduceOp
 
 @dataclass(frozen=True)
 class Reduction:
-    """Instruction on a row of fp16 to an f32; on two i32 vectors, with the total of nothing (None: not of integers)."""
+    """Instruction on a row of fp16 or f32 to an f32; on two i32 vectors (None: not of integers), total of nothing."""
 
     row: str
     integer: str | None = None
@@ -40,11 +40,11 @@ class Reduction:
 
 
 REDUCTIONS: Mapping[type[Operation], Reduction] = {
-    nn.ReduceSumOp: Reduction("vrsum_h", "vadd_i"),
-    nn.ReduceMeanOp: Reduction("vrsum_h"),
-    nn.ReduceMaxOp: Reduction("vrmax_h", "vmax_i", -(2**31), True),
-    nn.ReduceMinOp: Reduction("vrmin_h", "vmin_i", 2**31 - 1, True),
-    nn.ReduceProdOp: Reduction("vrprod_h", "vmul_i", 1, True),
+    nn.ReduceSumOp: Reduction("vrsum", "vadd_i"),
+    nn.ReduceMeanOp: Reduction("vrsum"),
+    nn.ReduceMaxOp: Reduction("vrmax", "vmax_i", -(2**31), True),
+    nn.ReduceMinOp: Reduction("vrmin", "vmin_i", 2**31 - 1, True),
+    nn.ReduceProdOp: Reduction("vrprod", "vmul_i", 1, True),
 }
 
 
@@ -64,16 +64,18 @@ def lower_reduce(ctx: LoweringContext, op: ReduceOp) -> None:
         raise ctx.unsupported("a sum of truth values; cast them to numbers first")
     rows = prod(x.shape[axis] for axis in kept)
     source = contiguous(ctx, x.permute([*kept, *axes])).reshape((rows, width))
-    totals, result = fresh(ctx, "totals", (rows,), F32_BYTES), fresh(ctx, "reduced", (rows,))
+    totals = fresh(ctx, "totals", (rows,), F32_BYTES)
+    result = totals if is_wide(op.result) else fresh(ctx, "reduced", (rows,))
     if rows:
-        with _rows(ctx, rows, [(totals, F32_BYTES), (source, 2 * width)]) as (total, row):
-            ctx.core.emit(how.row, total, row, ctx.core.const(width))
+        with _rows(ctx, rows, [(totals, F32_BYTES), (source, x.itemsize * width)]) as (total, row):
+            ctx.core.emit(f"{how.row}_{kind_of(op.x)}", total, row, ctx.core.const(width))
         if isinstance(op, nn.ReduceMeanOp):
             map_scalar(ctx, "vmuls_f", totals, totals, 1.0 / width if width else nan)
         elif is_boolean(op.x):  # of nothing, infinities
             map_scalar(ctx, "vmaxs_f", totals, totals, 0.0)
             map_scalar(ctx, "vmins_f", totals, totals, 1.0)
-        map_views(ctx, "vcvt_h", result, totals)
+        if result != totals:
+            map_views(ctx, "vcvt_h", result, totals)
     set_view(ctx, op.result, result.reshape(shape_of(op.result)))
 
 
@@ -127,11 +129,11 @@ def _scan(ctx: LoweringContext, op: nn.CumSumOp | nn.CumProdOp, x: View, to: Vie
     if not with_integers:
         core.vfill_f(at, at, ctx.f32(start), count)
     with _rows(ctx, steps, [(x, pitch), (to, pitch)]) as (row, place):
-        move = "vmov_f" if with_integers else "vcvt_h"
+        move = "vcvt_h" if kind_of(op.x) == "h" else "vmov_f"
         if op.exclusive.value.data:
             core.emit(move, place, at, count)
-        if with_integers:
-            core.emit(f"{name}_i", at, at, row, count)
+        if kind_of(op.x) != "h":
+            core.emit(f"{name}_{kind_of(op.x)}", at, at, row, count)
         else:
             core.vcvt_f(wide, row, count)
             core.emit(f"{name}_f", at, at, wide, count)
@@ -143,21 +145,23 @@ def lower_any_softmax(ctx: LoweringContext, op: nn.SoftmaxOp) -> None:
     """Softmax over any axis: the last one by rows; another one is moved there and back."""
     shape = shape_of(op.x)
     axis = op.axis.value.data % max(1, len(shape))
-    if axis == len(shape) - 1 and 0 not in shape:
+    if axis == len(shape) - 1 and 0 not in shape and not is_wide(op.x):
         lower_softmax(ctx, op)
         return
+    kind = kind_of(op.x)
     order = [*(dim for dim in range(len(shape)) if dim != axis), axis]
     source = contiguous(ctx, view_of(ctx, op.x).permute(order))
-    result = fresh(ctx, "softmax", source.shape)
+    result = fresh(ctx, "softmax", source.shape, source.itemsize)
     width = shape[axis]
+    pitch = source.itemsize * width
     top, total = (address_of(ctx, fresh(ctx, f"softmax.{name}", (1,), F32_BYTES)) for name in ("max", "sum"))
     if result.elements:
-        with _rows(ctx, prod(source.shape[:-1]), [(result, 2 * width), (source, 2 * width)]) as (to, row):
+        with _rows(ctx, prod(source.shape[:-1]), [(result, pitch), (source, pitch)]) as (to, row):
             count = ctx.core.const(width)
-            ctx.core.vrmax_h(top, row, count)
-            ctx.core.vexps_h(to, row, top, count)
-            ctx.core.vrsum_h(total, to, count)
-            ctx.core.vdivs_h(to, to, total, count)
+            ctx.core.emit(f"vrmax_{kind}", top, row, count)
+            ctx.core.emit(f"vexps_{kind}", to, row, top, count)
+            ctx.core.emit(f"vrsum_{kind}", total, to, count)
+            ctx.core.emit(f"vdivs_{kind}", to, to, total, count)
     back = [order.index(dim) for dim in range(len(shape))]
     set_view(ctx, op.result, result.permute(back))
 

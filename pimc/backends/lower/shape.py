@@ -16,7 +16,7 @@ from pimc.backends.lower.views import (
     address_of,
     contiguous,
     copy_view,
-    filled,
+    filled_as,
     fresh,
     nest,
     set_view,
@@ -70,7 +70,7 @@ def lower_pad(ctx: LoweringContext, op: nn.PadOp) -> None:
     x, low, high = view_of(ctx, op.x), values_of(op.low), values_of(op.high)
     shape, mode = shape_of(op.result), op.mode.data
     if mode == "constant":
-        result = filled(ctx, shape, op.value.value.data, x.itemsize)
+        result = filled_as(ctx, op.result, shape, op.value.value.data)
     else:
         result = fresh(ctx, "pad", shape, x.itemsize)
     middle = result

@@ -76,6 +76,14 @@ class Integers:
 
 
 @dataclass(frozen=True)
+class Floats:
+    """f32 values in local memory, without gaps: what lies between operations that ``widen`` has put together."""
+
+    buffer: Buffer
+    count: int
+
+
+@dataclass(frozen=True)
 class Positions:
     """``base + first + i`` for ``i < count``; ``base`` is an input of one element."""
 
@@ -91,4 +99,4 @@ class Scalar:
     value: float
 
 
-LoweredValue = Tensor | Weight | Integers | Positions | Scalar | SSAValue
+LoweredValue = Tensor | Weight | Integers | Floats | Positions | Scalar | SSAValue

@@ -14,8 +14,8 @@ from math import prod
 
 from xdsl.ir import SSAValue
 
-from pimc.backends.lower.context import INTEGER_BYTES, LoweringContext, element_bytes, shape_of
-from pimc.backends.lower.values import Buffer, Integers, Positions, Scalar, Strip, Tensor
+from pimc.backends.lower.context import INTEGER_BYTES, LoweringContext, element_bytes, is_wide, shape_of
+from pimc.backends.lower.values import Buffer, Floats, Integers, Positions, Scalar, Strip, Tensor
 from pimc.diagnostics import InternalError
 
 #: Vector instructions that copy, by bytes of an element: a run, and elements apart.
@@ -118,12 +118,12 @@ def fresh(ctx: LoweringContext, hint: str, shape: Sequence[int], itemsize: int =
 def view_of(ctx: LoweringContext, value: SSAValue) -> View:
     """The view of a replicated value: a tensor, an integer input, or a constant of one element (stored here)."""
     shape, lowered = shape_of(value), ctx.local(value)
-    if isinstance(lowered, Integers):
+    if isinstance(lowered, Integers | Floats):
         return View(lowered.buffer, shape, dense_strides(shape, 4), 0, 4)
     if isinstance(lowered, Positions):
         return _counted(ctx, shape, lowered)
     if isinstance(lowered, Scalar):
-        return filled(ctx, shape, lowered.value, element_bytes(value))
+        return filled_as(ctx, value, shape, lowered.value)
     tensor = ctx.tensor(value)
     if len(tensor.strips) != 1:
         raise ctx.unsupported("the operand is cut over cores; it must be whole here")
@@ -153,15 +153,15 @@ def tensor_of_view(view: View) -> Tensor:
 
 
 def set_view(ctx: LoweringContext, value: SSAValue, view: View) -> None:
-    """Record ``view`` as what ``value`` became, made contiguous if it is not (integers: at the start of a buffer)."""
+    """Record ``view`` as what ``value`` became, made contiguous if it is not (32 bits: at the start of a buffer)."""
     if view.itemsize == 2:
         ctx.set(value, tensor_of_view(contiguous(ctx, view)))
         return
     if not view.is_contiguous or view.offset:
-        whole = fresh(ctx, "integers", view.shape, view.itemsize)
+        whole = fresh(ctx, "words", view.shape, view.itemsize)
         copy_view(ctx, view, whole)
         view = whole
-    ctx.set(value, Integers(view.buffer, view.elements))
+    ctx.set(value, (Floats if is_wide(value) else Integers)(view.buffer, view.elements))
 
 
 def address_of(ctx: LoweringContext, view: View) -> SSAValue:
@@ -176,6 +176,17 @@ def filled(ctx: LoweringContext, shape: Sequence[int], value: float, itemsize: i
         scalar = ctx.word(int(value)) if itemsize == 4 else ctx.f32(value)
         to = address_of(ctx, view)
         ctx.core.emit(FILL[itemsize], to, to, scalar, ctx.core.const(view.elements))
+    return view
+
+
+def filled_as(ctx: LoweringContext, value: SSAValue, shape: Sequence[int], number: float) -> View:
+    """A new contiguous view with every element ``number``, of the element type of ``value``."""
+    if not is_wide(value):
+        return filled(ctx, shape, number, element_bytes(value))
+    view = fresh(ctx, "filled", shape, element_bytes(value))
+    if view.elements:
+        to = address_of(ctx, view)
+        ctx.core.vfill_f(to, to, ctx.f32(number), ctx.core.const(view.elements))
     return view
 
 
