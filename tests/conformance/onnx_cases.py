@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,18 +16,11 @@ from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_node_model_tests
 
 from conformance.columns import Case, interpret
-from conformance.outcomes import Array, Column, Decided, Tolerance, half, hardware_tolerance
+from conformance.outcomes import RTOL_16_BIT, Array, Column, Decided, Tolerance, half, hardware_tolerance
 from pimc.diagnostics import UnsupportedModelError
 from pimc.frontends.model import ImportedModel
 from pimc.frontends.onnx import import_onnx
 from pimc.frontends.onnx.nodes import needed_inputs
-
-_RTOL_16_BIT: Final[Mapping[str, float]] = {"float16": 2.0**-9, "bfloat16": 2.0**-6}
-"""Least relative tolerance of outputs with 16 bits, in the interpreter column: two units in the last place.
-
-The expected values were rounded after every step, the interpreter rounds where the model says so; the suite's own
-1e-3 is less than one unit of a bfloat16.
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +61,7 @@ class OnnxCase(Case):
         """The case's own tolerances for the interpreter; those of 16 bits and of the hardware are wider."""
         if column == "hardware":
             return hardware_tolerance(want, Tolerance(self.rtol, self.atol))
-        rtol = _RTOL_16_BIT.get(want.dtype.name, 0.0)
+        rtol = RTOL_16_BIT.get(want.dtype.name, 0.0)
         return Tolerance(max(self.rtol, rtol), max(self.atol, rtol / 16))
 
     def judge_rounded(self, bound: tuple[str, ...], got: list[Array]) -> None:

@@ -16,13 +16,14 @@ from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
+import ml_dtypes
 import numpy as np
 import torch
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from conformance.columns import Case
-from conformance.outcomes import Array, Column, Decided, Tolerance, hardware_tolerance
+from conformance.outcomes import RTOL_16_BIT, Array, Column, Decided, Tolerance, hardware_tolerance
 from pimc.frontends.model import ImportedModel
 from pimc.frontends.torch_program import export_module, import_program, prepare
 
@@ -86,7 +87,8 @@ class TorchCase(Case):
         if column == "hardware":
             return hardware_tolerance(want)
         finite = np.abs(want[np.isfinite(want)]).astype(np.float64)
-        return Tolerance(RTOL_FP32, ATOL_FP32 * float(finite.max(initial=0.0)))
+        rtol = max(RTOL_FP32, RTOL_16_BIT.get(want.dtype.name, 0.0))
+        return Tolerance(rtol, ATOL_FP32 * float(finite.max(initial=0.0)))
 
     def judge_rounded(self, bound: tuple[str, ...], got: list[Array]) -> None:
         """Right for rounded inputs: PyTorch, in fp32, gives what the hardware gives once the inputs are rounded to
@@ -123,9 +125,11 @@ def _exported(case: TorchCase) -> ExportedProgram:
 
 
 def _array(tensor: torch.Tensor) -> Array:
-    """A tensor as an array; numpy has no bfloat16."""
+    """A tensor as an array; numpy itself has no bfloat16, and no complex numbers of halves."""
     plain = tensor.detach().resolve_conj().resolve_neg()
-    return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    if plain.dtype == torch.bfloat16:
+        return plain.float().numpy().astype(ml_dtypes.bfloat16)
+    return (plain.cfloat() if plain.dtype == torch.complex32 else plain).numpy()
 
 
 def _same(one: Array, other: Array) -> bool:
