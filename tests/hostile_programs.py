@@ -172,7 +172,7 @@ def _core_stream(source: _Source) -> list[int]:
     choices = [i for i in SRAM_ISA.instructions if i.mnemonic not in ("halt", "wait") or source.chance(0.1)]
     weights = [_WEIGHTS[i.unit] for i in choices]
     lines: list[tuple[str, list[int]]] = []
-    for instruction in source.rng.choices(choices, weights, k=source.rng.randint(1, 12)):
+    for instruction in source.rng.choices(choices, weights, k=source.rng.choice((1, 1, 1, 2, 3, 6, 12))):
         lines += _core_instruction(source, instruction)
     words = [encode(SRAM_ISA, *line) for line in lines]
     # a branch may jump over one word or two: behind the last one is a nop more
@@ -256,8 +256,8 @@ def generate(seed: int) -> Hostile:
         figures = (4096, 128, 64)
     source = _Source(rng, rng.choice((0, 0, 0.01, 0.05)), *figures)
     makers: tuple[tuple[str, InstructionSet, int, Callable[[_Source], list[int]]], ...] = (
-        ("core", SRAM_ISA, rng.choice((1, 1, 2, _CORES)), _core_stream),
-        ("hbm", HBM_ISA, rng.choice((0, 1, 2)), _command_stream),
+        ("core", SRAM_ISA, rng.choice((1, 1, 1, 2, _CORES)), _core_stream),
+        ("hbm", HBM_ISA, rng.choice((0, 0, 1, 2)), _command_stream),
     )
     for kind, isa, count, make in makers:
         for number in range(count):
