@@ -159,9 +159,15 @@ def _fill(block: Block, started: AsyncOp, await_op: AwaitOp) -> None:
             or (blocked_state and _touches_state(op))
         )
         if stays:
-            behind |= set(op.results)
+            behind |= set(op.results) | _awaited(op)
             blocked_state = blocked_state or _touches_state(op)
         else:
             op.detach()
             block.insert_ops_before([op], await_op)
         op = following
+
+
+def _awaited(op: Operation) -> set[SSAValue]:
+    """The values that an await makes ready: what needs them stays behind it."""
+    tokens = op.tokens if isinstance(op, AwaitOp) else ()
+    return {value for token in tokens if isinstance(token.owner, AsyncOp) for value in token.owner.values}
