@@ -1,0 +1,156 @@
+"""Damaged copies of a program, and what comes of running them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from equivalence.check import Reference, difference
+from equivalence.streams import Inputs
+from pimc.diagnostics import PimcError
+from pimc.isa.codec import encode
+from pimc.isa.program import LoadedProgram, Program
+from pimc.isa.spec import InstructionSet, Operand
+from pimc.isa.validate import validate_program
+from pimc.runtime_sim import Machine, RunResult
+from pimc.targets import Target
+
+#: What waits for, or tells, another agent: dropping one must show.
+SYNCHRONISATION = {
+    "core": ("wait", "sigh", "hset", "nsend", "nsend2", "nmcast", "nmcast2"),
+    "hbm": ("wait", "sig"),
+}
+#: A damaged program may run on; beyond so many times the cycles of the whole one it is stopped.
+PATIENCE = 8
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """Words to replace in a code tensor: (pc, word); ``what`` describes it to people."""
+
+    tensor: str
+    words: tuple[tuple[int, int], ...]
+    what: str
+
+    def apply(self, program: LoadedProgram) -> Program:
+        """The damaged program, without the locations of the damaged stream."""
+        code = np.array(program.code[self.tensor])
+        for pc, word in self.words:
+            code[pc] = word
+        locations = {name: found for name, found in program.locations.items() if name != self.tensor}
+        return replace(program, code={**program.code, self.tensor: code}, locations=locations)
+
+
+def tensors(program: LoadedProgram, entry: str) -> list[str]:
+    """The code tensors of an entry, each once."""
+    return list(dict.fromkeys(tensor for _, _, tensor in program.entries[entry].streams()))
+
+
+def _describe(program: LoadedProgram, tensor: str, pc: int) -> str:
+    decoded, isa = program.decoded[tensor], program.stream_isa(tensor)
+    instruction = isa.instructions[decoded.op[pc]]
+    values = ", ".join(str(value) for value in decoded.operands[pc][: len(instruction.operands)])
+    return f"{tensor} pc {pc}: {instruction.mnemonic} {values}"
+
+
+def drops(program: LoadedProgram, entry: str) -> Iterator[Mutant]:
+    """Each wait and signal of every stream replaced by a nop."""
+    for tensor in tensors(program, entry):
+        isa = program.stream_isa(tensor)
+        nop = encode(isa, "nop", ())
+        wanted = [isa.index[name] for name in SYNCHRONISATION[tensor.split("/")[2]]]
+        for pc in np.flatnonzero(np.isin(program.decoded[tensor].op, wanted)).tolist():
+            yield Mutant(tensor, ((pc, nop),), f"without {_describe(program, tensor, pc)}")
+
+
+def _places(program: LoadedProgram, entry: str) -> tuple[list[str], np.ndarray]:
+    """The tensors, and how many words come before the end of each: every word is as likely."""
+    names = tensors(program, entry)
+    return names, np.cumsum([len(program.code[name]) for name in names])
+
+
+def _other_value(operand: Operand, old: int, random: np.random.Generator) -> int:
+    """Another value of an operand: a neighbour, one with a bit flipped, or any."""
+    candidates = [old - 1, old + 1, old ^ 1 << int(random.integers(operand.field.width))]
+    candidates.append(int(random.integers(operand.minimum, operand.maximum + 1)))
+    allowed = [value for value in candidates if operand.minimum <= value <= operand.maximum and value != old]
+    return allowed[int(random.integers(len(allowed)))] if allowed else old ^ 1
+
+
+def operand_changes(program: LoadedProgram, entry: str, count: int, random: np.random.Generator) -> Iterator[Mutant]:
+    """``count`` words with one operand changed."""
+    names, ends = _places(program, entry)
+    while count:
+        at = int(random.integers(ends[-1]))
+        index = int(np.searchsorted(ends, at, side="right"))
+        tensor, pc = names[index], at - int(ends[index - 1] if index else 0)
+        isa: InstructionSet = program.stream_isa(tensor)
+        decoded = program.decoded[tensor]
+        instruction = isa.instructions[decoded.op[pc]]
+        if not instruction.operands:
+            continue
+        values = decoded.operands[pc][: len(instruction.operands)].tolist()
+        changed = int(random.integers(len(values)))
+        values[changed] = _other_value(instruction.operands[changed], values[changed], random)
+        word = encode(isa, instruction.mnemonic, values)
+        name = instruction.operands[changed].name
+        yield Mutant(tensor, ((pc, word),), f"{_describe(program, tensor, pc)} with {name} {values[changed]}")
+        count -= 1
+
+
+def swaps(program: LoadedProgram, entry: str, count: int, random: np.random.Generator) -> Iterator[Mutant]:
+    """``count`` pairs of different words of a stream exchanged: every second pair are neighbours."""
+    names, ends = _places(program, entry)
+    while count:
+        at = int(random.integers(ends[-1]))
+        index = int(np.searchsorted(ends, at, side="right"))
+        tensor, first = names[index], at - int(ends[index - 1] if index else 0)
+        words = program.code[tensor]
+        second = first + 1 if count % 2 else int(random.integers(len(words)))
+        if second >= len(words) or words[first] == words[second]:
+            continue
+        exchange = ((first, int(words[second])), (second, int(words[first])))
+        what = f"{_describe(program, tensor, first)} exchanged with {_describe(program, tensor, second)}"
+        yield Mutant(tensor, exchange, what)
+        count -= 1
+
+
+@dataclass
+class Trial:
+    """A program's runs for a series of inputs, and what damaged copies do differently."""
+
+    program: LoadedProgram
+    target: Target
+    entry: str
+    inputs: Sequence[Inputs]
+
+    def __post_init__(self) -> None:
+        self.reference = Reference(self.program, self.target, self.entry, self.inputs)
+        machine = Machine(self.program, self.target)
+        self._expected = [machine.run(self.entry, inputs) for inputs in self.inputs]
+
+    def outcome(self, mutant: Mutant) -> tuple[str, str]:
+        """What shows the damage, and details; "unexplained" if nothing does and the checker cannot say why."""
+        try:
+            damaged = validate_program(mutant.apply(self.program))
+            machine = Machine(damaged, self.target)
+            for run, (inputs, expected) in enumerate(zip(self.inputs, self._expected, strict=True)):
+                found = machine.run(self.entry, inputs, max_cycles=PATIENCE * expected.cycles)
+                if not _same_outputs(found, expected):
+                    return "changed result", f"run {run}"
+                if found.cycles != expected.cycles:
+                    return "changed time", f"run {run}: {found.cycles} cycles, not {expected.cycles}"
+        except PimcError as error:
+            return f"error: {type(error).__name__}", str(error)
+        reason = difference(self.reference, damaged)
+        return ("equivalent", "") if reason is None else ("unexplained", reason)
+
+    def contradicted(self, mutant: Mutant) -> bool:
+        """Whether the checker calls a program equivalent (asked of one whose result is another)."""
+        return difference(self.reference, validate_program(mutant.apply(self.program))) is None
+
+
+def _same_outputs(a: RunResult, b: RunResult) -> bool:
+    return all(np.array_equal(a.outputs[name].view(np.uint8), b.outputs[name].view(np.uint8)) for name in b.outputs)
