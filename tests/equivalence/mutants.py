@@ -15,6 +15,7 @@ from pimc.isa.program import LoadedProgram, Program
 from pimc.isa.spec import InstructionSet, Operand
 from pimc.isa.validate import validate_program
 from pimc.runtime_sim import Machine, RunResult
+from pimc.runtime_sim.run_limits import RunLimits
 from pimc.targets import Target
 
 #: What waits for, or tells, another agent: dropping one must show.
@@ -137,7 +138,7 @@ class Trial:
             damaged = validate_program(mutant.apply(self.program))
             machine = Machine(damaged, self.target)
             for run, (inputs, expected) in enumerate(zip(self.inputs, self._expected, strict=True)):
-                found = machine.run(self.entry, inputs, max_cycles=PATIENCE * expected.cycles)
+                found = machine.run(self.entry, inputs, RunLimits(max_cycles=PATIENCE * expected.cycles))
                 if not _same_outputs(found, expected):
                     return "changed result", f"run {run}"
                 if found.cycles != expected.cycles:
