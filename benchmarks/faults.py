@@ -4,9 +4,9 @@ python benchmarks/faults.py                                     all waits and si
 python benchmarks/faults.py --drops 50 --operands 50 --swaps 50 --seed 7
 python benchmarks/faults.py --cross-check 50                    the checker on programs whose results did change
 
-Every damaged program decodes ten tokens. It counts as found if it is refused, stops with an error, gives another
-result or takes another time. If nothing of that shows, tests/equivalence must prove that it computes the same for any
-data and any timing; one it cannot prove is unexplained, and the exit status is 1.
+Every damaged program decodes ten tokens, with two sets of weights. It counts as found if it is refused, stops with an
+error, gives another result or takes another time. If nothing of that shows, tests/equivalence must prove that it
+computes the same for any data and any timing; one it cannot prove is unexplained, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -51,24 +52,33 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
-def compile_model(folder: Path) -> Path:
-    """The binary of a small model with SmolLM2's head counts."""
+def compile_models(folder: Path) -> list[Path]:
+    """Binaries of a small model with SmolLM2's head counts: as it is, and with queries and keys that differ more.
+
+    Small scores hide which maximum a softmax subtracts; large ones hide all values but one.
+    """
     family = next(family for family in FAMILIES if family.name == _FAMILY)
-    build(family, folder)
-    binary = folder / "model.pimx"
-    pimc.compile(folder, max_seq=64, prefill_chunk=8).save(binary)
-    return binary
+    binaries = []
+    for name, scale in (("flat", 1.0), ("sharp", 16.0)):
+        model: Any = build(family, folder / name)
+        for layer in model.model.layers:
+            layer.self_attn.q_proj.weight.data *= scale
+        model.save_pretrained(folder / name)
+        binaries.append(folder / f"{name}.pimx")
+        pimc.compile(folder / name, max_seq=64, prefill_chunk=8).save(binaries[-1])
+    return binaries
 
 
-def start(binary: Path, positions: int) -> None:
+def start(binaries: list[Path], positions: int) -> None:
     """Prepare a worker."""
-    executable = pimc.load(binary)
+    executables = [pimc.load(binary) for binary in binaries]
     random = np.random.default_rng(9)
     inputs = [
         {"tokens": random.integers(0, _VOCABULARY, (1, 1), np.int32), "position": np.array([position], np.int32)}
         for position in range(positions)
     ]
-    _TRIALS["only"] = Trial(executable.program, executable.target, "decode", inputs)
+    programs = [executable.program for executable in executables]
+    _TRIALS["only"] = Trial(programs, executables[0].target, "decode", inputs)
 
 
 def try_one(task: tuple[str, Mutant]) -> tuple[str, Mutant, str, str]:
@@ -104,11 +114,11 @@ def main() -> int:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     unexplained, changed = [], []
     with tempfile.TemporaryDirectory() as folder:
-        binary = compile_model(Path(folder))
-        tasks = mutants(binary, arguments)
+        binaries = compile_models(Path(folder))
+        tasks = mutants(binaries[0], arguments)
         context = multiprocessing.get_context("spawn")
         with (
-            context.Pool(arguments.jobs, start, (binary, arguments.positions)) as pool,
+            context.Pool(arguments.jobs, start, (binaries, arguments.positions)) as pool,
             Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress,
         ):
             bar = progress.add_task("damaged programs", total=len(tasks))

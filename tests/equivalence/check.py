@@ -127,19 +127,25 @@ def _changed_effects(reference: Reference, program: LoadedProgram) -> list[dict[
     return changed
 
 
-def difference(reference: Reference, program: LoadedProgram) -> str | None:
-    """None if ``program`` computes what the reference does, for any data and timing; else why that cannot be said."""
+def same_by_tiles(reference: Reference, program: LoadedProgram) -> bool:
+    """Whether looking at one tile at a time shows that ``program`` computes what the reference does (quick)."""
     groups = program.entries[reference.entry].groups.values()
-    same_streams = all(np.array_equal(program.code[t], reference.program.code[t]) for t in groups)
+    if not all(np.array_equal(program.code[tensor], reference.program.code[tensor]) for tensor in groups):
+        return False
     try:
         changed = _changed_effects(reference, program)
-        if same_streams and not any(
-            reference.replay_tile(run, core, effects)
-            for run, cores in enumerate(changed)
-            for core, effects in cores.items()
-        ):
-            return None
-        return _whole_difference(reference, program, changed)
+    except CannotTellError:
+        return False
+    tiles = [(run, core, effects) for run, cores in enumerate(changed) for core, effects in cores.items()]
+    return not any(reference.replay_tile(*tile) for tile in tiles)
+
+
+def difference(reference: Reference, program: LoadedProgram) -> str | None:
+    """None if ``program`` computes what the reference does, for any data and timing; else why that cannot be said."""
+    if same_by_tiles(reference, program):
+        return None
+    try:
+        return _whole_difference(reference, program, _changed_effects(reference, program))
     except CannotTellError as error:
         return str(error)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from equivalence.check import Reference, difference
+from equivalence.check import Reference, difference, same_by_tiles
 from equivalence.streams import Inputs
 from pimc.diagnostics import PimcError
 from pimc.isa.codec import encode
@@ -118,35 +118,53 @@ def swaps(program: LoadedProgram, entry: str, count: int, random: np.random.Gene
         count -= 1
 
 
-@dataclass
 class Trial:
-    """A program's runs for a series of inputs, and what damaged copies do differently."""
+    """A program's runs for a series of inputs and sets of weights, and what damaged copies do differently."""
 
-    program: LoadedProgram
-    target: Target
-    entry: str
-    inputs: Sequence[Inputs]
-
-    def __post_init__(self) -> None:
-        self.reference = Reference(self.program, self.target, self.entry, self.inputs)
-        machine = Machine(self.program, self.target)
-        self._expected = [machine.run(self.entry, inputs) for inputs in self.inputs]
+    def __init__(self, programs: Sequence[LoadedProgram], target: Target, entry: str, inputs: Sequence[Inputs]) -> None:
+        """``programs`` have the same code and different images."""
+        self.program, self.target, self.entry, self.inputs = programs[0], target, entry, inputs
+        self.reference = Reference(self.program, target, entry, inputs)
+        self._images = [program.images for program in programs]
+        self._expected: list[list[RunResult]] = []
+        for program in programs:
+            if any(not np.array_equal(program.code[name], self.program.code[name]) for name in self.program.code):
+                raise ValueError("the programs differ in more than their weights")
+            machine = Machine(program, target)
+            self._expected.append([machine.run(entry, each) for each in inputs])
 
     def outcome(self, mutant: Mutant) -> tuple[str, str]:
-        """What shows the damage, and details; "unexplained" if nothing does and the checker cannot say why."""
+        """What shows the damage, and details; "unexplained" if nothing does and the checker cannot say why.
+
+        The quick ways come first: a run, a look at the tile concerned, all other runs, all tiles.
+        """
         try:
             damaged = validate_program(mutant.apply(self.program))
-            machine = Machine(damaged, self.target)
-            for run, (inputs, expected) in enumerate(zip(self.inputs, self._expected, strict=True)):
-                found = machine.run(self.entry, inputs, RunLimits(max_cycles=PATIENCE * expected.cycles))
-                if not _same_outputs(found, expected):
-                    return "changed result", f"run {run}"
-                if found.cycles != expected.cycles:
-                    return "changed time", f"run {run}: {found.cycles} cycles, not {expected.cycles}"
+            runs = self._runs(damaged)
+            if shown := next(runs):
+                return shown
+            if same_by_tiles(self.reference, damaged):
+                return "equivalent", "by its tile"
+            if shown := next((found for found in runs if found), None):
+                return shown
         except PimcError as error:
             return f"error: {type(error).__name__}", str(error)
         reason = difference(self.reference, damaged)
         return ("equivalent", "") if reason is None else ("unexplained", reason)
+
+    def _runs(self, damaged: LoadedProgram) -> Iterator[tuple[str, str] | None]:
+        """What each run shows, over all inputs with the first weights, then with the next."""
+        for weights, images in enumerate(self._images):
+            machine = Machine(replace(damaged, images=images), self.target)
+            for run, (inputs, expected) in enumerate(zip(self.inputs, self._expected[weights], strict=True)):
+                found = machine.run(self.entry, inputs, RunLimits(max_cycles=PATIENCE * expected.cycles))
+                where = f"weights {weights}, run {run}"
+                if not _same_outputs(found, expected):
+                    yield "changed result", where
+                elif found.cycles != expected.cycles:
+                    yield "changed time", f"{where}: {found.cycles} cycles, not {expected.cycles}"
+                else:
+                    yield None
 
     def contradicted(self, mutant: Mutant) -> bool:
         """Whether the checker calls a program equivalent (asked of one whose result is another)."""
