@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from equivalence.check import Reference, difference, same_by_tiles
 from equivalence.streams import Inputs
@@ -118,20 +119,53 @@ def swaps(program: LoadedProgram, entry: str, count: int, random: np.random.Gene
         count -= 1
 
 
+@dataclass(frozen=True)
+class _State:
+    """What HBM holds after some runs: rows of all banks, by pseudo-channel, and which columns are written."""
+
+    images: Mapping[int, NDArray[np.uint16]]
+    written: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, machine: Machine) -> _State:
+        """That of a machine."""
+        written = machine.written_columns().copy()
+        channels, rows, _ = written.shape
+        images = {p: np.stack([machine.hbm_row(p, row) for row in range(rows)]) for p in range(channels)}
+        return cls(images, written)
+
+    def machine(self, program: LoadedProgram, target: Target) -> Machine:
+        """A machine in this state, with a program's code."""
+        machine = Machine(replace(program, images=self.images), target)
+        machine.written_columns()[...] = self.written
+        return machine
+
+
 class Trial:
     """A program's runs for a series of inputs and sets of weights, and what damaged copies do differently."""
 
-    def __init__(self, programs: Sequence[LoadedProgram], target: Target, entry: str, inputs: Sequence[Inputs]) -> None:
-        """``programs`` have the same code and different images."""
-        self.program, self.target, self.entry, self.inputs = programs[0], target, entry, inputs
-        self.reference = Reference(self.program, target, entry, inputs)
-        self._images = [program.images for program in programs]
+    def __init__(
+        self,
+        programs: Sequence[LoadedProgram],
+        target: Target,
+        entry: str,
+        before: Sequence[Inputs],
+        inputs: Sequence[Inputs],
+    ) -> None:
+        """``programs`` have the same code and different images; whole ones run on ``before``, damaged on ``inputs``."""
+        self.target, self.entry, self.inputs = target, entry, inputs
+        self._states: list[_State] = []
         self._expected: list[list[RunResult]] = []
         for program in programs:
-            if any(not np.array_equal(program.code[name], self.program.code[name]) for name in self.program.code):
+            if any(not np.array_equal(program.code[name], programs[0].code[name]) for name in program.code):
                 raise ValueError("the programs differ in more than their weights")
             machine = Machine(program, target)
+            for each in before:
+                machine.run(entry, each)
+            self._states.append(_State.of(machine))
             self._expected.append([machine.run(entry, each) for each in inputs])
+        self.program = replace(programs[0], images=self._states[0].images)
+        self.reference = Reference(self.program, target, entry, inputs)
 
     def outcome(self, mutant: Mutant) -> tuple[str, str]:
         """What shows the damage, and details; "unexplained" if nothing does and the checker cannot say why.
@@ -154,8 +188,8 @@ class Trial:
 
     def _runs(self, damaged: LoadedProgram) -> Iterator[tuple[str, str] | None]:
         """What each run shows, over all inputs with the first weights, then with the next."""
-        for weights, images in enumerate(self._images):
-            machine = Machine(replace(damaged, images=images), self.target)
+        for weights, state in enumerate(self._states):
+            machine = state.machine(damaged, self.target)
             for run, (inputs, expected) in enumerate(zip(self.inputs, self._expected[weights], strict=True)):
                 found = machine.run(self.entry, inputs, RunLimits(max_cycles=PATIENCE * expected.cycles))
                 where = f"weights {weights}, run {run}"

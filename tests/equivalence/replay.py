@@ -17,7 +17,7 @@ from equivalence.memory import Accessor, Clock, Components, Index, LocalMemories
 from equivalence.order import SeenSignals
 from equivalence.schedule import Machine, Step
 from equivalence.streams import CannotTellError, Effect
-from equivalence.terms import CONSTANTS, UNWRITTEN, Terms, digest, mix
+from equivalence.terms import CONSTANTS, UNWRITTEN, Terms, mix, products
 from equivalence.units import Core, execute
 from pimc.isa.hbm import HBM_ISA
 
@@ -331,7 +331,7 @@ class Replay:
         before = np.broadcast_to(mix("zero"), self.machine.banks) if clear else h.results.get(result)
         if before is None or not weights.all() or not inputs.all():
             raise CannotTellError(f"{who.what}: reads what nothing has written")
-        h.results[result] = mix("accumulate", before, mix("product", digest(weights), digest(inputs[None])))
+        h.results[result] = mix("accumulate", before, products(weights, inputs))
 
     def _read_results(self, h: _Controller, core: Core, q: int, o: tuple[int, ...], who: Accessor) -> None:
         mask, base, address, result, count = o
