@@ -17,6 +17,7 @@ from pimc.isa.codec import encode
 from pimc.isa.hbm import HBM_ISA
 from pimc.isa.program import Program
 from pimc.isa.sram import SRAM_ISA
+from pimc.targets import load_target
 
 _INPUTS = "in.npz"
 
@@ -40,7 +41,9 @@ def _words(rng: random.Random, _seeds: Sequence[bytes]) -> Case:
     options += [] if hostile.checks else ["--no-checks"]
     for override in hostile.overrides:
         options += ["--set", override]
-    given = {NAME: unchecked(hostile.program)}
+    # Without overrides, the binary says itself that this is its target.
+    program = replace(hostile.program, target_digest=load_target("hpim").digest)
+    given = {NAME: unchecked(program)}
     if ports := hostile.program.entries["main"].inputs:
         archive = io.BytesIO()
         np.savez(archive, **{port.name: np.full(port.shape, 0x3C003C00, np.int32) for port in ports})
