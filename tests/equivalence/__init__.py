@@ -6,4 +6,6 @@ that made a value from constants). Two programs are equivalent if all outputs an
 and if in both every two accesses that conflict are ordered whatever the units' times are, which
 :mod:`equivalence.order` decides from the semaphores alone. So a verdict "equivalent" holds for any weights and any
 timing, at the given tokens and positions.
+
+Assumed: values are finite, so that the zero weights of padding leave nothing of what they multiply.
 """

@@ -30,8 +30,6 @@ def _scramble(x: Terms) -> Terms:
 
 #: The term of every 16-bit constant, and odd multipliers for :func:`digest`.
 CONSTANTS: Terms = _scramble(np.arange(1, (1 << 16) + 1, dtype=np.uint64)) | np.uint64(1)
-_ORDER = np.argsort(CONSTANTS)
-_SORTED = CONSTANTS[_ORDER]
 _WEIGHTS: Terms = _scramble(np.arange(1 << 20, (1 << 20) + (1 << 18), dtype=np.uint64)) | np.uint64(1)
 
 
@@ -59,19 +57,11 @@ def digest(cells: Terms) -> Terms:
     return _scramble((cells * _WEIGHTS[: cells.shape[-1]]).sum(axis=-1, dtype=np.uint64))
 
 
-def finite_constants(terms: Terms) -> NDArray[np.bool_]:
-    """Which terms are constants other than infinities and NaN."""
-    place = np.searchsorted(_SORTED, terms)
-    found = _ORDER[np.minimum(place, len(_SORTED) - 1)]
-    known: NDArray[np.bool_] = (CONSTANTS[found] == terms) & (found & 0x7C00 != 0x7C00)
-    return known
-
-
 def products(weights: Terms, inputs: Terms) -> Terms:
-    """The products of each row of weights with the inputs, a term a row; zero times a finite constant is nothing."""
+    """The products of each row of weights with the inputs, a term a row; a weight of zero leaves nothing of its input."""
     zero = (weights == CONSTANTS[0]) | (weights == CONSTANTS[0x8000])
     terms = mix("product", weights, inputs)
-    return digest(np.where(zero & finite_constants(inputs), UNWRITTEN, terms))
+    return digest(np.where(zero, UNWRITTEN, terms))
 
 
 def elements(cells: Terms, size: int) -> Terms:

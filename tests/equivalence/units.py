@@ -12,7 +12,7 @@ import numpy as np
 from equivalence.memory import Accessor, Cells, span
 from equivalence.schedule import Machine
 from equivalence.streams import CannotTellError, Effect
-from equivalence.terms import CONSTANTS, UNWRITTEN, Terms, cells, constant, digest, elements, mix, symmetric
+from equivalence.terms import UNWRITTEN, Terms, cells, constant, digest, elements, mix, symmetric
 from pimc.isa.sram import SRAM_ISA
 
 _COMMUTATIVE = frozenset(
@@ -84,19 +84,9 @@ def _scalar(core: Core, name: str, o: Operands) -> None:
     if name == "vfill.f":
         core.copy(o["dst"], np.tile(core.local.read(span(o["s"], 4), core.who), o["n"]))
     elif name == "vfill.h":
-        core.store(o["dst"], np.broadcast_to(_rounded(core.local.read(span(o["s"], 4), core.who), scalar), o["n"]))
+        core.store(o["dst"], np.broadcast_to(mix(name, scalar), o["n"]))
     else:
         core.store(o["dst"], mix(name, core.load(o["a"], o["n"], source), scalar), target)
-
-
-def _rounded(bits: Terms, scalar: Terms) -> Terms:
-    """The fp16 of an fp32: a constant of a constant."""
-    low, high = (int(place[0]) if len(place := np.flatnonzero(cell == CONSTANTS)) else -1 for cell in bits)
-    if low < 0 or high < 0:
-        return mix("vfill.h", scalar)
-    with np.errstate(over="ignore"):
-        half = np.array([high << 16 | low], np.uint32).view(np.float32).astype(np.float16)
-    return CONSTANTS[half.view(np.uint16)]
 
 
 def _unary(core: Core, name: str, o: Operands) -> None:
