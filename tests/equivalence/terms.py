@@ -58,7 +58,7 @@ def digest(cells: Terms) -> Terms:
 
 
 def products(weights: Terms, inputs: Terms) -> Terms:
-    """The products of each row of weights with the inputs, a term a row; a weight of zero leaves nothing of its input."""
+    """The products of each row of weights with the inputs, a term a row; a weight of zero leaves nothing."""
     zero = (weights == CONSTANTS[0]) | (weights == CONSTANTS[0x8000])
     terms = mix("product", weights, inputs)
     return digest(np.where(zero, UNWRITTEN, terms))
