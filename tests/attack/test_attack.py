@@ -44,7 +44,7 @@ def test_a_case_is_saved_whole(tmp_path: Path) -> None:
         ("sys.stderr.write('pimc: error: x'); open('out.pimx', 'w').close(); return 1", "an output is left"),
         ("open('.x.1-00000000.partial', 'w').close(); return 0", "a temporary file is left"),
         ("worker.CPU_S = -1; return 0", "past its limit"),
-        ("sys.stderr.write('pimc: error: x'); return 1", ""),
+        ("sys.stderr.write('pimc: error: x\\n    the layout of memory'); return 1", ""),
         ("return 0", ""),
     ],
 )

@@ -115,7 +115,7 @@ def _wrong(status: int | str, out: str, error: str) -> str:
         (status == 3, "exit 3: " + error[:300]),
         (status not in (0, 1, 2), f"exit {status}"),
         ("Traceback" in error, "a traceback"),
-        ("out of memory" in error, "past its limit: out of memory"),
+        ("pimc: error: out of memory" in error, "past its limit: out of memory"),
         (any(len(line) > _LINE_CHARACTERS for line in lines), "a line of an error is too long"),
         (any(not (c.isprintable() or c in "\n\t") for c in error), "control characters in an error"),
         (
