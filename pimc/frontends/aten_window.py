@@ -245,7 +245,8 @@ def _depthwise(context: NodeContext, x: SSAValue, weight: ParamRef | SSAValue, w
 def _unfold(context: NodeContext) -> Meaning:
     """Windows along one dimension, their elements in a new last dimension."""
     value = context.value(context.arguments["self"])
-    shape = nn.tensor_of(value).get_shape()
+    shape = nn.tensor_of(value).get_shape() or (1,)
+    value = context.reshape(value, shape)
     dim = as_int(context.arguments["dimension"], "dimension") % len(shape)
     size, step = (as_int(context.arguments[name], name) for name in ("size", "step"))
     count = (shape[dim] - size) // step + 1

@@ -34,6 +34,8 @@ CASES: dict[str, tuple[Callable[..., object], tuple[Tensor, ...]]] = {
     "atan2": (lambda a, b: (torch.atan2(a, b), torch.atan2(b, a)), (SIGNS, OTHERS)),
     "copysign": (lambda a, b: (torch.copysign(a, b), torch.copysign(a, -0.0), b.signbit(), a.angle()), (SIGNS, OTHERS)),
     "fmax": (lambda a, b: (torch.fmax(a, b), torch.fmin(b, a)), (HOLES, B)),
+    "hypot": (torch.hypot, (SIGNS, OTHERS)),
+    "unfold of a scalar": (lambda a: a.unfold(0, 1, 1), (torch.tensor(2.0),)),
     "round to decimals": (lambda a: (a.round(decimals=2), (a * 1e4).round(decimals=-3), a.round()), (A,)),
     "frexp": (torch.frexp, (SIGNS * 7.5,)),
     "gamma": (lambda a: (a.lgamma(), a.digamma(), a.polygamma(1), a.polygamma(2), a.mvlgamma(1)), (WIDE.abs() + 0.3,)),

@@ -83,6 +83,17 @@ def _round_decimals(x: Tensor, *, decimals: int) -> Tensor:
     return torch.where(scaled.isinf(), x, scaled.round() / factor)
 
 
+def _hypot(a: Tensor, b: Tensor) -> Tensor:
+    """The root of the sum of squares, by the quotient of the smaller by the larger: no square leaves the range."""
+    import torch
+
+    a, b = a.abs(), b.abs()
+    high, low = torch.maximum(a, b), torch.minimum(a, b)
+    ratio = low / torch.where(high == 0, torch.ones_like(high), high)
+    value = high * (1 + ratio * ratio).sqrt()
+    return torch.where(a.isinf() | b.isinf(), float("inf"), value)
+
+
 def _frexp(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mantissa in [0.5, 1) and exponent of two."""
     import torch
@@ -110,6 +121,7 @@ RULES: Final[Mapping[str, Callable[..., object]]] = {
     "fmax.default": _fmax,
     "fmin.default": _fmin,
     "round.decimals": _round_decimals,
+    "hypot.default": _hypot,
     "frexp.Tensor": _frexp,
 }
 """Rules by the operator's name in ``torch.ops.aten``."""
