@@ -33,6 +33,14 @@ def _softmax(context: NodeContext) -> Meaning:
     return context.reshape(context.emit(nn.SoftmaxOp(x, axis)), context.shape)
 
 
+def _safe_softmax(context: NodeContext) -> Meaning:
+    """Softmax; zeros where every element is minus infinity."""
+    x, axis = _axis(context)
+    hidden = nn.CompareOp(context.emit(nn.ReduceMaxOp(x, [axis], True)), context.constant(-math.inf, f32), "eq")
+    found = nn.SelectOp(context.emit(hidden), context.constant(0.0, f32), context.emit(nn.SoftmaxOp(x, axis)))
+    return context.reshape(context.emit(found), context.shape)
+
+
 def _log_softmax(context: NodeContext) -> Meaning:
     """``x - max - log(sum(exp(x - max)))``, which loses no small probability to rounding."""
     x, axis = _axis(context)
@@ -210,7 +218,8 @@ def _computed_batch_norm(context: NodeContext, x: SSAValue, eps: float) -> SSAVa
 
 
 TABLE: Final[Mapping[str, Converter]] = {
-    **dict.fromkeys(("aten.softmax.int", "aten._softmax.default", "aten._safe_softmax.default"), _softmax),
+    **dict.fromkeys(("aten.softmax.int", "aten._softmax.default"), _softmax),
+    "aten._safe_softmax.default": _safe_softmax,
     **dict.fromkeys(("aten.log_softmax.int", "aten._log_softmax.default"), _log_softmax),
     "aten.layer_norm.default": _layer_norm,
     "aten.native_layer_norm.default": _native_layer_norm,

@@ -26,6 +26,8 @@ Storage is fp16, so every tensor between two operators is rounded to 11 bits, 4.
 operator or the dozen of an operator's definition; errors of single elements are relative to the largest numbers
 they are sums of, which is what the absolute term is for.
 """
+LEAST_FP16: Final = 2.0**-24
+"""The least number of fp16: nearer than this it holds no number."""
 RTOL_16_BIT: Final[Mapping[str, float]] = {"float16": 2.0**-9, "bfloat16": 2.0**-6}
 """Least relative tolerance of outputs with 16 bits, in the interpreter column: two units in the last place.
 
@@ -71,7 +73,7 @@ def hardware_tolerance(want: Array, least: Tolerance = Tolerance(0.0, 0.0)) -> T
     """The tolerance of the hardware column for an expected output; not below ``least``."""
     finite = np.abs(want[np.isfinite(want)]).astype(np.float64)
     largest = float(finite.max(initial=0.0))
-    return Tolerance(max(least.rtol, RTOL_FP16), max(least.atol, ATOL_FP16 * largest))
+    return Tolerance(max(least.rtol, RTOL_FP16), max(least.atol, ATOL_FP16 * largest, LEAST_FP16))
 
 
 def half(array: Array) -> Array:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from typing import Any, Final
+from unittest import mock
 
 import ml_dtypes
 import numpy as np
@@ -29,9 +30,11 @@ from pimc.frontends.torch_program import export_module, import_program, prepare
 
 RTOL_FP32: Final = 1e-3
 ATOL_FP32: Final = 1e-5
-"""The interpreter's tolerance: relative, and relative to the largest number of the output."""
+"""The interpreter's tolerance: relative; and absolute, or relative to the largest number of the output if that is more
+than 1 (PyTorch's own tests have this absolute tolerance).
+"""
 
-CAP: Final = 20
+CAP: Final = 4
 """Samples of an operator; of those that have more, so many are drawn."""
 
 _UNINITIALISED: Final = ("empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided")
@@ -70,13 +73,16 @@ class TorchCase(Case):
         """What PyTorch computes; the tensors of what the operator returns, in order."""
         torch.manual_seed(seed)
         module = _Call(self.function, self.leaves, self.spec)
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), mock.patch("torch.manual_seed"):  # the database has its own
             warnings.simplefilter("ignore")
             try:
                 found = module(*(tensor.clone() for tensor in tensors))
             except Exception as error:
                 raise Decided("outside", "PyTorch does not run it on a CPU") from error
-        return [_array(leaf) for leaf in pytree.tree_leaves(found) if isinstance(leaf, torch.Tensor)]
+        results = [leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, torch.Tensor)]
+        if any(result.layout != torch.strided for result in results):
+            raise Decided("outside", "sparse tensors")
+        return [_array(result) for result in results]
 
     def imported(self) -> tuple[ImportedModel, tuple[str, ...]]:
         """The imported model, of a program that is exported once for both columns."""
@@ -88,7 +94,7 @@ class TorchCase(Case):
             return hardware_tolerance(want)
         finite = np.abs(want[np.isfinite(want)]).astype(np.float64)
         rtol = max(RTOL_FP32, RTOL_16_BIT.get(want.dtype.name, 0.0))
-        return Tolerance(rtol, ATOL_FP32 * float(finite.max(initial=0.0)))
+        return Tolerance(rtol, ATOL_FP32 * max(1.0, float(finite.max(initial=0.0))))
 
     def judge_rounded(self, bound: tuple[str, ...], got: list[Array]) -> None:
         """Right for rounded inputs: PyTorch, in fp32, gives what the hardware gives once the inputs are rounded to
@@ -169,7 +175,8 @@ def _cases(info: Any, cap: int | None) -> Iterator[TorchCase]:  # noqa: ANN401 -
         warnings.simplefilter("ignore")
         samples = list(enumerate(info.sample_inputs("cpu", torch.float32, requires_grad=False)))
     if cap is not None and len(samples) > cap:
-        samples = sorted(random.Random(name).sample(samples, cap), key=lambda item: item[0])
+        random.Random(name).shuffle(samples)
+        samples = sorted(samples[:cap], key=lambda item: item[0])
     for index, sample in samples:
         leaves, spec = pytree.tree_flatten(((sample.input, *sample.args), dict(sample.kwargs)))
         tensors = tuple(leaf.detach() for leaf in leaves if isinstance(leaf, torch.Tensor))
