@@ -29,17 +29,19 @@ from pimc.passes.base import Pass, PassContext
 from pimc.passes.raise_precision import exact_number
 
 _ARITHMETIC: Final = (
-    nn.AddOp, nn.SubOp, nn.MulOp, nn.DivOp, nn.MaximumOp, nn.MinimumOp, nn.PowOp, nn.ModOp, nn.SelectOp,
-    nn.AbsOp, nn.NegOp, nn.SignOp, nn.ExpOp, nn.LogOp, nn.SqrtOp, nn.RsqrtOp, nn.RecipOp, nn.ErfOp, nn.TanhOp,
-    nn.SigmoidOp, nn.SiluOp, nn.ReluOp, nn.FloorOp, nn.CeilOp, nn.RoundOp, nn.SinOp, nn.CosOp, nn.TanOp, nn.AsinOp,
-    nn.AcosOp, nn.AtanOp, nn.SinhOp, nn.CoshOp, nn.AsinhOp, nn.AcoshOp, nn.AtanhOp,
-    nn.CumSumOp, nn.CumProdOp, nn.SoftmaxOp, ReduceOp,
+    nn.AddOp, nn.SubOp, nn.MulOp, nn.DivOp, nn.PowOp, nn.ModOp,
+    nn.SignOp, nn.ExpOp, nn.LogOp, nn.SqrtOp, nn.RsqrtOp, nn.RecipOp, nn.ErfOp, nn.TanhOp, nn.SigmoidOp, nn.SiluOp,
+    nn.FloorOp, nn.CeilOp, nn.RoundOp, nn.SinOp, nn.CosOp, nn.TanOp, nn.AsinOp, nn.AcosOp, nn.AtanOp, nn.SinhOp,
+    nn.CoshOp, nn.AsinhOp, nn.AcoshOp, nn.AtanhOp, nn.CumSumOp, nn.CumProdOp, nn.SoftmaxOp, ReduceOp,
 )  # fmt: skip
-"""Operators that compute with f32 as well as with fp16."""
+"""Operators whose results fp16 may not have; they compute with f32 as well."""
 _QUESTIONS: Final = (nn.CompareOp, nn.IsNanOp, nn.IsInfOp)
 """Those whose answer is no number."""
-_MOVES: Final = (nn.ReshapeOp, nn.TransposeOp, nn.SliceOp, nn.BroadcastToOp, nn.ConcatOp, nn.PadOp)
-"""Those that hand on what they get."""
+_MOVES: Final = (
+    nn.ReshapeOp, nn.TransposeOp, nn.SliceOp, nn.BroadcastToOp, nn.ConcatOp, nn.PadOp,
+    nn.MaximumOp, nn.MinimumOp, nn.SelectOp, nn.AbsOp, nn.NegOp, nn.ReluOp,
+)  # fmt: skip
+"""Those that hand on what they get: rounding before them or behind them is the same."""
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,9 @@ page; CI runs a tenth, drawn anew each time (`--check --sample 0.1`).
 A sample is imported as a user's module is, by `torch.export`: the tensors among its arguments are the inputs, the rest
 are constants.  It runs twice: in the reference interpreter on the imported IR (fp32), and compiled for HPIM with the
 default pipeline and executed in the simulator.  Both are compared with eager PyTorch in fp32.  The interpreter may be
-off by {rtol32:g} of a number and {atol32:g} of the largest of the output (or of 1); the hardware by {rtol:g} and {atol:g},
-as on [the page of the ONNX tests](conformance.md): it stores fp16 (11 bits), which rounds each tensor between two
-operations by up to 4.9e-4 of a number.  Integers and truth values must be equal.
+off by {rtol32:g} of a number and {atol32:g} of the largest of the output (or of 1), the hardware by {rtol:g} and
+{atol:g}, as on [the page of the ONNX tests](conformance.md): it stores fp16 (11 bits), which rounds each tensor
+between two operations by up to 4.9e-4 of a number.  Integers and truth values must be equal.
 
 - **passed**: within these bounds.
 - **rounded**: right for the inputs as fp16 rounds them.  PyTorch, in fp32 and within the same bounds, gives what the

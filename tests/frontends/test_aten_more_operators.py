@@ -33,6 +33,10 @@ CLASSES, TARGET = x(5, 4).log_softmax(1), ints(4, 5)
 CASES: dict[str, tuple[Callable[..., object], tuple[Tensor, ...]]] = {
     "atan2": (lambda a, b: (torch.atan2(a, b), torch.atan2(b, a)), (SIGNS, OTHERS)),
     "copysign": (lambda a, b: (torch.copysign(a, b), torch.copysign(a, -0.0), b.signbit(), a.angle()), (SIGNS, OTHERS)),
+    "softmax of rows that are all hidden": (
+        lambda a: (torch.ops.aten._safe_softmax(a, 1), torch.ops.aten._safe_softmax(a, 0)),
+        (torch.tensor([[1.0, float("-inf"), 2.0], [float("-inf")] * 3]),),
+    ),
     "fmax": (lambda a, b: (torch.fmax(a, b), torch.fmin(b, a)), (HOLES, B)),
     "hypot": (torch.hypot, (SIGNS, OTHERS)),
     "unfold of a scalar": (lambda a: a.unfold(0, 1, 1), (torch.tensor(2.0),)),

@@ -4,7 +4,8 @@
 // CHECK: %[[A:.*]] = "nn.cast"(%x) : (tensor<4x3xf16>) -> tensor<4x3xf32>
 // CHECK: "nn.sub"({{.*}}) : (tensor<4x3xf32>, tensor<4x3xf32>) -> tensor<4x3xf32>
 // CHECK: dense<1.000000e-12> : tensor<f32>
-// CHECK: %[[N:.*]] = "nn.maximum"({{.*}}) : (tensor<4xf32>, tensor<f32>) -> tensor<4xf32>
+// CHECK: "nn.maximum"({{.*}}) : (tensor<4xf32>, tensor<f32>) -> tensor<4xf32>
+// CHECK: %[[N:.*]] = "nn.recip"({{.*}}) : (tensor<4xf32>) -> tensor<4xf32>
 // CHECK: "nn.cast"(%[[N]]) : (tensor<4xf32>) -> tensor<4xf16>
 func.func @chain(%x: tensor<4x3xf16>, %y: tensor<4x3xf16>) -> tensor<4xf16> {
   %d = "nn.sub"(%x, %y) : (tensor<4x3xf16>, tensor<4x3xf16>) -> tensor<4x3xf16>
@@ -13,7 +14,16 @@ func.func @chain(%x: tensor<4x3xf16>, %y: tensor<4x3xf16>) -> tensor<4xf16> {
   %r = "nn.sqrt"(%s) : (tensor<4xf16>) -> tensor<4xf16>
   %e = "nn.constant"() <{value = dense<0.0> : tensor<f16>}> {pim.exact = 1.000000e-12 : f32} : () -> tensor<f16>
   %m = "nn.maximum"(%r, %e) : (tensor<4xf16>, tensor<f16>) -> tensor<4xf16>
-  func.return %m : tensor<4xf16>
+  %i = "nn.recip"(%m) : (tensor<4xf16>) -> tensor<4xf16>
+  func.return %i : tensor<4xf16>
+}
+// Rounding before a maximum is as good as behind it.
+// CHECK: func.func @moved
+// CHECK-NOT: f32
+func.func @moved(%x: tensor<4x3xf16>) -> tensor<4x3xf16> {
+  %d = "nn.exp"(%x) : (tensor<4x3xf16>) -> tensor<4x3xf16>
+  %q = "nn.maximum"(%d, %x) : (tensor<4x3xf16>, tensor<4x3xf16>) -> tensor<4x3xf16>
+  func.return %q : tensor<4x3xf16>
 }
 // One operator, and one whose result others need, stay as they are.
 // CHECK: func.func @alone
