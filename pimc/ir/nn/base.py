@@ -241,10 +241,11 @@ def construct(
     properties: Mapping[str, Attribute | None] | None = None,
     result_types: Sequence[Attribute] | None = None,
 ) -> None:
-    """Initialise ``op``; result types are inferred unless given.
+    """Initialise ``op``; result types are inferred, or checked if they are given.
 
     Inference reads operands and attributes from the op itself, so it is first built without results.
     """
+    given = result_types is not None
     if result_types is None:
         probe = type(op).create(operands=_flat(operands), properties=_present(properties))
         try:
@@ -252,6 +253,12 @@ def construct(
         finally:
             probe.drop_all_references()
     IRDLOperation.__init__(op, operands=operands, result_types=[*result_types], properties=properties)
+    if given:
+        try:
+            op.infer_types()
+        except BaseException:
+            op.drop_all_references()
+            raise
 
 
 def _flat(operands: Sequence[Value | Sequence[Value]]) -> list[SSAValue]:

@@ -254,3 +254,14 @@ def test_texts_that_are_not_utf8(tmp_path: Path, name: bytes) -> None:
 
 def test_external_data_with_a_null_character(tmp_path: Path) -> None:
     refuse(external(tmp_path, "a\0b"), "no valid place")
+
+
+def test_a_reshape_to_another_number_of_elements() -> None:
+    """The shape is a constant of the model, so the file is at fault, not the compiler that would meet it later."""
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 5])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 1, 1])]
+    shape = numpy_helper.from_array(np.array([2, 1, 1], np.int64), "shape")
+    nodes = [helper.make_node("Reciprocal", ["x"], ["r"]), helper.make_node("Reshape", ["r", "shape"], ["y"])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [shape])
+    with pytest.raises(InputError, match="differ in elements"):
+        import_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
