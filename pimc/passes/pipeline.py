@@ -171,18 +171,23 @@ def _run_pass(pass_: ModulePass, module: ModuleOp, context: PassContext) -> None
     except PimcError:
         raise
     except DiagnosticException as error:
-        raise _fault(context, f"pass {pass_.name!r} failed: {one_line(error)}", None) from error
+        raise _fault(pass_, context, f"pass {pass_.name!r} failed: {one_line(error)}", None) from error
     except (*UNREADABLE, RecursionError) as error:
-        if context.source is None or not type(pass_).__module__.startswith("pimc."):
+        if not _blames_the_source(pass_, context):
             raise
         # IR of a late stage can break what its passes rely on in ways that no verifier tells.
         message = f"pass {pass_.name!r} cannot process the module: {type(error).__name__}: {one_line(error)}"
-        raise _fault(context, message, None) from error
+        raise _fault(pass_, context, message, None) from error
 
 
-def _fault(context: PassContext, message: str, where: str | None) -> PimcError:
-    """The error for what a pass made of a module: of one that a user wrote, the user's; of one of a frontend, ours."""
-    if context.source is None:
+def _blames_the_source(pass_: ModulePass, context: PassContext) -> bool:
+    """Whether what goes wrong in a pass is put down to the module: one that a user wrote, in a pass of pimc."""
+    return context.source is not None and type(pass_).__module__.startswith("pimc.")
+
+
+def _fault(pass_: ModulePass, context: PassContext, message: str, where: str | None) -> PimcError:
+    """The error for what a pass made of a module."""
+    if context.source is None or not _blames_the_source(pass_, context):
         return InternalError(message, where=where)
     hint = "the IR verifies, but breaks what the pass relies on; --debug shows where in the pass"
     return InputError(message, where=where or context.source.name, hint=hint)
@@ -221,11 +226,13 @@ def _check_result(pass_: ModulePass, module: ModuleOp, stage: Stage | None, cont
     invalid = find_invalid(module)
     if invalid is not None:
         op, reason = invalid
-        raise _fault(context, f"after pass {pass_.name!r} {op_name(op)} does not verify: {reason}", where(op))
+        message = f"after pass {pass_.name!r} {op_name(op)} does not verify: {reason}"
+        raise _fault(pass_, context, message, where(op))
     try:
         check_locations(module)
     except InternalError as error:
         raise InternalError(f"after pass {pass_.name!r} {error.message}", hint=error.hint, where=error.where) from error
     first = next(violations(module, stage), None) if stage is not None else None
     if first is not None:
-        raise _fault(context, f"after pass {pass_.name!r} {op_name(first.op)}: {first.reason}", where(first.op))
+        message = f"after pass {pass_.name!r} {op_name(first.op)}: {first.reason}"
+        raise _fault(pass_, context, message, where(first.op))

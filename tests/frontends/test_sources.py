@@ -108,7 +108,7 @@ def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     path.write_text("hello")
     error = refused(path)
     assert "a file of a kind that is not known" in str(error)
-    assert ".gguf, .onnx or .pt2" in str(error.hint)
+    assert ".gguf, .onnx, .pt2 or .mlir file" in str(error.hint)
 
 
 @pytest.mark.parametrize("content", [b"", b"GG", b"GGML" + bytes(100)])
