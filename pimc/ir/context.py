@@ -28,7 +28,7 @@ from xdsl.dialects.builtin import (
     ModuleOp,
     NoneAttr,
 )
-from xdsl.ir import Dialect, Operation
+from xdsl.ir import Dialect, Operation, TypeAttribute
 from xdsl.parser import AttrParser, Parser, ParserState
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import DiagnosticException, ParseError, UnregisteredConstructException
@@ -94,6 +94,10 @@ class _HexadecimalElement(AttrParser._TensorLiteralElement):
         return value
 
 
+#: Bits of the widest integer type (MLIR's own limit): the range of a type is computed, which takes memory.
+_WIDEST_INTEGER = (1 << 24) - 1
+
+
 class _Lexer(MLIRLexer):
     """xDSL's lexer, whose time for a string that does not end grows with its length, not exponentially."""
 
@@ -137,6 +141,14 @@ class LocatingParser(Parser):
         if location is not None:
             self._after_location = self._current_token.span.start
         return location
+
+    @override
+    def _parse_optional_integer_or_float_type(self) -> TypeAttribute | None:
+        span = self._current_token.span
+        found = super()._parse_optional_integer_or_float_type()
+        if isinstance(found, IntegerType) and found.width.data > _WIDEST_INTEGER:
+            self.raise_error(f"integer types have at most {_WIDEST_INTEGER} bits", at_position=span)
+        return found
 
     @override
     def _parse_tensor_literal_element(self) -> AttrParser._TensorLiteralElement:

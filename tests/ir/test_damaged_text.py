@@ -97,3 +97,9 @@ def test_a_string_that_does_not_end_is_refused_at_once(text: str) -> None:
 def test_strings_are_read_as_ever() -> None:
     module = parse_module('builtin.module attributes {a = "x\\n\\"\\\\\\41", b = ""} {}')
     assert [module.attributes[key].data for key in "ab"] == ['x\n"\\A', ""]
+
+
+@pytest.mark.parametrize("width", [1 << 24, 1 << 62, 1 << 80])
+def test_an_integer_type_is_not_wider_than_memory(width: int) -> None:
+    with pytest.raises(InputError, match="integer types have at most 16777215 bits"):
+        parse_module(f"builtin.module attributes {{a = 1 : i{width}}} {{}}")
