@@ -169,6 +169,8 @@ def _batch_norm(context: NodeContext) -> Meaning:
     """
     arguments = context.arguments
     x = context.operand(arguments["input"], f32)
+    if 0 in nn.tensor_of(x).get_shape():
+        return x
     eps = context.number(arguments["eps"], "eps")
     names = ("running_mean", "running_var", "weight", "bias")
     if arguments["running_mean"] is None or arguments["running_var"] is None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.utils import _pytree as pytree
@@ -14,7 +15,7 @@ from conformance import torch_page
 from conformance.columns import run_case
 from conformance.outcomes import COLUMNS, Column, Outcome
 from conformance.table import Row
-from conformance.torch_cases import TorchCase, _cases, _Place, load_cases
+from conformance.torch_cases import TorchCase, _are_places, _cases, _Place, load_cases
 
 SAMPLE = ("cat", "ceil", "logical_not", "nn.functional.layer_norm", "softmax", "sort", "where")
 
@@ -38,6 +39,19 @@ class TestOutcomes:
         x = torch.tensor([1.5, 2.0001])
         assert run_case(make_case(torch.ceil, x), "interpreter").status == "passed"
         assert run_case(make_case(torch.ceil, x), "hardware").status == "rounded"
+
+    @pytest.mark.parametrize(
+        ("values", "places", "right"),
+        [
+            ([1.0, 5.0], [2, 1], True),
+            ([1.0, 5.0], [0, 1], True),
+            ([1.0, 5.0], [1, 1], False),
+            ([1.0, 5.0], [3, 1], False),
+        ],
+    )
+    def test_places_of_equal_numbers(self, values: list[float], places: list[int], right: bool) -> None:
+        x = np.array([[1.0, 2.0, 1.0], [4.0, 5.0, 6.0]])
+        assert _are_places(x, np.array(values), np.array(places)) is right
 
     def test_a_wrong_result_is_failed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         case = make_case(torch.ceil, torch.tensor([1.5, 2.5]))

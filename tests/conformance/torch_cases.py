@@ -101,7 +101,12 @@ class TorchCase(Case):
         fp16.
         """
         rounded = [tensor.half().to(tensor.dtype) if tensor.is_floating_point() else tensor for tensor in self.tensors]
-        if not self.difference("hardware", got, self._eager(rounded)):
+        expected = self._eager(rounded)
+        if not self.difference("hardware", got, expected) or (
+            len(expected) == 2 == len(got)
+            and not self.difference("hardware", got[:1], expected[:1])
+            and _are_places(_array(rounded[0]), *got)
+        ):
             raise Decided("rounded", "")
 
     def same_type(self, have: Array, want: Array) -> bool:
@@ -136,6 +141,24 @@ def _array(tensor: torch.Tensor) -> Array:
     if plain.dtype == torch.bfloat16:
         return plain.float().numpy().astype(ml_dtypes.bfloat16)
     return (plain.cfloat() if plain.dtype == torch.complex32 else plain).numpy()
+
+
+def _are_places(x: Array, values: Array, places: Array) -> bool:
+    """Whether ``values`` stand at ``places`` along a dimension of ``x``.
+
+    Among numbers that have become equal PyTorch does not say which one it names (``mode``, ``median``).
+    """
+    if places.dtype.kind not in "iu" or values.shape != places.shape:
+        return False
+    for axis in range(x.ndim):
+        kept = x.ndim == values.ndim
+        at, there = (array if kept else np.expand_dims(array, axis) for array in (places, values))
+        beside = [size for dim, size in enumerate(x.shape) if dim != axis]
+        if at.ndim == x.ndim and [size for dim, size in enumerate(at.shape) if dim != axis] == beside:
+            inside = bool(((at >= 0) & (at < x.shape[axis])).all())
+            if inside and np.array_equal(np.take_along_axis(x, at, axis), there, equal_nan=True):
+                return True
+    return False
 
 
 def _same(one: Array, other: Array) -> bool:

@@ -51,7 +51,8 @@ between two operations by up to 4.9e-4 of a number.  Integers and truth values m
 - **passed**: within these bounds.
 - **rounded**: right for the inputs as fp16 rounds them.  PyTorch, in fp32 and within the same bounds, gives what the
   hardware gives once the inputs are rounded to fp16, and something else for those that were given: `ceil` of 2.0001,
-  an order of numbers that fp16 cannot tell apart, a sum that all but cancels.
+  an order of numbers that fp16 cannot tell apart, a sum that all but cancels.  Of the place of a number that has become
+  equal to others, that the number stands there.
 - **refused**: the compiler says that it cannot, with a reason.
 - **failed**: a wrong result, a crash, an error that is no refusal, a time limit.
 - **outside**: there is no one right answer (random numbers, memory that nothing has written), no tensor as a result, a
