@@ -34,6 +34,17 @@ def test_a_sample_of_each_of_some_operators(column: Column) -> None:
         assert outcome.status in ("passed", "rounded"), f"{case.name}: {outcome.reason}: {outcome.detail}"
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["_unsafe_masked_index/0", "bfloat16/3", "logical_not/2", "nanmean/0", "nn.functional.batch_norm/4", "unfold_copy/0"],
+)
+def test_what_was_a_crash(name: str) -> None:
+    (case,) = (case for case in load_cases([name.partition("/")[0]], None) if case.name == name)
+    for column in COLUMNS:
+        outcome = run_case(case, column)
+        assert outcome.status == "passed", f"{outcome.reason}: {outcome.detail}"
+
+
 class TestOutcomes:
     def test_a_step_that_rounding_the_inputs_crosses_is_told_from_a_wrong_result(self) -> None:
         x = torch.tensor([1.5, 2.0001])
@@ -150,3 +161,12 @@ class TestPage:
         problems = torch_page.regressions(worse, before)
         assert "add/3: recorded, but not run" in problems
         assert any("must be" in problem for problem in problems)
+
+
+def test_the_published_page_is_of_the_record() -> None:
+    recorded = torch_page.recorded(torch_page.RECORD.read_text(encoding="utf-8"))
+    text = torch_page.PAGE.read_text(encoding="utf-8")
+    for column in COLUMNS:
+        letters = [its[column] for its in recorded.values()]
+        counts = " | ".join(str(letters.count(letter)) for letter in "pr-Fo")
+        assert f"| {column} | {len(recorded)} | {counts} |" in text
