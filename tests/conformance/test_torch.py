@@ -36,7 +36,14 @@ def test_a_sample_of_each_of_some_operators(column: Column) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["_unsafe_masked_index/0", "bfloat16/3", "logical_not/2", "nanmean/0", "nn.functional.batch_norm/4", "unfold_copy/0"],
+    [
+        "_unsafe_masked_index/0",
+        "bfloat16/3",
+        "logical_not/2",
+        "nanmean/0",
+        "nn.functional.batch_norm/4",
+        "unfold_copy/0",
+    ],
 )
 def test_what_was_a_crash(name: str) -> None:
     (case,) = (case for case in load_cases([name.partition("/")[0]], None) if case.name == name)
