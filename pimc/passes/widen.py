@@ -4,6 +4,8 @@ What one operator hands to the next need not be a number of fp16: ``log(1 + exp(
 its range on the way to a result that has it.  The vector unit computes in f32 anyway; here values between its operators
 stay f32, in local memory, where all operators that use them are of this kind.  Casts stand at both ends of a chain.
 
+The scores of attention, products that go into a softmax, are not rounded before it either.
+
 A value takes part if it is whole on every core and takes at most a share of the activation memory.  Decoders over KV
 caches stay as they are.
 """
@@ -44,6 +46,10 @@ _MOVES: Final = (
 """Those that hand on what they get: rounding before them or behind them is the same."""
 
 
+_SCALINGS: Final = (*_MOVES, nn.AddOp, nn.SubOp, nn.MulOp, nn.DivOp)
+"""What may stand between the scores of attention and their softmax."""
+
+
 @dataclass(frozen=True)
 class WidenPass(Pass):
     """Keep chains of element-wise operators and reductions in f32; ``share``: of the activation memory, for a value."""
@@ -73,7 +79,7 @@ class _Chains:
     def of(self, function: func.FuncOp) -> list[Operation]:
         """Find them: operators that hand a number to another one of their kind, and those others."""
         for op in function.walk():
-            if isinstance(op, _ARITHMETIC) and self._able(op):
+            if self._able(op) and (isinstance(op, _ARITHMETIC) or (isinstance(op, nn.MatmulOp) and _are_scores(op))):
                 self._follow(op)
         self.chosen = {op: None for op in function.walk() if op in self.chosen}
         return list(self.chosen)
@@ -107,21 +113,24 @@ class _Chains:
 
     def _able(self, op: Operation) -> bool:
         """Whether the numbers of an operator are whole on every core, and small enough."""
-        if not isinstance(op, (*_ARITHMETIC, *_QUESTIONS, *_MOVES, nn.CastOp)):
+        if not isinstance(op, (*_ARITHMETIC, *_QUESTIONS, *_MOVES, nn.CastOp, nn.MatmulOp)):
             return False
         types = [value.type for value in (*op.operands, *op.results) if isinstance(value.type, TensorType)]
         if not any(isinstance(type_.element_type, Float16Type) for type_ in types):
             return False
         if isinstance(op, _ARITHMETIC) and not _is_half(op.results[0]):
             return False
-        return all(isinstance(type_.encoding, NoneAttr) and 4 * prod(type_.get_shape()) <= self.most for type_ in types)
+        size = 8 if isinstance(op, nn.MatmulOp) else 4  # of a product, its two parts besides
+        return all(
+            isinstance(type_.encoding, NoneAttr) and size * prod(type_.get_shape()) <= self.most for type_ in types
+        )
 
     def widen(self) -> None:
         """Give the operators f32: casts before and behind them where they meet others."""
         raised: dict[SSAValue, SSAValue] = {}
         for op in self.chosen:
             for index, operand in enumerate(op.operands):
-                if _is_half(operand):
+                if _is_half(operand) and not isinstance(op, nn.MatmulOp):
                     if operand not in raised:
                         raised[operand] = _as_f32(operand, op)
                     op.operands[index] = raised[operand]
@@ -131,7 +140,8 @@ class _Chains:
 
     def _widen_result(self, op: Operation) -> None:
         result = op.results[0]
-        others = [use for use in result.uses if use.operation not in self.chosen]
+        narrow = [use for use in result.uses if isinstance(use.operation, nn.MatmulOp)]
+        others = narrow + [use for use in result.uses if use.operation not in self.chosen and use not in narrow]
         Rewriter.replace_value_with_new_type(result, TensorType(f32, nn.tensor_of(result).get_shape()))
         if not others:
             return
@@ -141,6 +151,12 @@ class _Chains:
         block.insert_op_after(rounded, op)
         for use in others:
             use.operation.operands[use.index] = rounded.result
+
+
+def _are_scores(op: Operation) -> bool:
+    """Whether a product goes into a softmax, which makes of a rounding of its argument one of its result's size."""
+    users = [use.operation for use in op.results[0].uses]
+    return any(isinstance(user, nn.SoftmaxOp) or (isinstance(user, _SCALINGS) and _are_scores(user)) for user in users)
 
 
 def _is_half(value: SSAValue) -> bool:

@@ -170,10 +170,11 @@ class TestPage:
         assert any("must be" in problem for problem in problems)
 
 
-def test_the_published_page_is_of_the_record() -> None:
+def test_the_published_page_is_of_the_record_and_nothing_is_wrong() -> None:
     recorded = torch_page.recorded(torch_page.RECORD.read_text(encoding="utf-8"))
     text = torch_page.PAGE.read_text(encoding="utf-8")
     for column in COLUMNS:
         letters = [its[column] for its in recorded.values()]
         counts = " | ".join(str(letters.count(letter)) for letter in "pr-Fo")
         assert f"| {column} | {len(recorded)} | {counts} |" in text
+        assert "F" not in letters

@@ -162,7 +162,13 @@ def _are_places(x: Array, values: Array, places: Array) -> bool:
 
 
 def _same(one: Array, other: Array) -> bool:
-    return one.shape == other.shape and bool(np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"))
+    """Whether two runs gave the same; not to the last bit, which depends on where PyTorch's memory begins."""
+    if one.shape != other.shape or one.dtype.kind not in "fc":
+        return one.shape == other.shape and bool(np.array_equal(one, other))
+    finite = np.abs(one[np.isfinite(one)])
+    return bool(
+        np.allclose(one, other, rtol=RTOL_FP32, atol=ATOL_FP32 * float(finite.max(initial=1.0)), equal_nan=True)
+    )
 
 
 def database() -> list[Any]:

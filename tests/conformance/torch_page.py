@@ -20,7 +20,7 @@ LEAST: Final = 0.8
 
 STATUSES: Final[tuple[Status, ...]] = ("passed", "rounded", "refused", "failed", "outside")
 _LETTERS: Final[Mapping[Status, str]] = {"passed": "p", "rounded": "r", "refused": "-", "failed": "F", "outside": "o"}
-_RANK: Final[Mapping[str, int]] = {"p": 0, "r": 0, "o": 0, "-": 1, "F": 2}
+_RANK: Final[Mapping[str, int]] = {"p": 0, "r": 0, "o": 1, "-": 1, "F": 2}
 """From best to worst: what is worse than it was is a regression."""
 
 _OLDER_NAMES: Final[Mapping[str, str]] = {

@@ -32,6 +32,8 @@ CHAINS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "moves between": lambda x, y: (x * 3).exp2().clamp(max=1e20).transpose(0, 1).reshape(4, -1).log2().cumsum(1),
     "select and remainder": lambda x, y: torch.where(x > y, (x * 64) ** 2, y * 3).fmod(100.0).sum(),
     "softmax": lambda x, y: torch.softmax((x * 60) ** 2 / 1e5, 1).log(),
+    "scores": lambda x, y: torch.softmax(40 * (x @ y.T) + y[:, :4], -1),
+    "scores in blocks": lambda x, y: torch.softmax(9 * (x.repeat(18, 1) @ y.repeat(18, 1).T)[None], 1) * 18,
     "functions": lambda x, y: torch.asinh(torch.sinh(x) * 1e3).tanh() + torch.cosh(y + 11).log(),
 }
 

@@ -1,5 +1,8 @@
 """Products of two computed tensors on the tensor unit: any rank, any sizes, batches that broadcast.
 
+The unit writes fp16.  A product that stays f32 is written in two parts: what fp16 holds of a sum, and what that leaves
+of it; the second is the sum less the first, which goes through the unit once more.
+
 Products of integers are sums of rows on the vector unit, exact modulo 2^32.
 """
 
@@ -9,14 +12,17 @@ from dataclasses import dataclass
 
 from xdsl.ir import SSAValue
 
-from pimc.backends.lower.context import INTEGER_BYTES, LoweringContext, element_bytes, shape_of
+from pimc.backends.lower.context import INTEGER_BYTES, LoweringContext, is_wide, shape_of
+from pimc.backends.lower.elementwise import map_views, widened
 from pimc.backends.lower.views import (
     Dim,
     View,
     address_of,
     coalesce,
     contiguous,
+    copy_view,
     filled,
+    filled_as,
     fresh,
     nest,
     set_view,
@@ -33,7 +39,7 @@ def lower_matmul(ctx: LoweringContext, op: nn.MatmulOp) -> None:
     shape = shape_of(op.result)
     inner = shape_of(op.a)[-1]
     if inner == 0 or 0 in shape:
-        set_view(ctx, op.result, filled(ctx, shape, 0.0, element_bytes(op.result)))
+        set_view(ctx, op.result, filled_as(ctx, op.result, shape, 0.0))
         return
     a, b = view_of(ctx, op.a), view_of(ctx, op.b)
     a, b = a.broadcast((*shape[:-2], *a.shape[-2:])), b.broadcast((*shape[:-2], *b.shape[-2:]))
@@ -42,7 +48,11 @@ def lower_matmul(ctx: LoweringContext, op: nn.MatmulOp) -> None:
         _integers(ctx, a, contiguous(ctx, b), result)
     else:
         result = fresh(ctx, "matmul", shape)
-        multiply(ctx, a, b, result)
+        rest = fresh(ctx, "matmul.rest", shape) if is_wide(op.result) else None
+        multiply(ctx, a, b, result, rest)
+        if rest is not None:
+            result = widened(ctx, result)
+            map_views(ctx, "vadd_f", result, result, widened(ctx, rest))
     set_view(ctx, op.result, result)
 
 
@@ -68,17 +78,29 @@ def _rows(to: View, a: View, b: View) -> list[tuple[View, int]]:
     return [(to, to.strides[-2]), (a, a.strides[-2]), (b, 0)]
 
 
-def multiply(ctx: LoweringContext, a: View, b: View, to: View) -> None:
+def multiply(ctx: LoweringContext, a: View, b: View, to: View, rest: View | None = None) -> None:
     """``to[..., M, N] = a[..., M, K] @ b[..., K, N]`` of views with the same leading dimensions.
 
-    Copies an operand only where neither of its matrix dimensions has its elements side by side.
+    Copies an operand only where neither of its matrix dimensions has its elements side by side.  ``rest``, like ``to``,
+    gets what rounding has taken from the product.
     """
     a = a if a.strides[-1] == _HALF or a.shape[-1] == 1 else contiguous(ctx, a)
     if _HALF not in b.strides[-2:] and b.shape[-2:] != (1, 1):
         b = contiguous(ctx, b)
-    batch = coalesce(to.shape[:-2], [view.strides[:-2] for view in (to, a, b)])
-    with nest(ctx, batch, [address_of(ctx, view) for view in (to, a, b)]) as addresses:
-        _tiles(ctx, Product.of(a, b, to), *addresses)
+    views = [to, a, b] if rest is None else [to, a, b, rest]
+    minus = None if rest is None else _minus_identity(ctx, min(to.shape[-1], ctx.target.tcu.columns))
+    batch = coalesce(to.shape[:-2], [view.strides[:-2] for view in views])
+    with nest(ctx, batch, [address_of(ctx, view) for view in views]) as addresses:
+        place, left, right, *others = addresses
+        _tiles(ctx, Product.of(a, b, to), place, left, right, others[0] if others else None, minus)
+
+
+def _minus_identity(ctx: LoweringContext, size: int) -> View:
+    """The matrix with -1 in the diagonal."""
+    matrix = filled(ctx, (size, size), 0.0)
+    diagonal = View(matrix.buffer, (size,), ((size + 1) * _HALF,))
+    copy_view(ctx, filled(ctx, (size,), -1.0), diagonal)
+    return matrix
 
 
 @dataclass(frozen=True)
@@ -109,8 +131,16 @@ class Product:
         return self.stride_b if self.by_column else _HALF
 
 
-def _tiles(ctx: LoweringContext, p: Product, to: SSAValue, a: SSAValue, b: SSAValue) -> None:
-    """One product in blocks of the systolic array's size."""
+def _tiles(
+    ctx: LoweringContext,
+    p: Product,
+    to: SSAValue,
+    a: SSAValue,
+    b: SSAValue,
+    rest: SSAValue | None = None,
+    minus: View | None = None,
+) -> None:
+    """One product in blocks of the systolic array's size; ``rest`` by ``minus``, the identity with its sign turned."""
     core, tcu = ctx.core, ctx.target.tcu
     depth, stride_a, stride_b = core.const(p.depth), core.const(p.stride_a), core.const(p.stride_b)
     multiply_ = core.tmmc_nk if p.by_column else core.tmmc_kn
@@ -121,5 +151,12 @@ def _tiles(ctx: LoweringContext, p: Product, to: SSAValue, a: SSAValue, b: SSAVa
             cols = core.const(min(tcu.columns, p.columns - column))
             right = core.add(b, core.const(column * p.column_step))
             multiply_(left, right, rows=rows, cols=cols, depth=depth, stride_a=stride_a, stride_b=stride_b)
-            place = core.add(to, core.const(row * p.stride_c + column * _HALF))
-            core.twb(place, rows=rows, cols=cols, stride_c=core.const(p.stride_c))
+            offset, stride = core.const(row * p.stride_c + column * _HALF), core.const(p.stride_c)
+            place = core.add(to, offset)
+            core.twb(place, rows=rows, cols=cols, stride_c=stride)
+            if rest is not None and minus is not None:
+                pitch = core.const(minus.strides[0])
+                core.tmm_kn(
+                    place, address_of(ctx, minus), rows=rows, cols=cols, depth=cols, stride_a=stride, stride_b=pitch
+                )
+                core.twb(core.add(rest, offset), rows=rows, cols=cols, stride_c=stride)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from typing_extensions import override
-from xdsl.dialects.builtin import TensorType, i1
+from xdsl.dialects.builtin import TensorType, f16, f32, i1
 from xdsl.ir import Attribute
 from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, result_def, traits_def
 from xdsl.traits import Pure
@@ -79,7 +79,7 @@ class LinearOp(NnOp):
 @irdl_op_definition
 class MatmulOp(NnOp):
     """``a @ b`` of two computed tensors (floats or integers), numpy style: a ``[..., M, K]``, b ``[..., K, N]``,
-    leading dims broadcast.
+    leading dims broadcast.  The product of f16 operands may be f32: then it is not rounded.
 
     Class gemv where M is 1, gemm otherwise.
     """
@@ -108,7 +108,9 @@ class MatmulOp(NnOp):
             f"nn.matmul inner sizes differ: {format_shape(left)} and {format_shape(right)}",
         )
         batch = broadcast_shapes([left[:-2], right[:-2]])
-        return [TensorType(a.element_type, (*batch, left[-2], right[-1]))]
+        declared = self.results[0].type if self.results else None
+        wide = isinstance(declared, TensorType) and declared.element_type == f32 and a.element_type == f16
+        return [TensorType(f32 if wide else a.element_type, (*batch, left[-2], right[-1]))]
 
     @override
     def flops_of(self) -> int:
