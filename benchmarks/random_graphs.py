@@ -15,8 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from random_decoders import attempt_decoder, describe_decoder
-from random_graphs import Outcome, attempt, draw, shrunk, text_of
+from random_graphs.case import Outcome, attempt, shrunk, text_of
+from random_graphs.decoders import attempt_decoder, describe_decoder
+from random_graphs.draw import draw
 
 #: One graph in so many is a decoder with caches.
 DECODERS = 20

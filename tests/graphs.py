@@ -13,6 +13,7 @@ from xdsl.dialects.builtin import (
     ModuleOp,
     StringAttr,
     TensorType,
+    f16,
     f32,
     i1,
     i64,
@@ -54,7 +55,7 @@ def number(value: float) -> SSAValue:
 
 def element_type(array: np.ndarray) -> object:
     """The IR's element type of an array."""
-    return {"f": f32, "b": i1, "i": i64}[array.dtype.kind]
+    return f16 if array.dtype == np.float16 else {"f": f32, "b": i1, "i": i64}[array.dtype.kind]
 
 
 def module_of(arrays: Sequence[np.ndarray], build: Build, names: Sequence[str] = ()) -> ModuleOp:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from random_decoders import attempt_decoder
-from random_graphs import Graph, Outcome, Step, Value, attempt, draw, shrunk, text_of
+from random_graphs.case import Graph, Outcome, Step, Value, Written, attempt, shrunk, text_of
+from random_graphs.decoders import attempt_decoder
+from random_graphs.draw import draw
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.vector import UNARY
 from pimc.ir import nn
 
-#: 5090: work that needed the results of one product was moved before another's await, and with that before its own.
-FOUND = (5090,)
+#: Graphs that once failed, as IR text.
+FOUND = sorted((Path(__file__).parent / "found_graphs").glob("*.mlir"))
 
 
-@pytest.mark.parametrize("seed", [*range(10), *FOUND])
+@pytest.mark.parametrize("seed", range(10))
 def test_random_graph(seed: int) -> None:
     graph = draw(seed)
     outcome = attempt(graph)
     assert outcome.kind != "failed", f"{outcome.reason}\n{text_of(shrunk(graph, outcome))}"
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
+def test_found_graph(path: Path) -> None:
+    assert attempt(Written(path.read_text())) == Outcome("right")
 
 
 def test_random_decoder() -> None:

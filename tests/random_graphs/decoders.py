@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import numpy as np
-from random_graphs import Outcome
 from tiny_models import Shape, llama, weights
 
 from pimc.diagnostics import TargetError, UnsupportedModelError
@@ -15,6 +14,7 @@ from pimc.frontends.weights import ModelWeights
 from pimc.ir.interpreter import Interpreter
 from pimc.ir.weights import InMemoryWeights
 from pimc.runtime import Executable
+from random_graphs.case import Outcome
 
 #: Bound on the difference of any logit from the interpreter's in fp32; logits are around 1.
 BOUND = 1 / 32

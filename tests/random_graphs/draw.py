@@ -1,0 +1,33 @@
+"""The random graph of a seed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+
+from random_graphs import elementwise, indexing, layout, products, rows
+from random_graphs.case import Graph
+from random_graphs.drawing import Drawing, Rule
+
+#: Results that are larger leave what fp16 holds well; such graphs are drawn again.
+LARGEST = 256.0
+RULES: dict[Rule, int] = {**elementwise.RULES, **products.RULES, **rows.RULES, **layout.RULES, **indexing.RULES}
+
+
+def draw(seed: int) -> Graph:
+    """The graph of a seed; one with results that fp16 holds well."""
+    r = random.Random(seed)
+    while True:
+        d = Drawing(r)
+        for rule in r.choices(list(RULES), list(RULES.values()), k=r.randrange(1, 9)):
+            rule(d)
+        made = [index for index, step in enumerate(d.steps) if step.make is not None and step.operands]
+        if not made:
+            continue
+        outputs = {made[-1], *(r.sample(made, min(len(made), r.choice((0, 0, 1, 2)))))}
+        graph = Graph(tuple(d.steps), tuple(sorted(outputs)))
+        every = replace(graph, outputs=tuple(graph.needed())).interpreted()
+        if all(np.all(np.abs(array.astype(np.float64)) <= LARGEST) for array in every):
+            return graph
