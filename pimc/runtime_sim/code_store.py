@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pimc.files import cache_folder
+
 _MAGIC = b"pimc engine 1\n"
 _SEAL = len(_MAGIC) + 2 * hashlib.sha256().digest_size
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -29,12 +31,8 @@ _ABANDONED_S = 86_400.0
 
 
 def default_folder() -> Path:
-    """Where engines are kept: ``$PIMC_CACHE``, ``$XDG_CACHE_HOME/pimc`` or ``~/.cache/pimc``, then ``engines``."""
-    own = os.environ.get("PIMC_CACHE")
-    if own:
-        return Path(own) / "engines"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "pimc" / "engines"
+    """Where engines are kept: ``engines`` in the user's cache folder."""
+    return cache_folder() / "engines"
 
 
 def seal(key: str, payload: bytes) -> bytes:

@@ -10,29 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from counting_model import CHUNK, MAX_SEQ, counting_program
+from counting_model import CHUNK, MAX_SEQ
 
 import pimc
 from pimc.diagnostics import InputError, UsageError
 from pimc.runtime import Executable
 from pimc.sampling import Sampler, Sampling
-from pimc.targets import load_target
 
 LOGITS = np.log(np.array([0.1, 0.4, 0.2, 0.3]))
-
-
-@pytest.fixture(scope="module")
-def counting() -> Executable:
-    """The counting model on its target."""
-    return Executable(counting_program(), load_target("hpim"))
-
-
-@pytest.fixture(scope="module")
-def binary(counting: Executable, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The counting model in a file."""
-    path = tmp_path_factory.mktemp("binary") / "counting.pimx"
-    counting.save(path)
-    return path
 
 
 def shares(sampling: Sampling, draws: int = 20_000) -> np.ndarray:

@@ -9,28 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from counting_model import CHUNK, END, MAX_SEQ, VOCABULARY, counting_program
+from counting_model import CHUNK, END, MAX_SEQ, VOCABULARY
 
 import pimc
 from pimc.diagnostics import InputError, RunLimitError, UsageError
 from pimc.isa.container import write_program
 from pimc.isa.program import strip
 from pimc.runtime import Executable
-from pimc.targets import load_target
-
-
-@pytest.fixture(scope="module")
-def counting() -> Executable:
-    """The counting model on its target."""
-    return Executable(counting_program(), load_target("hpim"))
-
-
-@pytest.fixture(scope="module")
-def binary(counting: Executable, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The counting model in a file."""
-    path = tmp_path_factory.mktemp("binary") / "counting.pimx"
-    counting.save(path)
-    return path
 
 
 def decode_inputs(token: int) -> dict[str, np.ndarray]:

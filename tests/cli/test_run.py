@@ -9,30 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from counting_model import MAX_SEQ, VOCABULARY, counting_program
+from counting_model import MAX_SEQ, VOCABULARY
 
 import pimc
 from pimc.diagnostics import InputError, UsageError
 from pimc.isa.container import write_program
 from pimc.isa.program import CacheRegion
 from pimc.runtime import Executable
-from pimc.targets import load_target
 
 CACHE = CacheRegion("k_cache", 0, 1, 0, 4, 32, 8)
-
-
-@pytest.fixture(scope="module")
-def counting() -> Executable:
-    """The counting model on its target."""
-    return Executable(counting_program(), load_target("hpim"))
-
-
-@pytest.fixture(scope="module")
-def binary(counting: Executable, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The counting model in a file."""
-    path = tmp_path_factory.mktemp("binary") / "counting.pimx"
-    counting.save(path)
-    return path
 
 
 def test_inputs_on_the_command_line(pimc_cli: Callable, binary: Path, tmp_path: Path) -> None:
