@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,20 @@ def test_what_the_parser_trips_over(pimc_cli: Callable, source: Path, old: str, 
     assert result.error_lines[0].startswith(f"pimc: error: {source}:")
     assert message in result.error_lines[0]
     assert all(len(line) < 400 for line in result.error_lines[1:])
+
+
+def test_a_weight_without_its_region(pimc_cli: Callable, source: Path) -> None:
+    """What `layout` says of one weight is missing in its dump: the same binary, as the module says it too."""
+    whole, again = source.parent / "whole.pimx", source.parent / "again.pimx"
+    assert pimc_cli("compile", source, "-o", whole, "--dump-ir", source.parent / "ir").code == 0
+    (dump,) = (source.parent / "ir").glob("*-layout.mlir")
+    assert pimc_cli("compile", dump, "-o", whole).code == 0
+    text, count = re.subn(r'(<\{name = "b"\}>) \{pim.region = .*?\]\}', r"\1", dump.read_text())
+    assert count == 1
+    dump.write_text(text)
+    result = pimc_cli("compile", dump, "-o", again)
+    assert result.code == 0, result.err
+    assert again.read_bytes() == whole.read_bytes()
 
 
 def test_an_error_shows_the_line_and_where_operands_are_made(pimc_cli: Callable, source: Path) -> None:
