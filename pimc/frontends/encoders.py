@@ -156,7 +156,7 @@ def _pooling_of(path: Path) -> _Pooling | None:
     try:
         steps = json.loads((path / "modules.json").read_text(encoding="utf-8"))
         kinds = [str(step["type"]).rsplit(".", maxsplit=1)[-1] for step in steps]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"modules.json cannot be read: {error}", where=str(path)) from error
     if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
         raise InputError(f"the steps {', '.join(kinds)} are not supported", where=str(path))
@@ -188,6 +188,6 @@ def _read(path: Path) -> dict[str, object]:
     """A JSON object, empty where there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

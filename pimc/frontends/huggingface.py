@@ -137,7 +137,7 @@ def _read_json(path: Path, folder: Path) -> dict[str, object]:
             hint="give a Hugging Face folder",
             where=str(folder),
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path.name} cannot be read: {_first_line(error)}", where=str(path)) from error
     if not isinstance(value, dict):
         raise InputError(f"{path.name} holds no JSON object", where=str(path))

@@ -250,6 +250,8 @@ def load_target(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Targ
         raise TargetError(f"the target file {error.message}", where=error.where, hint=error.hint) from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise TargetError(f"not a TOML file: {error}", where=str(path)) from None
+    except ValueError:  # Python's limit of digits
+        raise TargetError("a number of the file has thousands of digits", where=str(path)) from None
     return parse_target(raw, overrides, path.name)
 
 

@@ -176,6 +176,7 @@ def _count(outcome: dict[str, object], report: Report, folder: Path, save: Path,
     tally.failed += 1
     place = save / f"{kind}-{outcome['number']}"
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(folder / "current", place)
+    failed = folder / f"failed-{outcome['number']}"
+    shutil.copytree(failed if failed.exists() else folder / "current", place)
     report.failures.append((problem, place))
     say(f"FAILED {place}: {problem}")

@@ -60,8 +60,15 @@ def test_what_is_wrong_is_seen(code: str, problem: str, tmp_path: Path, monkeypa
     assert refused == ("return 1" in code)
 
 
-@pytest.mark.parametrize("death", ["os.kill(os.getpid(), 11)", "os._exit(9)", "time.sleep(60)"])
-def test_a_crash_is_put_down_to_its_input(death: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+DEATHS = {"os.kill(os.getpid(), 11)": "SIGSEGV", "os._exit(9)": "exit 9", "time.sleep(60)": "past its limit: no answer"}
+#: Not a death: the case failed, the next ones have replaced its files.
+FAILED = "(folder / 'current').rename(folder / 'failed-4'); problem = 'exit 3'"
+
+
+@pytest.mark.parametrize(("death", "told"), [*DEATHS.items(), (FAILED, "exit 3")])
+def test_a_failure_is_put_down_to_its_input(
+    death: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stand-in for ``worker.serve`` that ends its process in the fifth case."""
     (tmp_path / "tests" / "attack").mkdir(parents=True)
     (tmp_path / "tests" / "attack" / "worker.py").write_text(
@@ -71,8 +78,9 @@ def test_a_crash_is_put_down_to_its_input(death: str, tmp_path: Path, monkeypatc
         "        (folder / 'current').mkdir(exist_ok=True)\n"
         "        (folder / 'current' / 'x').write_text(str(number))\n"
         "        print(json.dumps({'starts': 'k', 'number': number}), flush=True)\n"
+        "        problem = ''\n"
         f"        if number == 4: {death}\n"
-        "        print(json.dumps({'kind': 'k', 'number': number, 'refused': False, 'problem': '', 'cpu_s': 0,"
+        "        print(json.dumps({'kind': 'k', 'number': number, 'refused': False, 'problem': problem, 'cpu_s': 0,"
         " 'new_lines': 0}), flush=True)\n"
         "    time.sleep(60)\n"
     )
@@ -82,7 +90,7 @@ def test_a_crash_is_put_down_to_its_input(death: str, tmp_path: Path, monkeypatc
     ((problem, place),) = report.failures
     assert place == tmp_path / "save" / "k-4"
     assert (place / "x").read_text() == "4"
-    assert any(word in problem for word in ("SIGSEGV", "exit 9", "past its limit: no answer"))
+    assert told in problem
     assert report.tallies["k"].runs == 20
     assert report.tallies["k"].failed == 1
 

@@ -1,7 +1,8 @@
 """A process that runs cases through the command line's own entry and says of each how it ended.
 
 ``serve`` makes case after case; before one runs, its files stand in the folder ``current``, so that whatever happens to
-this process can be told from them.  One line of JSON a case goes to the descriptor that stdout was.
+this process can be told from them; those of a case that failed without ending it stay in ``failed-NUMBER``.  One line
+of JSON a case goes to the descriptor that stdout was.
 """
 
 from __future__ import annotations
@@ -181,6 +182,8 @@ def serve(folder: Path, seed: str, first: int, step: int, only: Sequence[str]) -
         new = guide.new if guide else 0
         if new and len(case.payload) < 1 << 16:
             corpora[kind.name].append(case.payload)
+        if problem:
+            current.rename(folder / f"failed-{number}")
         outcome = Outcome(kind.name, number, refused, problem, round(time.process_time() - began, 3), new)
         say.write(json.dumps(asdict(outcome)) + "\n")
         say.flush()

@@ -132,6 +132,9 @@ def test_bad_files(raw: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("name = ")
     with pytest.raises(TargetError, match="not a TOML file"):
         load_target(tmp_path / "bad.toml")
+    (tmp_path / "bad.toml").write_text("name = " + "9" * 5000)
+    with pytest.raises(TargetError, match="thousands of digits"):
+        load_target(tmp_path / "bad.toml")
     del raw["vcu"]["lanes"]
     with pytest.raises(TargetError, match=r"my.toml: latency\[vector\].rate|my.toml: vcu.lanes: missing key"):
         parse_target(raw, where="my.toml")
