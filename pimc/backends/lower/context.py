@@ -91,6 +91,7 @@ class LoweringContext:
     problems: list[UnsupportedItem] = field(default_factory=list)
     layer: SSAValue | None = None
     where: Operation | None = None
+    _loaded: dict[SSAValue, Tensor | Integers] = field(default_factory=dict)
     _constants: dict[bytes, Buffer] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=dict)
     _prologue_end: Operation | None = None
@@ -117,6 +118,12 @@ class LoweringContext:
         """Record what ``value`` became."""
         self.values[value] = lowered
 
+    def rename(self, value: SSAValue, known: SSAValue) -> None:
+        """``value`` is what ``known`` is: an argument, a result of a region."""
+        self.values[value] = self.values[known]
+        if known in self._loaded:
+            self._loaded[value] = self._loaded[known]
+
     def tensor(self, value: SSAValue) -> Tensor:
         """The tensor that ``value`` became; a weight is loaded where it is first met."""
         lowered = self.local(value)
@@ -127,9 +134,11 @@ class LoweringContext:
     def local(self, value: SSAValue) -> LoweredValue | None:
         """What ``value`` became; a weight or stored constant is loaded where it is first met, and kept."""
         lowered = self.values.get(value)
-        if isinstance(lowered, Weight):
-            lowered = self.values[value] = load(self, lowered)
-        return lowered
+        if not isinstance(lowered, Weight):
+            return lowered
+        if value not in self._loaded:
+            self._loaded[value] = load(self, lowered)
+        return self._loaded[value]
 
     def weight(self, value: SSAValue) -> Weight:
         """The weight that ``value`` is."""

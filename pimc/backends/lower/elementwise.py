@@ -348,7 +348,7 @@ def lower_cast(ctx: LoweringContext, op: nn.CastOp) -> None:
     if is_boolean(result) and not is_boolean(source):
         elementwise(ctx, op, lambda to, x: _to_boolean(ctx, to, _wide(ctx, source, x)))
     elif kind_of(source) == kind_of(result):
-        ctx.set(result, ctx.values[source])
+        ctx.rename(result, source)
     else:
         name = {"i": "vftoi", "f": "vmov_f", "h": "vcvt_h"}[kind_of(result)]
         elementwise(ctx, op, lambda to, x: map_views(ctx, name, to, _wide(ctx, source, x)))

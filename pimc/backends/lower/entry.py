@@ -163,12 +163,12 @@ def _call(ctx: LoweringContext, op: func.CallOp, functions: Mapping[str, func.Fu
     callee = functions[op.callee.string_value()]
     block = callee.body.block
     for argument, value in zip(block.args, op.arguments, strict=True):
-        ctx.set(argument, ctx.values[value])
+        ctx.rename(argument, value)
     _block(ctx, block, functions)
     returned = block.last_op
     assert isinstance(returned, func.ReturnOp)
     for result, value in zip(op.results, returned.arguments, strict=True):
-        ctx.set(result, ctx.values[value])
+        ctx.rename(result, value)
 
 
 def _layer_loop(ctx: LoweringContext, op: scf.ForOp, functions: Mapping[str, func.FuncOp]) -> None:
@@ -254,7 +254,7 @@ def _async(ctx: LoweringContext, op: AsyncOp) -> None:
             collects.append(partial(collect_gemv, ctx, run))
         elif isinstance(inner, YieldOp):
             for result, value in zip(op.values, inner.arguments, strict=True):
-                ctx.set(result, ctx.values[value])
+                ctx.rename(result, value)
         else:
             _operation(ctx, inner)
 
