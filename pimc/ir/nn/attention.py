@@ -46,11 +46,12 @@ from pimc.ir.nn.base import (
     check_shape,
     construct,
     element_bytes,
-    elements,
     integer,
+    shape_of,
     tensor_bytes,
     tensor_of,
 )
+from pimc.ir.nn.space import Access, Dim, Index, Space, Work, at
 
 SlopesAttr = DenseArrayBase.constr(Float32Type())
 """Constraint of an ``array<f32: ...>`` attribute."""
@@ -134,8 +135,15 @@ class RopeOp(NnOp):
         return [x]
 
     @override
-    def flops_of(self) -> int:
-        return 3 * elements(tensor_of(self.x))
+    def space(self) -> Space:
+        x, table = shape_of(self.x), shape_of(self.table)
+        size = self.head_dim.value.data
+        row, head, feature = Dim("m", x[1]), Dim("h", x[2] // size), Dim("d", size, "whole")
+        turned = Dim("t", table[2], "whole")
+        features = Index((("h", size), ("d", 1)))
+        moved = Access(x, (*at(0, "m"), features))
+        dims = (row, head, feature, turned)
+        return Space(dims, (moved, Access(table, at(0, "m", "t"))), (moved,), (Work(3, ("m", "h", "d")),))
 
 
 @irdl_op_definition
@@ -172,6 +180,12 @@ class CacheWriteOp(NnOp):
             tokens = x.get_shape()[1]
             check(tokens <= slots, f"nn.cache_write: {tokens} tokens do not fit a cache of {slots}")
         return []
+
+    @override
+    def space(self) -> Space:
+        shape = shape_of(self.x)
+        dims = (Dim("m", shape[1]), Dim("f", shape[2]))
+        return Space(dims, (None, Access(shape, at(0, "m", "f")), Access((1,), at(0))), ())
 
     @override
     def cost(self, context: int | None = None) -> Cost:
@@ -246,6 +260,16 @@ class AttentionOp(NnOp):
                 check_shape(cache, (None, None, kv_heads, size), f"nn.attention cache {symbol}")
                 check_same_element(q, cache, "nn.attention")
         return [q]
+
+    @override
+    def space(self) -> Space:
+        cache = cache_type(self, self.k)
+        keys = shape_of(self.q)[1] if cache is None else cache.get_shape()[1]
+        heads, size = self.heads.value.data, self.head_dim.value.data
+        q = Access(shape_of(self.q), (*at(0, "m"), Index((("h", size), ("d", 1)))))
+        result = Access(shape_of(self.q), (*at(0, "m"), Index((("h", size), ("e", 1)))))
+        dims = attention_dims(shape_of(self.q)[1], keys, size, Dim("h", heads))
+        return Space(dims, (q, None, Access((1,), at(0))), (result,), attention_work("h"))
 
     @override
     def cost(self, context: int | None = None) -> Cost:
@@ -324,13 +348,42 @@ class AttentionFullOp(NnOp):
         return [q]
 
     @override
-    def flops_of(self) -> int:
-        tokens, keys = tensor_of(self.q).get_shape()[1], tensor_of(self.k).get_shape()[1]
-        return tokens * keys * self.heads.value.data * (4 * self.head_dim.value.data + 5)
+    def space(self) -> Space:
+        q, k = shape_of(self.q), shape_of(self.k)
+        kv_heads, size = self.kv_heads.value.data, self.head_dim.value.data
+        shared = self.heads.value.data // kv_heads
+        dims = attention_dims(q[1], k[1], size, Dim("g", kv_heads), Dim("r", shared))
+        head = (("g", shared), ("r", 1))
+        in_row = tuple((name, factor * size) for name, factor in head)
+        operands = [
+            Access(q, (*at(0, "m"), Index((*in_row, ("d", 1))))),
+            Access(k, (*at(0, "n"), Index((("g", size), ("d", 1))))),
+            Access(k, (*at(0, "n"), Index((("g", size), ("e", 1))))),
+        ]
+        if self.mask is not None:
+            mask = shape_of(self.mask)
+            full = (*at(0), Index(head), *at("m", "n"))[4 - len(mask) :]
+            operands.append(
+                Access(mask, tuple(Index() if size == 1 else index for size, index in zip(mask, full, strict=True)))
+            )
+        result = Access(q, (*at(0, "m"), Index((*in_row, ("e", 1)))))
+        return Space(dims, tuple(operands), (result,), attention_work("g", "r"))
 
     @override
     def op_class(self) -> OpClass:
         return "gemv" if tensor_of(self.q).get_shape()[1] == 1 else "gemm"
+
+
+def attention_dims(rows: int, keys: int, head_dim: int, *heads: Dim) -> tuple[Dim, ...]:
+    """Queries, heads, keys, features of a score (d), features of a result (e)."""
+    depth, found = Dim("d", head_dim, "reduced", "sum"), Dim("e", head_dim)
+    return (Dim("m", rows), *heads, Dim("n", keys, "reduced", "softmax"), depth, found)
+
+
+def attention_work(*heads: str) -> tuple[Work, ...]:
+    """Two products, and the softmax of each score."""
+    pair = ("m", *heads, "n")
+    return (Work(2, (*pair, "d")), Work(2, (*pair, "e")), Work(5, pair))
 
 
 def head_properties(

@@ -30,6 +30,8 @@ from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.irdl import IRDLOperation
 from xdsl.utils.exceptions import VerifyException
 
+from pimc.ir.nn.space import Space
+
 Shape: TypeAlias = tuple[int, ...]
 Tensor: TypeAlias = TensorType[Attribute]
 Value: TypeAlias = SSAValue | Operation
@@ -87,6 +89,11 @@ def element_bytes(element: Attribute) -> int:
     if isinstance(element, Float64Type | IndexType):
         return 8
     raise VerifyException(f"element type {element} has no size in memory")
+
+
+def shape_of(value: Value) -> Shape:
+    """The sizes of a tensor."""
+    return tensor_of(value).get_shape()
 
 
 def elements(type_: Tensor) -> int:
@@ -208,6 +215,10 @@ class NnOp(IRDLOperation, ABC):
     def infer_types(self) -> Sequence[Attribute]:
         """Result types from operands and attributes; raises VerifyException where those do not fit."""
 
+    @abstractmethod
+    def space(self) -> Space:
+        """How the results depend on the operands; cuts, tiles and costs follow from it."""
+
     def cost(self, context: int | None = None) -> Cost:
         """Flops and bytes; ``context`` is the number of cached positions attended to (default: all)."""
         moved = sum(tensor_bytes(value.type) for value in (*self.operands, *self.results))
@@ -215,7 +226,7 @@ class NnOp(IRDLOperation, ABC):
 
     def flops_of(self) -> int:
         """Floating point operations; 0 for operators that only move data."""
-        return 0
+        return self.space().flops()
 
     def op_class(self) -> OpClass:
         """The class for placement."""

@@ -21,9 +21,11 @@ from pimc.ir.nn.base import (
     check_same_element,
     check_shape,
     construct,
+    shape_of,
     tensor_bytes,
     tensor_of,
 )
+from pimc.ir.nn.space import Space, access, dims_of
 
 
 @irdl_op_definition
@@ -55,6 +57,11 @@ class CacheReadOp(NnOp):
             check_shape(result, (1, *cache.get_shape()[1:]), "nn.cache_read result")
             check_same_element(result, cache, "nn.cache_read")
         return [result]
+
+    @override
+    def space(self) -> Space:
+        dims = dims_of(shape_of(self.result))
+        return Space(dims, (None,), (access(shape_of(self.result), dims),))
 
     @override
     def cost(self, context: int | None = None) -> Cost:

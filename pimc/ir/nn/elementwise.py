@@ -26,9 +26,10 @@ from pimc.ir.nn.base import (
     check_float,
     check_same_element,
     construct,
-    elements,
+    shape_of,
     tensor_of,
 )
+from pimc.ir.nn.space import Space, pointwise
 
 PREDICATES = ("eq", "ne", "lt", "le", "gt", "ge")
 """What `nn.compare` can ask."""
@@ -74,8 +75,8 @@ class UnaryOp(NnOp, ABC):
         return [x]
 
     @override
-    def flops_of(self) -> int:
-        return self.FLOPS * elements(tensor_of(self.result))
+    def space(self) -> Space:
+        return pointwise([shape_of(self.x)], shape_of(self.result), self.FLOPS)
 
 
 class BinaryOp(NnOp, ABC):
@@ -100,8 +101,8 @@ class BinaryOp(NnOp, ABC):
         return [broadcast_type([lhs, rhs], lhs.element_type, self.name)]
 
     @override
-    def flops_of(self) -> int:
-        return elements(tensor_of(self.result))
+    def space(self) -> Space:
+        return pointwise([shape_of(self.lhs), shape_of(self.rhs)], shape_of(self.result), 1)
 
 
 @irdl_op_definition
@@ -293,8 +294,8 @@ class CompareOp(NnOp):
         return [broadcast_type([lhs, rhs], i1, "nn.compare")]
 
     @override
-    def flops_of(self) -> int:
-        return elements(tensor_of(self.result))
+    def space(self) -> Space:
+        return pointwise([shape_of(self.lhs), shape_of(self.rhs)], shape_of(self.result), 1)
 
 
 @irdl_op_definition
@@ -322,6 +323,10 @@ class SelectOp(NnOp):
         check_same_element(a, b, "nn.select")
         return [broadcast_type([condition, a, b], a.element_type, "nn.select")]
 
+    @override
+    def space(self) -> Space:
+        return pointwise([shape_of(value) for value in self.operands], shape_of(self.result))
+
 
 @irdl_op_definition
 class CastOp(NnOp):
@@ -344,3 +349,7 @@ class CastOp(NnOp):
     def infer_types(self) -> Sequence[Attribute]:
         x, result = tensor_of(self.x, "nn.cast x"), tensor_of(self.result, "nn.cast result")
         return [TensorType(result.element_type, x.get_shape(), x.encoding)]
+
+    @override
+    def space(self) -> Space:
+        return pointwise([shape_of(self.x)], shape_of(self.result))

@@ -12,8 +12,9 @@ from xdsl.ir import Attribute
 from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def
 from xdsl.traits import Commutative, Pure
 
-from pimc.ir.nn.base import NnOp, Value, check, check_float, construct, elements, tensor_of
+from pimc.ir.nn.base import NnOp, Value, check, check_float, construct, shape_of, tensor_of
 from pimc.ir.nn.elementwise import BinaryOp, UnaryOp
+from pimc.ir.nn.space import Space, pointwise
 
 
 @irdl_op_definition
@@ -162,8 +163,8 @@ class TestOp(NnOp, ABC):
         return [TensorType(i1, x.get_shape(), x.encoding)]
 
     @override
-    def flops_of(self) -> int:
-        return elements(tensor_of(self.result))
+    def space(self) -> Space:
+        return pointwise([shape_of(self.x)], shape_of(self.result), 1)
 
 
 @irdl_op_definition

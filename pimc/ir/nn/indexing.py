@@ -29,9 +29,11 @@ from pimc.ir.nn.base import (
     construct,
     format_shape,
     integer,
+    shape_of,
     tensor_bytes,
     tensor_of,
 )
+from pimc.ir.nn.space import Dim, Space, access, dims_of
 
 REDUCTIONS = ("none", "add", "mul", "max", "min")
 """What a scatter does with an update and the element it meets."""
@@ -76,6 +78,15 @@ class GatherElementsOp(NnOp):
         return [TensorType(x.element_type, indices.get_shape())]
 
     @override
+    def space(self) -> Space:
+        shape, found = shape_of(self.x), shape_of(self.result)
+        axis = axis_index(self.axis.value.data, len(shape))
+        dims, whole = dims_of(found), Dim("t", shape[axis], "whole")
+        read = access(shape, (*dims[:axis], whole, *dims[axis + 1 :]))
+        written = access(found, dims)
+        return Space((*dims, whole), (read, written), (written,))
+
+    @override
     def cost(self, context: int | None = None) -> Cost:
         """Bytes of the indices and of the elements read and written."""
         return Cost(0, tensor_bytes(self.indices.type) + 2 * tensor_bytes(self.result.type))
@@ -115,6 +126,18 @@ class GatherNdOp(NnOp):
         return [TensorType(x.element_type, (*index[:-1], *data[batch + depth :]))]
 
     @override
+    def space(self) -> Space:
+        shape, index, batch = shape_of(self.x), shape_of(self.indices), self.batch_dims.value.data
+        dims = dims_of(shape_of(self.result))
+        depth = index[-1]
+        whole = tuple(Dim(f"t{place}", shape[batch + place], "whole") for place in range(depth))
+        number = Dim("c", depth, "whole")
+        trailing = dims[len(index) - 1 :]
+        read = access(shape, (*dims[:batch], *whole, *trailing))
+        indices = access(index, (*dims[: len(index) - 1], number))
+        return Space((*dims, *whole, number), (read, indices), (access(shape_of(self.result), dims),))
+
+    @override
     def cost(self, context: int | None = None) -> Cost:
         """Bytes of the indices and of the elements read and written."""
         return Cost(0, tensor_bytes(self.indices.type) + 2 * tensor_bytes(self.result.type))
@@ -151,6 +174,14 @@ class ScatterElementsOp(NnOp):
         _check_reduction(self.reduction.data, self.name)
         return [x]
 
+    @override
+    def space(self) -> Space:
+        shape, index = shape_of(self.x), shape_of(self.indices)
+        axis = axis_index(self.axis.value.data, len(shape))
+        dims, whole = dims_of(shape), Dim("u", index[axis], "whole")
+        x, update = access(shape, dims), access(index, (*dims[:axis], whole, *dims[axis + 1 :]))
+        return Space((*dims, whole), (x, update, update), (x,))
+
 
 @irdl_op_definition
 class ScatterNdOp(NnOp):
@@ -184,3 +215,12 @@ class ScatterNdOp(NnOp):
         check_shape(updates, (*index[:-1], *data[index[-1] :]), f"{self.name} updates")
         _check_reduction(self.reduction.data, self.name)
         return [x]
+
+    @override
+    def space(self) -> Space:
+        shape, index = shape_of(self.x), shape_of(self.indices)
+        dims = dims_of(shape)
+        whole = tuple(Dim(f"u{place}", size, "whole") for place, size in enumerate(index))
+        x, trailing = access(shape, dims), dims[index[-1] :]
+        updates = access(shape_of(self.updates), (*whole[:-1], *trailing))
+        return Space((*dims, *whole), (x, access(index, whole), updates), (x,))

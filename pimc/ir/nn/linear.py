@@ -23,8 +23,10 @@ from pimc.ir.nn.base import (
     construct,
     elements,
     format_shape,
+    shape_of,
     tensor_of,
 )
+from pimc.ir.nn.space import Access, Dim, Space, Work, access, at, broadcast, dims_of
 
 
 @irdl_op_definition
@@ -61,15 +63,22 @@ class LinearOp(NnOp):
             check_float(bias, "nn.linear bias")
         return [TensorType(x.element_type, (*x.get_shape()[:-1], rows))]
 
+    @override
+    def space(self) -> Space:
+        x, (n, k) = shape_of(self.x), shape_of(self.weight)
+        rows, column, depth = dims_of(x[:-1]), Dim("n", n), Dim("k", k, "reduced", "sum")
+        operands = [access(x, (*rows, depth)), access((n, k), (column, depth))]
+        if self.bias is not None:
+            operands.append(access((n,), (column,)))
+        outer = tuple(dim.name for dim in (*rows, column))
+        work = (Work(2), Work(int(self.bias is not None), outer))
+        result = access(shape_of(self.result), (*rows, column))
+        return Space((*rows, column, depth), tuple(operands), (result,), work)
+
     def rows(self) -> int:
         """Number of input rows (tokens)."""
         x = tensor_of(self.x)
         return elements(x) // max(1, x.get_shape()[-1])
-
-    @override
-    def flops_of(self) -> int:
-        n, k = tensor_of(self.weight).get_shape()
-        return self.rows() * n * (2 * k + (self.bias is not None))
 
     @override
     def op_class(self) -> OpClass:
@@ -113,8 +122,14 @@ class MatmulOp(NnOp):
         return [TensorType(f32 if wide else a.element_type, (*batch, left[-2], right[-1]))]
 
     @override
-    def flops_of(self) -> int:
-        return 2 * elements(tensor_of(self.result)) * tensor_of(self.a).get_shape()[-1]
+    def space(self) -> Space:
+        a, b, result = shape_of(self.a), shape_of(self.b), shape_of(self.result)
+        batch, row, column = dims_of(result[:-2]), Dim("m", a[-2]), Dim("n", b[-1])
+        depth = Dim("k", a[-1], "reduced", "sum")
+        left = Access(a, broadcast(a[:-2], batch).indices + at("m", "k"))
+        right = Access(b, broadcast(b[:-2], batch).indices + at("k", "n"))
+        dims = (*batch, row, column)
+        return Space((*dims, depth), (left, right), (access(result, dims),), (Work(2),))
 
     @override
     def op_class(self) -> OpClass:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from typing_extensions import override
 from xdsl.dialects.builtin import Float32Type, FloatAttr, TensorType, f32
@@ -19,10 +20,11 @@ from pimc.ir.nn.base import (
     check_float,
     check_shape,
     construct,
-    elements,
     integer,
+    shape_of,
     tensor_of,
 )
+from pimc.ir.nn.space import Space, Work, access, dims_of
 
 
 @irdl_op_definition
@@ -53,8 +55,12 @@ class RmsNormOp(NnOp):
         return [x]
 
     @override
-    def flops_of(self) -> int:
-        return 4 * elements(tensor_of(self.x))
+    def space(self) -> Space:
+        shape = shape_of(self.x)
+        *rows, last = dims_of(shape)
+        features = replace(last, kind="whole")
+        x, vector = access(shape, (*rows, features)), access(shape[-1:], (features,))
+        return Space((*rows, features), (x, *(vector for _ in self.operands[1:])), (x,), (Work(4),))
 
 
 @irdl_op_definition
@@ -89,8 +95,12 @@ class LayerNormOp(NnOp):
         return [x]
 
     @override
-    def flops_of(self) -> int:
-        return 7 * elements(tensor_of(self.x))
+    def space(self) -> Space:
+        shape = shape_of(self.x)
+        *rows, last = dims_of(shape)
+        features = replace(last, kind="whole")
+        x, vector = access(shape, (*rows, features)), access(shape[-1:], (features,))
+        return Space((*rows, features), (x, *(vector for _ in self.operands[1:])), (x,), (Work(7),))
 
 
 @irdl_op_definition
@@ -116,5 +126,10 @@ class SoftmaxOp(NnOp):
         return [x]
 
     @override
-    def flops_of(self) -> int:
-        return 5 * elements(tensor_of(self.x))
+    def space(self) -> Space:
+        shape = shape_of(self.x)
+        dims = list(dims_of(shape))
+        axis = axis_index(self.axis.value.data, len(shape))
+        dims[axis] = replace(dims[axis], kind="whole")
+        x = access(shape, dims)
+        return Space(tuple(dims), (x,), (x,), (Work(5),))

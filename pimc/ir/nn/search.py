@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from typing_extensions import override
@@ -20,10 +21,11 @@ from pimc.ir.nn.base import (
     axis_index,
     check,
     construct,
-    elements,
     integer,
+    shape_of,
     tensor_of,
 )
+from pimc.ir.nn.space import Access, Dim, Space, Work, access, at, dims_of
 
 
 class ArgOp(NnOp, ABC):
@@ -57,8 +59,15 @@ class ArgOp(NnOp, ABC):
         return [TensorType(result.element_type, _without(shape, axis, bool(self.keepdims.value.data)))]
 
     @override
-    def flops_of(self) -> int:
-        return elements(tensor_of(self.x))
+    def space(self) -> Space:
+        shape = shape_of(self.x)
+        axis = axis_index(self.axis.value.data, len(shape))
+        dims = list(dims_of(shape))
+        dims[axis] = replace(dims[axis], kind="whole")
+        kept = [0] if self.keepdims.value.data else []
+        names = [dim.name for dim in dims]
+        result = Access(shape_of(self.result), at(*names[:axis], *kept, *names[axis + 1 :]))
+        return Space(tuple(dims), (access(shape, dims),), (result,), (Work(1),))
 
 
 def _without(shape: Sequence[int], axis: int, keepdims: bool) -> list[int]:
@@ -125,8 +134,14 @@ class TopKOp(NnOp):
         return [TensorType(x.element_type, shape), TensorType(indices.element_type, shape)]
 
     @override
-    def flops_of(self) -> int:
-        return elements(tensor_of(self.x)) * max(1, self.k.value.data)
+    def space(self) -> Space:
+        shape = shape_of(self.x)
+        axis = axis_index(self.axis.value.data, len(shape))
+        dims = dims_of(shape_of(self.values))
+        whole = Dim("t", shape[axis], "whole")
+        x = access(shape, (*dims[:axis], whole, *dims[axis + 1 :]))
+        found = access(shape_of(self.values), dims)
+        return Space((*dims, whole), (x,), (found, found), (Work(1),))
 
 
 class ScanOp(NnOp, ABC):
@@ -157,8 +172,13 @@ class ScanOp(NnOp, ABC):
         return [x]
 
     @override
-    def flops_of(self) -> int:
-        return elements(tensor_of(self.x))
+    def space(self) -> Space:
+        shape = shape_of(self.x)
+        axis = axis_index(self.axis.value.data, len(shape))
+        dims = list(dims_of(shape))
+        dims[axis] = replace(dims[axis], kind="whole")
+        x = access(shape, dims)
+        return Space(tuple(dims), (x,), (x,), (Work(1),))
 
 
 @irdl_op_definition

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from typing_extensions import override
@@ -36,9 +37,11 @@ from pimc.ir.nn.base import (
     format_shape,
     integer,
     integers,
+    shape_of,
     tensor_of,
     values_of,
 )
+from pimc.ir.nn.space import Access, Dim, Index, Space, Work, access, at, dims_of, pointwise, reshaped
 
 IntegersAttr = DenseArrayBase.constr(IntegerType(64))
 """Constraint of an ``array<i64: ...>`` attribute."""
@@ -46,6 +49,9 @@ IntegersAttr = DenseArrayBase.constr(IntegerType(64))
 
 class ReduceOp(NnOp, ABC):
     """Reduction over ``axes``; with ``keepdims`` they stay as size 1."""
+
+    COMBINE: ClassVar[str]
+    """How results of parts combine."""
 
     x = operand_def(TensorType)
     axes = prop_def(IntegersAttr)
@@ -68,8 +74,16 @@ class ReduceOp(NnOp, ABC):
         return [TensorType(x.element_type, reduced)]
 
     @override
-    def flops_of(self) -> int:
-        return elements(tensor_of(self.x))
+    def space(self) -> Space:
+        shape = shape_of(self.x)
+        axes = {axis_index(axis, len(shape)) for axis in values_of(self.axes)}
+        dims = tuple(
+            replace(dim, kind="reduced", combine=self.COMBINE) if place in axes else dim
+            for place, dim in enumerate(dims_of(shape))
+        )
+        kept = bool(self.keepdims.value.data)
+        names = [0 if place in axes else dim.name for place, dim in enumerate(dims) if kept or place not in axes]
+        return Space(dims, (access(shape, dims),), (Access(shape_of(self.result), at(*names)),), (Work(1),))
 
 
 @irdl_op_definition
@@ -77,6 +91,7 @@ class ReduceSumOp(ReduceOp):
     """Sum over ``axes``."""
 
     name = "nn.reduce_sum"
+    COMBINE: ClassVar[str] = "sum"
 
 
 @irdl_op_definition
@@ -84,6 +99,7 @@ class ReduceMeanOp(ReduceOp):
     """Arithmetic mean over ``axes``."""
 
     name = "nn.reduce_mean"
+    COMBINE: ClassVar[str] = "mean"
 
 
 @irdl_op_definition
@@ -91,6 +107,7 @@ class ReduceMaxOp(ReduceOp):
     """Maximum over ``axes``."""
 
     name = "nn.reduce_max"
+    COMBINE: ClassVar[str] = "max"
 
 
 @irdl_op_definition
@@ -98,6 +115,7 @@ class ReduceMinOp(ReduceOp):
     """Minimum over ``axes``."""
 
     name = "nn.reduce_min"
+    COMBINE: ClassVar[str] = "min"
 
 
 @irdl_op_definition
@@ -105,6 +123,7 @@ class ReduceProdOp(ReduceOp):
     """Product over ``axes``."""
 
     name = "nn.reduce_prod"
+    COMBINE: ClassVar[str] = "prod"
 
 
 @irdl_op_definition
@@ -130,6 +149,10 @@ class ReshapeOp(NnOp):
             f"nn.reshape: {x} and {result} differ in elements",
         )
         return [TensorType(x.element_type, result.get_shape())]
+
+    @override
+    def space(self) -> Space:
+        return reshaped(shape_of(self.x), shape_of(self.result))
 
 
 @irdl_op_definition
@@ -158,6 +181,12 @@ class TransposeOp(NnOp):
             f"nn.transpose: {list(order)} is no permutation of {len(shape)} dimensions",
         )
         return [TensorType(x.element_type, [shape[axis] for axis in order])]
+
+    @override
+    def space(self) -> Space:
+        dims = dims_of(shape_of(self.x))
+        moved = [dims[axis] for axis in values_of(self.permutation)]
+        return Space(dims, (access(shape_of(self.x), dims),), (access(shape_of(self.result), moved),))
 
 
 @irdl_op_definition
@@ -204,6 +233,13 @@ class SliceOp(NnOp):
             )
             result.append(len(range(start, stop, step)))
         return [TensorType(x.element_type, result)]
+
+    @override
+    def space(self) -> Space:
+        dims = dims_of(shape_of(self.result))
+        bounds = zip(dims, values_of(self.starts), values_of(self.steps), strict=True)
+        read = tuple(Index(((dim.name, step),), start) for dim, start, step in bounds)
+        return Space(dims, (Access(shape_of(self.x), read),), (access(shape_of(self.result), dims),))
 
 
 def python_slice(start: int, stop: int, step: int) -> slice:
@@ -254,6 +290,21 @@ class PadOp(NnOp):
             check(mode == "constant" or most == 0 or size > (mode == "reflect"), f"nn.pad: {mode} of {size} elements")
         return [TensorType(x.element_type, [a + size + b for a, size, b in zip(low, shape, high, strict=True)])]
 
+    @override
+    def space(self) -> Space:
+        shape, result = shape_of(self.x), shape_of(self.result)
+        dims = dims_of(result)
+        if self.mode.data == "constant":
+            low = zip(dims, values_of(self.low), strict=True)
+            read = Access(shape, tuple(Index(((dim.name, 1),), -before) for dim, before in low))
+            return Space(dims, (read,), (access(result, dims),))
+        whole = tuple(Dim(f"w{place}", size, "whole") for place, size in enumerate(shape) if size != result[place])
+        sources = [
+            dim if size == result[place] else next(found for found in whole if found.name == f"w{place}")
+            for place, (dim, size) in enumerate(zip(dims, shape, strict=True))
+        ]
+        return Space((*dims, *whole), (access(shape, sources),), (access(result, dims),))
+
 
 @irdl_op_definition
 class ConcatOp(NnOp):
@@ -292,6 +343,20 @@ class ConcatOp(NnOp):
         joined = sum(type_.get_shape()[axis] for type_ in types)
         return [TensorType(types[0].element_type, (*first[:axis], joined, *first[axis + 1 :]))]
 
+    @override
+    def space(self) -> Space:
+        result = shape_of(self.result)
+        dims = dims_of(result)
+        axis = axis_index(self.axis.value.data, len(result))
+        reads: list[Access] = []
+        begin = 0
+        for value in self.inputs:
+            indices = list(at(*(dim.name for dim in dims)))
+            indices[axis] = Index(((dims[axis].name, 1),), -begin)
+            reads.append(Access(shape_of(value), tuple(indices)))
+            begin += shape_of(value)[axis]
+        return Space(dims, tuple(reads), (access(result, dims),))
+
 
 @irdl_op_definition
 class BroadcastToOp(NnOp):
@@ -317,3 +382,7 @@ class BroadcastToOp(NnOp):
             f"nn.broadcast_to: {format_shape(x.get_shape())} does not broadcast to {format_shape(shape)}",
         )
         return [TensorType(x.element_type, shape)]
+
+    @override
+    def space(self) -> Space:
+        return pointwise([shape_of(self.x)], shape_of(self.result))

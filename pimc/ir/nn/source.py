@@ -37,9 +37,11 @@ from pimc.ir.nn.base import (
     check_shape,
     construct,
     integer,
+    shape_of,
     tensor_bytes,
     tensor_of,
 )
+from pimc.ir.nn.space import Access, Dim, Space, access, at, dims_of
 
 Element: TypeAlias = AnyFloat | IntegerType | IndexType
 """Element types of tensors."""
@@ -78,6 +80,11 @@ class ParamOp(NnOp):
             f"nn.param {self.weight_name.data!r} has {stars} '*' and {wanted} layer operand(s)",
         )
         return [tensor_of(self.result, "nn.param")]
+
+    @override
+    def space(self) -> Space:
+        dims = dims_of(shape_of(self.result))
+        return Space(dims, tuple(None for _ in self.operands), (access(shape_of(self.result), dims),))
 
     @override
     def cost(self, context: int | None = None) -> Cost:
@@ -120,6 +127,11 @@ class ConstantOp(NnOp):
         return [self.value.get_type()]
 
     @override
+    def space(self) -> Space:
+        dims = dims_of(shape_of(self.result))
+        return Space(dims, (), (access(shape_of(self.result), dims),))
+
+    @override
     def cost(self, context: int | None = None) -> Cost:
         """Nothing: the bytes of a constant count where it is used."""
         return Cost(0, 0)
@@ -152,6 +164,14 @@ class EmbeddingOp(NnOp):
         check_shape(ids, (None, None), "nn.embedding ids")
         check_ids(ids, "nn.embedding ids")
         return [TensorType(table.element_type, (*ids.get_shape(), table.get_shape()[1]))]
+
+    @override
+    def space(self) -> Space:
+        rows, features = shape_of(self.table)
+        ids = shape_of(self.ids)
+        dims, feature, row = dims_of(ids), Dim("f", features), Dim("t", rows, "whole")
+        result = access(shape_of(self.result), (*dims, feature))
+        return Space((*dims, feature, row), (access((rows, features), (row, feature)), access(ids, dims)), (result,))
 
     @override
     def cost(self, context: int | None = None) -> Cost:
@@ -187,6 +207,15 @@ class GatherOp(NnOp):
         return [TensorType(x.element_type, (*shape[:axis], *indices.get_shape(), *shape[axis + 1 :]))]
 
     @override
+    def space(self) -> Space:
+        shape, index = shape_of(self.x), shape_of(self.indices)
+        axis = axis_index(self.axis.value.data, len(shape))
+        dims, whole = dims_of(shape_of(self.result)), Dim("t", shape[axis], "whole")
+        read = access(shape, (*dims[:axis], whole, *dims[axis + len(index) :]))
+        indices = access(index, dims[axis : axis + len(index)])
+        return Space((*dims, whole), (read, indices), (access(shape_of(self.result), dims),))
+
+    @override
     def cost(self, context: int | None = None) -> Cost:
         """Bytes of the indices and of the elements read and written."""
         return Cost(0, tensor_bytes(self.indices.type) + 2 * tensor_bytes(self.result.type))
@@ -217,6 +246,11 @@ class PositionsOp(NnOp):
         check(count >= 1, f"nn.positions count must be positive, is {count}")
         return [TensorType(i32, (1, count))]
 
+    @override
+    def space(self) -> Space:
+        m = Dim("m", self.count.value.data)
+        return Space((m,), (Access((1,), at(0)),), (Access((1, m.size), at(0, "m")),))
+
 
 @irdl_op_definition
 class IotaOp(NnOp):
@@ -238,6 +272,11 @@ class IotaOp(NnOp):
         type_ = tensor_of(self.result, "nn.iota")
         axis_index(self.axis.value.data, len(type_.get_shape()), "nn.iota axis")
         return [type_]
+
+    @override
+    def space(self) -> Space:
+        dims = dims_of(shape_of(self.result))
+        return Space(dims, (), (access(shape_of(self.result), dims),))
 
 
 @irdl_op_definition
@@ -264,6 +303,13 @@ class SelectTokenOp(NnOp):
         check_shape(x, (1, None, None), "nn.select_token x")
         check_position(tensor_of(self.length, "nn.select_token length"), "nn.select_token length")
         return [TensorType(x.element_type, (1, 1, x.get_shape()[2]))]
+
+    @override
+    def space(self) -> Space:
+        shape = shape_of(self.x)
+        row, feature = Dim("m", shape[1], "whole"), Dim("f", shape[2])
+        x, result = Access(shape, at(0, "m", "f")), Access((1, 1, shape[2]), at(0, 0, "f"))
+        return Space((row, feature), (x, Access((1,), at(0))), (result,))
 
     @override
     def cost(self, context: int | None = None) -> Cost:
