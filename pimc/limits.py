@@ -35,6 +35,7 @@ class Limit(int):
 HEADER_BYTES: Final = Limit(100_000_000, "bytes", "header of a binary (the safetensors library's own limit)")
 MODEL_BYTES: Final = Limit(4 << 20, "bytes", "model metadata of a binary")
 TOKENIZER_BYTES: Final = Limit(64 << 20, "bytes", "tokenizer of a binary")
+HEADER_VALUES: Final = Limit(1 << 20, "values", "values in a part of the header (tensors, program, source locations)")
 AGENTS: Final = Limit(1 << 16, "numbers", "cores, controllers, pseudo-channels that a binary can name")
 ROWS: Final = Limit(1 << 32, "rows", "rows of a bank")
 ELEMENTS: Final = Limit(1 << 40, "elements", "elements of a tensor or a port")

@@ -19,13 +19,15 @@ import numpy as np
 from pimc.diagnostics import IsaError
 from pimc.isa.model import check_model
 from pimc.isa.program import DTYPE_BYTES, CacheRegion, Entry, Json, Locations, Port, PortPiece, Program
-from pimc.limits import AGENTS, ELEMENTS, MODEL_BYTES, PORTS, RANK, ROWS
+from pimc.limits import AGENTS, ELEMENTS, HEADER_VALUES, MODEL_BYTES, PORTS, RANK, ROWS
 
 VERSION = (1, 0)
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 PORT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,127}\Z")
 TARGET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}\Z")
 DIGEST = re.compile(r"[A-Za-z0-9:_.+-]{0,200}\Z")
+#: A JSON string, or one that does not end: no place is looked at twice.
+_STRING = re.compile(r'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 INT32 = np.iinfo(np.int32)
 _LONGEST_INTEGER = 20  # digits of 64 bits
 #: The figures of a cache in a file and in assembly text, and the least value of each.
@@ -65,8 +67,18 @@ def _int(digits: str) -> int:
     return int(digits)
 
 
-def parse_json(text: str | bytes, where: str) -> Json:
-    """Strict JSON: no repeated keys, NaN, lone surrogates or absurd nesting; raises :class:`IsaError`."""
+def _values(text: str) -> int:
+    """About how many values a JSON text has; counted before they take memory, a hundred times that of their text."""
+    marks = sum(map(text.count, ",[{"))
+    return sum(map(_STRING.sub("", text).count, ",[{")) if marks > HEADER_VALUES else marks
+
+
+def parse_json(text: str, where: str) -> Json:
+    """Strict JSON of at most ``HEADER_VALUES`` values: no repeated keys, NaN, lone surrogates or absurd nesting; raises
+    :class:`IsaError`.
+    """
+    if _values(text) > HEADER_VALUES:
+        _refuse(where, f"more than {HEADER_VALUES.text}")
     try:
         value: Json = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant, parse_int=_int)
     except (ValueError, RecursionError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,10 @@ from isa.samples import sample, with_core, words
 from pimc.diagnostics import InputError, IsaError, TargetError
 from pimc.isa.container import check_against_target, load_program, share_streams, strip, validate_program, write_program
 from pimc.isa.hbm import HBM_ISA
+from pimc.isa.metadata import parse_json
 from pimc.isa.program import Entry, Port, PortPiece, Program
 from pimc.isa.sram import SRAM_ISA
+from pimc.limits import HEADER_VALUES
 from pimc.targets import load_target
 
 
@@ -305,3 +308,20 @@ def test_too_large_for_the_target(program: Program, message: str) -> None:
 def test_fits_the_target() -> None:
     command = words(HBM_ISA, ("mac", 15, 0, 0, 32, 31, 1), ("rdres", 15, 0, 0, 0, 32), ("halt",))
     check_against_target(validate_program(_one("hbm", 31, command)), load_target("hpim"))
+
+
+@pytest.mark.parametrize("many", ["[[" + "[]," * HEADER_VALUES + "0]]", "[" + "0," * HEADER_VALUES + "0]"])
+def test_a_header_of_very_many_values_is_refused_before_it_is_read(many: str, tmp_path: Path) -> None:
+    """A list of no elements takes 3 bytes in a file and 64 in memory."""
+    header = ('{"__metadata__":{},"x":' + many + "}").encode()
+    (tmp_path / "x.pimx").write_bytes(len(header).to_bytes(8, "little") + header)
+    tracemalloc.start()
+    with pytest.raises(IsaError, match="more than 1048576 values"):
+        load_program(tmp_path / "x.pimx")
+    assert tracemalloc.get_traced_memory()[1] < 8 * len(header)
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", [",[{" * HEADER_VALUES, '\\"[,' * HEADER_VALUES])
+def test_what_stands_in_strings_is_no_value(text: str) -> None:
+    assert parse_json(json.dumps({"a": text}), "x") == {"a": text}
