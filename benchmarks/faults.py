@@ -4,9 +4,10 @@ python benchmarks/faults.py                                     all waits and si
 python benchmarks/faults.py --drops 50 --operands 50 --swaps 50 --seed 7
 python benchmarks/faults.py --cross-check 50                    the checker on programs whose results did change
 
-Every damaged program decodes ten tokens, with two sets of weights. It counts as found if it is refused, stops with an
+Every damaged program decodes ten tokens, with four sets of weights. It counts as found if it is refused, stops with an
 error, gives another result or takes another time. If nothing of that shows, tests/equivalence must prove that it
-computes the same for any data and any timing; one it cannot prove is unexplained, and the exit status is 1.
+computes the same for any data and any timing; one it cannot prove is given more tokens, and if they show nothing either
+it is unexplained, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import multiprocessing
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -36,6 +38,7 @@ import pimc
 _FAMILY = "llama-gqa-9-3"
 _VOCABULARY = 200
 _START = 32  # positions decoded before anything is damaged: every core then owns keys and values
+_MORE = 100  # runs with each set of weights, of programs that nothing else explains
 _TRIALS: dict[str, Trial] = {}  # of a worker process: its one trial
 
 
@@ -54,16 +57,20 @@ def parser() -> argparse.ArgumentParser:
 
 
 def compile_models(folder: Path) -> list[Path]:
-    """Binaries of a small model with SmolLM2's head counts: as it is, and with queries and keys that differ more.
+    """Binaries of a small model with SmolLM2's head counts, with sets of weights that show different damage.
 
-    Small scores hide which maximum a softmax subtracts; large ones hide all values but one.
+    ``flat``: as it is.  ``sharp``: queries that tell keys apart.  ``steep``: scores so far apart that a softmax overflows
+    unless it subtracts their very maximum.  ``faint``: activations so small that the epsilon of a norm counts.
     """
     family = next(family for family in FAMILIES if family.name == _FAMILY)
     binaries = []
-    for name, scale in (("flat", 1.0), ("sharp", 16.0)):
+    for name, queries, embedding in (
+        ("flat", 1.0, 1.0), ("sharp", 16.0, 1.0), ("steep", 4096.0, 1.0), ("faint", 1.0, 2.0**-9)
+    ):  # fmt: skip
         model: Any = build(family, folder / name)
+        model.model.embed_tokens.weight.data *= embedding
         for layer in model.model.layers:
-            layer.self_attn.q_proj.weight.data *= scale
+            layer.self_attn.q_proj.weight.data *= queries
         model.save_pretrained(folder / name)
         binaries.append(folder / f"{name}.pimx")
         pimc.compile(folder / name, max_seq=64, prefill_chunk=8).save(binaries[-1])
@@ -78,8 +85,15 @@ def start(binaries: list[Path], positions: int) -> None:
         {"tokens": random.integers(0, _VOCABULARY, (1, 1), np.int32), "position": np.array([position], np.int32)}
         for position in range(_START + positions)
     ]
+    more = [inputs[at] | {"tokens": token} for at, token in _more(random, len(inputs))]
     programs = [executable.program for executable in executables]
-    _TRIALS["only"] = Trial(programs, executables[0].target, "decode", inputs[:_START], inputs[_START:])
+    _TRIALS["only"] = Trial(programs, executables[0].target, "decode", inputs[:_START], inputs[_START:], more)
+
+
+def _more(random: np.random.Generator, end: int) -> Iterator[tuple[int, NDArray[np.int32]]]:
+    """Positions and tokens of the runs that only damage which is otherwise unexplained is given."""
+    for position in random.integers(_START, end, _MORE):
+        yield int(position), random.integers(0, _VOCABULARY, (1, 1), np.int32)
 
 
 def try_one(task: tuple[str, Mutant]) -> tuple[str, Mutant, str, str]:

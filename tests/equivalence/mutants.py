@@ -151,9 +151,14 @@ class Trial:
         entry: str,
         before: Sequence[Inputs],
         inputs: Sequence[Inputs],
+        more: Sequence[Inputs] = (),
     ) -> None:
-        """``programs`` have the same code and different images; whole ones run on ``before``, damaged on ``inputs``."""
-        self.target, self.entry, self.inputs = target, entry, inputs
+        """``programs`` have the same code and different images; whole ones run on ``before``, damaged on ``inputs``.
+
+        ``more`` is for damage that ``inputs`` do not show and the checker cannot explain: the last bit of a constant
+        that rounding mostly hides, a maximum that another one hides.
+        """
+        self.target, self.entry, self.inputs, self.more = target, entry, inputs, more
         self._states: list[_State] = []
         self._expected: list[list[RunResult]] = []
         for program in programs:
@@ -184,7 +189,18 @@ class Trial:
         except PimcError as error:
             return f"error: {type(error).__name__}", str(error)
         reason = difference(self.reference, damaged)
-        return ("equivalent", "") if reason is None else ("unexplained", reason)
+        if reason is None:
+            return "equivalent", ""
+        return self._searched(damaged) or ("unexplained", reason)
+
+    def _searched(self, damaged: LoadedProgram) -> tuple[str, str] | None:
+        """What ``more`` inputs show, the whole and the damaged program side by side."""
+        for weights, state in enumerate(self._states):
+            whole, other = state.machine(self.program, self.target), state.machine(damaged, self.target)
+            for run, inputs in enumerate([*self.inputs, *self.more]):
+                if not _same_outputs(whole.run(self.entry, inputs), other.run(self.entry, inputs)):
+                    return "changed result", f"weights {weights}, run {run}"
+        return None
 
     def _runs(self, damaged: LoadedProgram) -> Iterator[tuple[str, str] | None]:
         """What each run shows, over all inputs with the first weights, then with the next."""

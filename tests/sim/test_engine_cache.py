@@ -261,8 +261,9 @@ def test_an_interrupt_ends_the_compilation(store: CodeStore, tmp_path: Path) -> 
     write_package(tmp_path / "first", amount=5)
     script = _USE.replace("seen = []", "import os; os.environ['TINY_ENGINE_SLEEPS'] = '60'; seen = []; print('ready')")
     script = script.replace("seen.append", "lambda done: print('compiling', flush=True)")
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # where jobs ignore it
     process = subprocess.Popen(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", heard + script],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
