@@ -38,7 +38,7 @@ import pimc
 _FAMILY = "llama-gqa-9-3"
 _VOCABULARY = 200
 _START = 32  # positions decoded before anything is damaged: every core then owns keys and values
-_MORE = 100  # runs with each set of weights, of programs that nothing else explains
+_MORE = 300  # runs with each set of weights, of programs that nothing else explains
 _TRIALS: dict[str, Trial] = {}  # of a worker process: its one trial
 
 
@@ -59,8 +59,8 @@ def parser() -> argparse.ArgumentParser:
 def compile_models(folder: Path) -> list[Path]:
     """Binaries of a small model with SmolLM2's head counts, with sets of weights that show different damage.
 
-    ``flat``: as it is.  ``sharp``: queries that tell keys apart.  ``steep``: scores so far apart that a softmax overflows
-    unless it subtracts their very maximum.  ``faint``: activations so small that the epsilon of a norm counts.
+    ``flat``: as it is.  ``sharp``: queries that tell keys apart.  ``steep``: scores so far apart that a softmax
+    overflows unless it subtracts their very maximum.  ``faint``: activations so small that the epsilon of a norm counts.
     """
     family = next(family for family in FAMILIES if family.name == _FAMILY)
     binaries = []

@@ -7,5 +7,6 @@ and if in both every two accesses that conflict are ordered whatever the units' 
 :mod:`equivalence.order` decides from the semaphores alone. So a verdict "equivalent" holds for any weights and any
 timing, at the given tokens and positions.
 
-Assumed: values are finite, so that the zero weights of padding leave nothing of what they multiply.
+Assumed: values are finite, so that the zero weights of padding leave nothing of what they multiply, and the softmax of
+a single score is 1.
 """

@@ -78,6 +78,23 @@ def cells(values: Terms, size: int) -> Terms:
     return result
 
 
+@cache
+def _half_constants() -> dict[int, int]:
+    """The bits of the fp16 number that a term is, by term."""
+    return {int(term): bits for bits, term in enumerate(CONSTANTS)}
+
+
+def widened(values: Terms) -> Terms:
+    """The cells of fp16 values as f32: of a constant, those of the f32 constant."""
+    result = cells(mix("vcvt.f", values), 4)
+    for index, term in enumerate(values):
+        bits = _half_constants().get(int(term))
+        if bits is not None:
+            number = np.uint16(bits).view(np.float16).astype(np.float32)
+            result[2 * index : 2 * index + 2] = constant(int(number.view(np.uint32)))
+    return result
+
+
 def constant(value: int) -> Terms:
     """The two cells of a 32-bit constant."""
     return CONSTANTS[[value & 0xFFFF, value >> 16 & 0xFFFF]]

@@ -76,6 +76,21 @@ def test_not_same(core: int, text: str, reason: str) -> None:
     assert reason in found
 
 
+@pytest.mark.parametrize(("scores", "same"), [(1, True), (2, False)])
+def test_the_softmax_of_one_score_is_one(scores: int, same: bool) -> None:
+    """Its sum is the f32 number 1, whatever the score: as good as a constant."""
+    setup = SETUP + f"li r7, {scores}\nli r8, 0x2100\nli r9, 0x3c00\n"
+    softmax = setup + "vrmax.h r2, r1, r7\nvexps.h r1, r1, r2, r7\nvrsum.h r3, r1, r7\nhalt"
+    one = setup + "lui r10, 0x3f80\nsw r10, r3, 0\nhalt"
+
+    def make_one(text: str) -> LoadedProgram:
+        ports = {"inputs": [port("a", "f16", 8, 0x1000, 3)], "outputs": [port("b", "f32", 1, 0x3000, 3)]}
+        return program({3: text}, **ports)
+
+    reference = Reference(make_one(softmax), target(), "main", [{"a": np.zeros(8, np.float16)}])
+    assert (difference(reference, make_one(one)) is None) == same
+
+
 def test_partial_wait_orders_nothing() -> None:
     """Two senders, a wait for one of them: whichever came first, the receiver may read too early."""
     sender = SETUP + "vadd.h r2, r1, r1, r4\nnsend r{dst}, r2, r5, r6, 5\nhalt"

@@ -12,12 +12,13 @@ import numpy as np
 from equivalence.memory import Accessor, Cells, span
 from equivalence.schedule import Machine
 from equivalence.streams import CannotTellError, Effect
-from equivalence.terms import UNWRITTEN, Terms, cells, constant, digest, elements, mix, symmetric
+from equivalence.terms import CONSTANTS, UNWRITTEN, Terms, cells, constant, digest, elements, mix, symmetric, widened
 from pimc.isa.sram import SRAM_ISA
 
 _COMMUTATIVE = frozenset(
     f"{name}.{form}" for name in ("vadd", "vmul", "vmax", "vmin", "veq", "vand", "vor", "vxor") for form in "hfi"
 )
+_ONE = 0x3C00  # fp16
 _LANES = 16  # banks of a pseudo-channel: lanes of a result
 
 
@@ -85,6 +86,10 @@ def _scalar(core: Core, name: str, o: Operands) -> None:
         core.copy(o["dst"], np.tile(core.local.read(span(o["s"], 4), core.who), o["n"]))
     elif name == "vfill.h":
         core.store(o["dst"], np.broadcast_to(mix(name, scalar), o["n"]))
+    elif name == "vexps.h":
+        values = core.load(o["a"], o["n"])
+        one = elements(widened(values), 4) == scalar  # exp(x - x)
+        core.store(o["dst"], np.where(one, CONSTANTS[_ONE], mix(name, values, scalar)))
     else:
         core.store(o["dst"], mix(name, core.load(o["a"], o["n"], source), scalar), target)
 
@@ -93,13 +98,18 @@ def _unary(core: Core, name: str, o: Operands) -> None:
     source, target = _widths(name)
     if name.startswith("vmov."):
         core.copy(o["dst"], core.local.read(span(o["a"], o["n"] * source), core.who))
+    elif name == "vcvt.f":
+        core.copy(o["dst"], widened(core.load(o["a"], o["n"])))
     else:
         core.store(o["dst"], mix(name, core.load(o["a"], o["n"], source)), target)
 
 
 def _reduction(core: Core, name: str, o: Operands) -> None:
     source, _ = _widths(name)
-    core.store(o["dst"], mix(name, digest(core.load(o["a"], o["n"], source)[None])), 4)
+    if name in ("vrmax.h", "vrsum.h") and o["n"] == 1:
+        core.copy(o["dst"], widened(core.load(o["a"], 1)))
+    else:
+        core.store(o["dst"], mix(name, digest(core.load(o["a"], o["n"], source)[None])), 4)
 
 
 def _select(core: Core, name: str, o: Operands) -> None:
