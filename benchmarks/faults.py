@@ -60,7 +60,7 @@ def compile_models(folder: Path) -> list[Path]:
     """Binaries of a small model with SmolLM2's head counts, with sets of weights that show different damage.
 
     ``flat``: as it is.  ``sharp``: queries that tell keys apart.  ``steep``: scores so far apart that a softmax
-    overflows unless it subtracts their very maximum.  ``faint``: activations so small that the epsilon of a norm counts.
+    overflows unless it subtracts their very maximum.  ``faint``: activations so small that a norm's epsilon counts.
     """
     family = next(family for family in FAMILIES if family.name == _FAMILY)
     binaries = []
