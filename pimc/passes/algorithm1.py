@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pimc.ir.pim import HeadRound, HeadsAttr, ShardAttr, ShardRound
+from pimc.ir.pim import HeadRound, ShardAttr, ShardRound
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,10 @@ def head_rounds(heads: int, channels: int, cores: int) -> tuple[HeadRound, ...]:
     return tuple(HeadRound(r.first, r.heads, cores // r.heads) for r in allocate(heads, channels, cores))
 
 
-def _rounds_of_heads(rounds: tuple[HeadRound, ...], features: int) -> ShardAttr:
-    """Cut ``features`` a head over the head's cores; the heads of a round side by side."""
+def rounds_shard(rounds: tuple[HeadRound, ...], features: int) -> ShardAttr:
+    """Cut ``features`` a head over the head's cores, the heads of a round side by side: attention's output has the
+    features of a KV head's group of query heads.
+    """
     found: list[ShardRound] = []
     for r in rounds:
         start = r.first * features
@@ -77,17 +79,7 @@ def _rounds_of_heads(rounds: tuple[HeadRound, ...], features: int) -> ShardAttr:
 
 def feature_shard(heads: int, head_dim: int, channels: int, cores: int) -> ShardAttr:
     """The cut of a Q, K or V projection's output of ``heads * head_dim`` features."""
-    return _rounds_of_heads(head_rounds(heads, channels, cores), head_dim)
-
-
-def attention_shard(heads: int, kv_heads: int, head_dim: int, channels: int, cores: int) -> ShardAttr:
-    """The cut of attention's output: a KV head's group of query heads over the KV head's cores."""
-    return _rounds_of_heads(head_rounds(kv_heads, channels, cores), heads // kv_heads * head_dim)
-
-
-def heads_attr(heads: int, channels: int, cores: int) -> HeadsAttr:
-    """:func:`head_rounds` as an attribute."""
-    return HeadsAttr.of(head_rounds(heads, channels, cores))
+    return rounds_shard(head_rounds(heads, channels, cores), head_dim)
 
 
 def tensor_shard(features: int, cores: int) -> ShardAttr:

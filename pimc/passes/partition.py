@@ -1,10 +1,10 @@
 """``partition``: cut the work over the cores, ``nn`` to ``pim``.
 
-Projections to queries, keys and values, and attention, are cut head-wise by Algorithm 1 of the HPIM paper
-(:mod:`pimc.passes.algorithm1`); other linear layers tensor-wise, in equal blocks of features.  Linear
-layers that share their input become one operation.  Elementwise operators stay cut where their operands are
-cut alike; where a whole tensor is needed, one ``pim.all_gather`` a value makes it.  Results of an entry
-point stay cut: the host reads pieces.
+Projections to queries, keys and values, and attention without a cache, are cut head-wise by Algorithm 1 of the HPIM
+paper (:mod:`pimc.passes.algorithm1`), the heads of cached attention by time (:mod:`pimc.passes.head_rounds`); other
+linear layers tensor-wise, in equal blocks of features.  Linear layers that share their input become one operation.
+Elementwise operators stay cut where their operands are cut alike; where a whole tensor is needed, one
+``pim.all_gather`` a value makes it.  Results of an entry point stay cut: the host reads pieces.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from pimc.ir import nn, pim
 from pimc.ir.locations import where, with_location
 from pimc.ir.signature import is_entry
 from pimc.ir.stages import Stage
-from pimc.passes.algorithm1 import attention_shard, feature_shard, heads_attr, tensor_shard
+from pimc.passes.algorithm1 import feature_shard, head_rounds, rounds_shard, tensor_shard
 from pimc.passes.annotate import BYTES, FLOPS, INTENSITY
 from pimc.passes.base import Pass, PassContext
 from pimc.passes.fusion import LinearGroup, find_groups, weight_param
+from pimc.passes.head_rounds import best_rounds
 from pimc.passes.machine import Machine
 from pimc.passes.place import DOMAIN
 
@@ -51,25 +52,31 @@ class PartitionPass(Pass):
     """Cut every operation over the cores.
 
     ``algorithm``: ``paper`` (head-wise Q, K, V and attention; the rest tensor-wise) or ``tensor`` (all
-    projections tensor-wise).  ``replicate_limit``: a table that positions index is copied to every tile up
+    projections tensor-wise).  ``rounds``: the heads of cached attention in rounds of least estimated ``time`` with
+    ``context`` cached positions (not the size of the cache: programs do not depend on it), or by Algorithm 1
+    (``paper``).  ``replicate_limit``: a table that positions index is copied to every tile up
     to this many bytes.
     """
 
     name = "partition"
     produces = Stage.PARTITIONED
     algorithm: str = "paper"
+    rounds: str = "time"
+    context: int = 1024
     replicate_limit: int = 4 << 20
 
     @override
     def run(self, module: ModuleOp, context: PassContext) -> None:
         if self.algorithm not in ("paper", "tensor"):
             raise UsageError(f"unknown partition algorithm {self.algorithm!r}", hint="algorithms are paper and tensor")
+        if self.rounds not in ("time", "paper"):
+            raise UsageError(f"unknown partition rounds {self.rounds!r}", hint="rounds are time and paper")
         machine = Machine(context.target)
         groups = find_groups(module)
         heads = _head_counts(module) if self.algorithm == "paper" else {}
         for function in module.walk():
             if isinstance(function, func.FuncOp) and function.body.blocks:
-                _FunctionPartition(machine, groups, heads, self.replicate_limit).run(function)
+                _FunctionPartition(machine, groups, heads, self).run(function)
         for new in module.walk():
             reason = new.attributes.get(SHARD_REASON)
             if isinstance(reason, StringAttr):
@@ -110,7 +117,7 @@ class _FunctionPartition:
     machine: Machine
     groups: dict[nn.LinearOp, LinearGroup]
     heads: dict[nn.LinearOp, tuple[int, int]]
-    replicate_limit: int
+    options: PartitionPass
     gathered: dict[SSAValue, SSAValue] = field(default_factory=dict)
     written: dict[tuple[Attribute, SSAValue], nn.CacheWriteOp] = field(default_factory=dict)
 
@@ -253,26 +260,42 @@ class _FunctionPartition:
     def attention(self, op: nn.AttentionOp) -> None:
         """Replace attention and the pair of cache writes before it."""
         heads, kv_heads, dim = (a.value.data for a in (op.heads, op.kv_heads, op.head_dim))
-        rounds = heads_attr(kv_heads, self.machine.channels, self.machine.cores)
+        rounds, reason = self.rounds_of(op)
         k_write = self.written.pop((op.k, op.layer), None)
         v_write = self.written.pop((op.v, op.layer), None)
         if k_write is not None and v_write is not None:
-            self.append(k_write, v_write, rounds)
+            self.append(k_write, v_write, pim.HeadsAttr.of(rounds))
         elif (k_write is None) != (v_write is None):
             raise InputError("attention needs its keys and values written together", where=where(op))
-        shard = attention_shard(heads, kv_heads, dim, self.machine.channels, self.machine.cores)
-        properties: dict[str, Attribute] = {**op.properties, "rounds": rounds}
+        shard = rounds_shard(rounds, heads // kv_heads * dim)
+        properties: dict[str, Attribute] = {**op.properties, "rounds": pim.HeadsAttr.of(rounds)}
         result = pim.with_shard(nn.tensor_of(op.result), shard)
         new = pim.AttentionOp((self.whole(op.q), op.layer, op.position), properties, result)
         new.attributes |= op.attributes
-        new.attributes[SHARD_REASON] = StringAttr(f"head-wise by Algorithm 1: {kv_heads} KV heads of {dim}")
+        new.attributes[SHARD_REASON] = StringAttr(reason)
         self.replace(op, new)
+
+    def rounds_of(self, op: nn.AttentionOp) -> tuple[tuple[pim.HeadRound, ...], str]:
+        """The rounds of an attention's KV heads, and why; all that share a cache have the same."""
+        heads, kv_heads, dim = (a.value.data for a in (op.heads, op.kv_heads, op.head_dim))
+        what = f"{kv_heads} KV heads of {dim}"
+        if self.options.rounds == "paper":
+            return head_rounds(kv_heads, self.machine.channels, self.machine.cores), f"by Algorithm 1: {what}"
+        context = self.options.context
+
+        def time(cores: int) -> int:
+            return self.machine.attention_round_fs(-(-context // cores), heads // kv_heads, dim)
+
+        rounds = best_rounds(kv_heads, self.machine.cores, time)
+        groups = ", ".join(f"{r.heads} on groups of {r.cores_per_head} cores" for r in rounds)
+        return rounds, f"by the least estimated time at {context} positions: {what}, {groups}"
 
     def attention_full(self, op: nn.AttentionFullOp) -> None:
         """Groups of cores a KV head; operands that are cut head-wise alike stay on their cores, others become whole."""
         heads, kv_heads, dim = (a.value.data for a in (op.heads, op.kv_heads, op.head_dim))
         channels, cores = self.machine.channels, self.machine.cores
-        cut = attention_shard(heads, kv_heads, dim, channels, cores)
+        rounds = head_rounds(kv_heads, channels, cores)
+        cut = rounds_shard(rounds, heads // kv_heads * dim)
         wanted = (cut, *(feature_shard(kv_heads, dim, channels, cores),) * 2)
         operands = [
             value if pim.shard_of(value.type) == shard else self.whole(value)
@@ -282,7 +305,7 @@ class _FunctionPartition:
         properties: dict[str, Attribute] = {
             key: value for key, value in op.properties.items() if key != "operandSegmentSizes"
         }
-        properties["rounds"] = heads_attr(kv_heads, channels, cores)
+        properties["rounds"] = pim.HeadsAttr.of(rounds)
         new = pim.AttentionFullOp(operands, mask, properties, pim.with_shard(nn.tensor_of(op.result), cut))
         new.attributes |= op.attributes
         new.attributes[SHARD_REASON] = StringAttr(f"head-wise by Algorithm 1, a head's cores by rows: {kv_heads} heads")
@@ -309,7 +332,7 @@ class _FunctionPartition:
         rows = nn.tensor_of(table).get_shape()[0]
         size = nn.tensor_bytes(table.type)
         positional = _is_position(ids)
-        copied = positional and size <= self.replicate_limit
+        copied = positional and size <= self.options.replicate_limit
         per_core = rows if copied else -(-rows // self.machine.cores)
         wrap = isinstance(op, nn.GatherOp)
         new = pim.EmbeddingOp(table, self.whole(ids), per_core, copied, op.result.type, wrap=wrap)

@@ -8,10 +8,10 @@ from pimc.ir.pim import HeadRound, ShardRound
 from pimc.passes.algorithm1 import (
     ChannelRound,
     allocate,
-    attention_shard,
     channel_slices,
     feature_shard,
     head_rounds,
+    rounds_shard,
     tensor_shard,
 )
 
@@ -58,7 +58,7 @@ def test_shards_cover_and_follow_the_channels(heads: int, dim: int) -> None:
 def test_smollm2() -> None:
     assert feature_shard(9, 64, 128, 32).shard_rounds == (ShardRound(0, 0, 32, 16), ShardRound(512, 0, 32, 2))
     assert feature_shard(3, 64, 128, 32).shard_rounds == (ShardRound(0, 0, 32, 4), ShardRound(128, 0, 32, 2))
-    attention = attention_shard(9, 3, 64, 128, 32)
+    attention = rounds_shard(head_rounds(3, 128, 32), 3 * 64)
     assert attention.shard_rounds == (ShardRound(0, 0, 32, 12), ShardRound(384, 0, 32, 6))
 
 

@@ -1,6 +1,6 @@
 """Attention over the cached slots, head-wise on groups of cores with intra-head parallelism over positions.
 
-Each round of Algorithm 1 gives every core one KV head and the slots ``p % n == rank`` of it (``n`` cores a head).
+Each round gives every core one KV head and the slots ``p % n == rank`` of it (``n`` cores a head).
 A core computes scores, a local softmax and a locally normalised output for the query heads of its KV head; the group
 exchanges maxima and sums (the paper's All-Gather of the softmax, Fig. 9), scales the outputs, and adds them in slices.
 Decode runs on the PIM unit (K and transposed V written into the array), prefill on the tensor unit.

@@ -68,21 +68,23 @@ class Partial:
 
 
 def groups_of(ctx: LoweringContext, rounds: HeadsAttr) -> list[HeadGroup]:
-    """The rounds as groups; every core must have a head in every round."""
+    """The rounds as groups; a core that is left without a head does what the last head's cores do, for nobody."""
     return [_group(ctx, index, round_) for index, round_ in enumerate(rounds.head_rounds)]
 
 
 def _group(ctx: LoweringContext, index: int, round_: HeadRound) -> HeadGroup:
     n = round_.cores_per_head
-    if n & (n - 1) or round_.heads * n != ctx.cores:
+    if n & (n - 1) or ctx.cores % n or round_.heads * n > ctx.cores:
         raise ctx.unsupported(
-            f"round {index} gives {round_.heads} heads {n} cores each; {ctx.cores} cores must all work"
+            f"round {index} gives {round_.heads} heads {n} cores each: a group is a power of two of cores, and all"
+            f" groups have room on {ctx.cores}"
         )
     numbers = range(ctx.cores)
+    last = round_.heads - 1
     return HeadGroup(
         index,
         n,
-        tuple(round_.first + c // n for c in numbers),
+        tuple(round_.first + min(c // n, last) for c in numbers),
         tuple(c % n for c in numbers),
         tuple(c - c % n for c in numbers),
     )

@@ -1,4 +1,4 @@
-// RUN: partition
+// RUN: partition{rounds=paper}
 // SmolLM2's attention: 9 query heads in rounds of 8 and 1, 3 KV heads in rounds of 2 and 1 (Algorithm 1).
 ml_program.global private mutable @k : tensor<1x2048x3x64xf16>
 ml_program.global private mutable @v : tensor<1x2048x3x64xf16>
