@@ -17,6 +17,7 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from pimc.ir import hbm, sram
 from pimc.ir.instruction_ops import LocalAddressAttr, Number, identifier
+from pimc.isa.hbm import MASK
 
 OpT = TypeVar("OpT", bound=Operation)
 
@@ -321,17 +322,20 @@ class SramBuilder(_BlockBuilder):
         return sorted({*super().__dir__(), *_SRAM_METHODS})
 
 
+@dataclass
 class HbmBuilder(_BlockBuilder):
     """Builds a stream of the controllers: ``b.mac(column=0, buffer=0, count=32, result=0, clear=1)``.
 
-    All operands are named; ``mask`` is all pseudo-channels unless given; a local address may be
+    All operands are named; ``mask`` is all pseudo-channels of the group unless given; a local address may be
     ``HbmBuilder.local("x", 64)``.
     """
 
+    channels: int = MASK.field.width
+
     @classmethod
-    def of(cls, program: hbm.ProgramOp) -> HbmBuilder:
-        """A builder at the end of a stream."""
-        return cls(program.body.block, program.location)
+    def of(cls, program: hbm.ProgramOp, channels: int = MASK.field.width) -> HbmBuilder:
+        """A builder at the end of a stream of groups with so many pseudo-channels."""
+        return cls(program.body.block, program.location, channels)
 
     @classmethod
     def program(cls, entry: str, groups: Iterable[int]) -> tuple[HbmBuilder, hbm.ProgramOp]:
@@ -356,6 +360,8 @@ class HbmBuilder(_BlockBuilder):
         op_class = _HBM_METHODS.get(identifier(name))
         if op_class is None:
             raise AttributeError(f"the controllers have no command {name!r}")
+        if MASK in op_class.INSTRUCTION.operands:
+            values.setdefault(MASK.name, (1 << self.channels) - 1)
         return self.insert(op_class.build_op(**values))
 
     def __getattr__(self, name: str) -> Callable[..., None]:

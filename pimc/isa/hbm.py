@@ -11,9 +11,10 @@ from __future__ import annotations
 from pimc.isa.spec import Field, Instruction, InstructionSet, Operand, OperandKind
 
 _OPCODE = Field("opcode", 58, 6)
-_MASK = Operand(
+MASK = Operand(
     "mask", OperandKind.MASK, Field("mask", 54, 4), "pseudo-channels of the group, bit q for pseudo-channel q"
 )
+"""Operand of the commands that some pseudo-channels of a group may skip; its width is the most a group has."""
 _REG = Field("reg", 49, 5)
 _REG2 = Field("reg2", 44, 5)
 _IMM32 = Field("imm32", 0, 32)
@@ -31,7 +32,7 @@ def _register(name: str, field: Field, doc: str, writes: bool = False) -> Operan
 def _command(
     code: int, mnemonic: str, operands: tuple[Operand, ...], latency: str, doc: str, *, unit: str = "dram"
 ) -> Instruction:
-    masked = operands if unit == "control" else (_MASK, *operands)
+    masked = operands if unit == "control" else (MASK, *operands)
     used = _OPCODE.mask | sum(operand.field.mask for operand in masked)
     zeros: list[tuple[Field, int]] = []
     bit = 0

@@ -21,6 +21,7 @@ from typing import Annotated, TypeVar
 
 from pimc.diagnostics import InputError, TargetError
 from pimc.files import read_text
+from pimc.isa.hbm import MASK
 from pimc.limits import OVERRIDE_CHARACTERS, OVERRIDES, TARGET_FILE_BYTES
 from pimc.targets.dram_spec import DramSpec
 from pimc.targets.expression import did_you_mean
@@ -356,6 +357,13 @@ def _check(target: Target, where: str) -> None:
     cores, pchs, noc = target.cores.count, target.hbm.pch_count, target.noc
     if pchs % cores:
         raise TargetError(f"{cores} cores cannot share {pchs} pseudo-channels evenly", where=f"{where}: cores.count")
+    most = MASK.field.width
+    if pchs // cores > most:
+        raise TargetError(
+            f"a core has {pchs // cores} pseudo-channels, and the mask of a command names {most}",
+            where=f"{where}: cores.count",
+            hint=f"at least {-(-pchs // most)} cores share {pchs} pseudo-channels",
+        )
     if noc.columns * noc.rows < cores:
         raise TargetError(f"a {noc.columns} x {noc.rows} mesh is too small for {cores} cores", where=f"{where}: noc")
     _check_memories(target, where)

@@ -119,8 +119,8 @@ def lower_entry(
     program.location = stream.location = function.location
     core = SramBuilder.of(program)
     ctx = LoweringContext(
-        entry, target, memory, memory.geometry, core, HbmBuilder.of(stream), program.body.block,
-        Semaphores(target.cores.semaphores), options,
+        entry, target, memory, memory.geometry, core, HbmBuilder.of(stream, memory.geometry.channels),
+        program.body.block, Semaphores(target.cores.semaphores), options,
     )  # fmt: skip
     ctx.at(function)
     lower_inputs(ctx, function, functions)
