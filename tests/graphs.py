@@ -20,7 +20,7 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
 
-from pimc.driver.compile import compile_imported
+from pimc.driver.compile import Options, compile_imported
 from pimc.frontends.model import ImportedModel
 from pimc.frontends.weights import ModelWeights
 from pimc.ir import nn
@@ -88,10 +88,12 @@ def _collect(value: SSAValue, made: list[Operation]) -> None:
     made.append(op)
 
 
-def executable(module: ModuleOp, weights: Mapping[str, np.ndarray] | None = None) -> Executable:
-    """The module compiled with the default pipeline."""
+def executable(
+    module: ModuleOp, weights: Mapping[str, np.ndarray] | None = None, overrides: tuple[str, ...] = ()
+) -> Executable:
+    """The module compiled with the default pipeline, for hpim with other figures."""
     model = ImportedModel(module, ModelWeights(dict(weights or {})), None, None, [], {}, "test")
-    compiled = compile_imported(model)
+    compiled = compile_imported(model, options=Options(overrides=overrides))
     return Executable(compiled.program, compiled.target)
 
 
@@ -101,12 +103,15 @@ def compare(
     weights: Mapping[str, np.ndarray] | None = None,
     *,
     tolerance: float = 2e-3,
+    overrides: tuple[str, ...] = (),
 ) -> RunResult:
     """Run on the machine and in the interpreter (fp32): integers and truth values equal, floats within tolerance."""
     store = ModelWeights(dict(weights or {}))
     reference = Interpreter(module_of(arrays, build), store, precision="f32")
     expected = reference.call("main", {f"arg{i}": a for i, a in enumerate(arrays)})
-    result = executable(module_of(arrays, build), weights).run({f"input{i}": a for i, a in enumerate(arrays)})
+    result = executable(module_of(arrays, build), weights, overrides).run(
+        {f"input{i}": a for i, a in enumerate(arrays)}
+    )
     for got, want in zip(result.outputs.values(), expected.values(), strict=True):
         assert got.shape == want.shape
         if want.dtype.kind in "iub":

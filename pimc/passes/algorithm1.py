@@ -78,8 +78,13 @@ def rounds_shard(rounds: tuple[HeadRound, ...], features: int) -> ShardAttr:
 
 
 def feature_shard(heads: int, head_dim: int, channels: int, cores: int) -> ShardAttr:
-    """The cut of a Q, K or V projection's output of ``heads * head_dim`` features."""
-    return rounds_shard(head_rounds(heads, channels, cores), head_dim)
+    """The cut of a Q, K or V projection's output of ``heads * head_dim`` features; in equal blocks where a round before
+    the last leaves cores without a head (the paper's counts of cores are powers of two).
+    """
+    rounds = head_rounds(heads, channels, cores)
+    if any(r.heads * r.cores_per_head != cores for r in rounds[:-1]):
+        return tensor_shard(heads * head_dim, cores)
+    return rounds_shard(rounds, head_dim)
 
 
 def tensor_shard(features: int, cores: int) -> ShardAttr:

@@ -294,11 +294,15 @@ class _FunctionPartition:
         """Groups of cores a KV head; operands that are cut head-wise alike stay on their cores, others become whole."""
         heads, kv_heads, dim = (a.value.data for a in (op.heads, op.kv_heads, op.head_dim))
         channels, cores = self.machine.channels, self.machine.cores
-        rounds = head_rounds(kv_heads, channels, cores)
+        rounds, how = head_rounds(kv_heads, channels, cores), "by Algorithm 1"
+        filled = all(r.heads * r.cores_per_head == cores for r in rounds)
+        if not filled:  # cores without a head need its operands to do as the others
+            queries = nn.tensor_of(op.q).get_shape()[1]
+            rounds, how = best_rounds(kv_heads, cores, lambda n: -(-queries // n)), "in as few rounds as rows allow"
         cut = rounds_shard(rounds, heads // kv_heads * dim)
-        wanted = (cut, *(feature_shard(kv_heads, dim, channels, cores),) * 2)
+        wanted = (cut, *(rounds_shard(rounds, dim),) * 2)
         operands = [
-            value if pim.shard_of(value.type) == shard else self.whole(value)
+            value if filled and pim.shard_of(value.type) == shard else self.whole(value)
             for value, shard in zip((op.q, op.k, op.v), wanted, strict=True)
         ]
         mask = None if op.mask is None else self.whole(op.mask)
@@ -308,7 +312,7 @@ class _FunctionPartition:
         properties["rounds"] = pim.HeadsAttr.of(rounds)
         new = pim.AttentionFullOp(operands, mask, properties, pim.with_shard(nn.tensor_of(op.result), cut))
         new.attributes |= op.attributes
-        new.attributes[SHARD_REASON] = StringAttr(f"head-wise by Algorithm 1, a head's cores by rows: {kv_heads} heads")
+        new.attributes[SHARD_REASON] = StringAttr(f"head-wise {how}, a head's cores by rows: {kv_heads} heads")
         self.replace(op, new)
 
     def append(self, k_write: nn.CacheWriteOp, v_write: nn.CacheWriteOp, rounds: pim.HeadsAttr) -> None:

@@ -81,6 +81,7 @@ def test_async_runs_and_attention_attends() -> None:
     [
         ("[[0, 0, 32, 2]]", "[[0, 0, 16, 2]]", "does not cover"),
         ("[[0, 0, 32, 2]]", "[[0, 0, 32]]", "not a shard round"),
+        ("[[0, 0, 32, 2]]", "[[0, 0, 16, 2], [32, 8, 32, 1]]", "begins at different places"),
         ("array<i64: 1>", "array<i64: 2>", "does not fit weight 2"),
         ("heads<[[0, 4, 8]]>", "heads<[[0, 2, 8]]>", "cover 2 of 4 heads"),
         ("kv_heads = 4 : i64", "kv_heads = 3 : i64", "evenly"),

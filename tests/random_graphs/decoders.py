@@ -38,13 +38,13 @@ def describe_decoder(seed: int) -> str:
     return str(draw_decoder(seed))
 
 
-def attempt_decoder(seed: int) -> Outcome:
+def attempt_decoder(seed: int, overrides: tuple[str, ...] = ()) -> Outcome:
     """Compile a decoder, run prefill and some steps of decode with all checks, and compare the logits."""
     shape, steps = draw_decoder(seed)
     store = weights(llama(shape), shape, seed)
     reference = Interpreter(llama(shape), store, precision="f32")
     try:
-        executable = _executable(shape, store)
+        executable = _executable(shape, store, overrides)
         for entry, inputs in _calls(shape, steps, seed):
             got = executable.run(inputs, entry=entry).outputs
             want = reference.call(entry, inputs)
@@ -60,10 +60,10 @@ def attempt_decoder(seed: int) -> Outcome:
     return Outcome("right")
 
 
-def _executable(shape: Shape, store: InMemoryWeights) -> Executable:
+def _executable(shape: Shape, store: InMemoryWeights, overrides: tuple[str, ...]) -> Executable:
     arrays = {name: np.asarray(store[name], np.float32) for name in store.names()}
     model = ImportedModel(llama(shape), ModelWeights(arrays), None, None, [], {}, "decoder")
-    options = Options(max_seq=shape.max_seq, prefill_chunk=shape.chunk)
+    options = Options(max_seq=shape.max_seq, prefill_chunk=shape.chunk, overrides=overrides)
     compiled = compile_imported(model, options=options)
     return Executable(compiled.program, compiled.target)
 

@@ -105,6 +105,7 @@ def test_overrides() -> None:
         ("hbm.constraint.5.window=3", "activates more banks than the window", None),
         ("domain.tcu.unit=tc", "unknown unit 'tc'", "tcu"),
         ("cores.count=7", "cannot share", None),
+        ("cores.count=16", "a core has 8 pseudo-channels, and the mask of a command names 4", "at least 32 cores"),
         ("noc.rows=3", "mesh is too small", None),
         ("memory.temp.base=5", "must follow each other", None),
         ("memory.pim_array.bytes=5", "hold 1048576 bytes", None),

@@ -72,12 +72,16 @@ def _filled(ctx: LoweringContext, head: SSAValue, head_bytes: int, slot_bytes: i
 def lower_attention(ctx: LoweringContext, op: AttentionOp) -> None:
     """Partial attention of every round, then the exchange."""
     q = ctx.tensor(op.q).whole
+    groups = groups_of(ctx, op.rounds)
+    for group in groups:
+        if group.cores & (group.cores - 1):  # slots are dealt out by shifts and masks
+            raise ctx.unsupported(f"round {group.index}: a group has a power of two of cores, not {group.cores}")
     shape = Shape(op.heads.value.data // op.kv_heads.value.data, op.head_dim.value.data, q.rows)
     core = ctx.core
     scaled = ctx.strip("attention.query", q.rows, q.width)
     core.vmuls_h(ctx.address(scaled), ctx.address(q), ctx.f32(op.scale.value.data), core.const(q.elements))
     run = _decode_partial if q.rows == 1 else _prefill_partial
-    partials = [run(ctx, op, group, scaled, shape) for group in groups_of(ctx, op.rounds)]
+    partials = [run(ctx, op, group, scaled, shape) for group in groups]
     exchanged = [send_statistics(ctx, partial, shape) if partial.group.cores > 1 else None for partial in partials]
     sent = [
         send_slices(ctx, partial, statistics, shape) if statistics is not None else None

@@ -74,10 +74,9 @@ def groups_of(ctx: LoweringContext, rounds: HeadsAttr) -> list[HeadGroup]:
 
 def _group(ctx: LoweringContext, index: int, round_: HeadRound) -> HeadGroup:
     n = round_.cores_per_head
-    if n & (n - 1) or ctx.cores % n or round_.heads * n > ctx.cores:
+    if ctx.cores % n or round_.heads * n > ctx.cores:
         raise ctx.unsupported(
-            f"round {index} gives {round_.heads} heads {n} cores each: a group is a power of two of cores, and all"
-            f" groups have room on {ctx.cores}"
+            f"round {index} gives {round_.heads} heads {n} cores each: all {ctx.cores} cores are in groups of that size"
         )
     numbers = range(ctx.cores)
     last = round_.heads - 1

@@ -131,8 +131,17 @@ class ShardAttr(ParametrizedAttribute):
         return max(sum(r.per_core for r in rounds if r.first_core <= core < r.first_core + r.cores) for core in starts)
 
     def check(self, extent: int) -> None:
-        """Raise VerifyException unless every feature of ``extent`` has an owner."""
+        """Raise VerifyException unless every feature of ``extent`` has an owner, and each round begins at one place in
+        the local slices of all its cores.
+        """
         rounds = self.shard_rounds
+        held = [0] * self.cores  # elements of each core before a round
+        for index, r in enumerate(rounds):
+            own = range(r.first_core, r.first_core + r.cores)
+            if len({held[core] for core in own}) > 1:
+                raise VerifyException(f"shard round {index} begins at different places of its cores' slices")
+            for core in own:
+                held[core] += r.per_core
         expected = 0
         for index, r in enumerate(rounds):
             end = rounds[index + 1].start if index + 1 < len(rounds) else extent
