@@ -39,10 +39,9 @@ class Clock:
 
 @dataclass(frozen=True)
 class Cores:
-    """The SRAM-PIM cores and what every core has."""
+    """The SRAM-PIM cores and what every core has; each dispatches one instruction a cycle, in order."""
 
     count: Annotated[int, Range(1, 4096)]
-    dispatch_per_cycle: Annotated[int, Range(1, 1)]
     scalar_registers: Annotated[int, Range(1, 32)]
     config_registers: Annotated[int, Range(1, 16)]
     semaphores: Annotated[int, Range(1, 32)]
@@ -50,16 +49,15 @@ class Cores:
 
 @dataclass(frozen=True)
 class Domain:
-    """A place for operations: its unit and the operation classes that it takes (``pim.class``)."""
+    """A place for operations: its unit."""
 
     name: str
     unit: str
-    classes: Annotated[tuple[str, ...], Choices("gemm", "gemv", "nonlinear", "layout", "memory")]
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A functional unit, ``count`` of them per ``scope``; ``name`` is the one of the instruction tables."""
+    """A functional unit, one per ``scope``; ``name`` is the one of the instruction tables."""
 
     name: str
     kind: Annotated[
@@ -67,7 +65,6 @@ class Unit:
         Choices("scalar", "vector", "systolic", "sram_pim", "transpose", "transfer", "network", "bank_pim"),
     ]
     scope: Annotated[str, Choices("core", "pseudo_channel", "bank")]
-    count: Annotated[int, Range(1, 1024)]
 
 
 @dataclass(frozen=True)
@@ -142,9 +139,8 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Noc:
-    """The network among the cores: core c at column c % columns, row c // columns; column first, then row."""
+    """The mesh among the cores: core c at column c % columns, row c // columns; column first, then row."""
 
-    topology: Annotated[str, Choices("mesh")]
     columns: Annotated[int, Range(1, 256)]
     rows: Annotated[int, Range(1, 256)]
     bytes_per_cycle: Annotated[int, Range(1, 1 << 16)]
