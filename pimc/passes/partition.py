@@ -71,6 +71,8 @@ class PartitionPass(Pass):
             raise UsageError(f"unknown partition algorithm {self.algorithm!r}", hint="algorithms are paper and tensor")
         if self.rounds not in ("time", "paper"):
             raise UsageError(f"unknown partition rounds {self.rounds!r}", hint="rounds are time and paper")
+        if self.context < 1:
+            raise UsageError(f"partition context {self.context} is no number of positions", hint="context=1024")
         machine = Machine(context.target)
         groups = find_groups(module)
         heads = _head_counts(module) if self.algorithm == "paper" else {}

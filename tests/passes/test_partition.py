@@ -8,7 +8,7 @@ from filecheck_runner import run_passes
 from tiny_models import llama, run_pass, weights
 from xdsl.utils.exceptions import VerifyException
 
-from pimc.diagnostics import InputError
+from pimc.diagnostics import InputError, UsageError
 from pimc.ir import pim
 from pimc.ir.bank_layout import GemvLayout
 from pimc.ir.context import parse_module
@@ -23,6 +23,15 @@ def test_one_gather_a_value() -> None:
     run_pass(module, PartitionPass())
     gathered = [op.input for op in module.walk() if isinstance(op, pim.AllGatherOp)]
     assert len(gathered) == len(set(gathered))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"algorithm": "x"}, "algorithm 'x'"), ({"rounds": "x"}, "rounds 'x'"), ({"context": 0}, "context 0")],
+)
+def test_options_that_are_none(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run_pass(llama(), PartitionPass(**options))  # type: ignore[arg-type]
 
 
 def test_weights_fused_differently_stay_alone() -> None:
