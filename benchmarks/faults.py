@@ -38,7 +38,7 @@ import pimc
 _FAMILY = "llama-gqa-9-3"
 _VOCABULARY = 200
 _START = 32  # positions decoded before anything is damaged: every core then owns keys and values
-_MORE = 300  # runs with each set of weights, of programs that nothing else explains
+_MORE = 100  # runs with each set of weights, of programs that nothing else explains
 _TRIALS: dict[str, Trial] = {}  # of a worker process: its one trial
 
 
@@ -83,9 +83,10 @@ def start(binaries: list[Path], positions: int) -> None:
     random = np.random.default_rng(9)
     inputs = [
         {"tokens": random.integers(0, _VOCABULARY, (1, 1), np.int32), "position": np.array([position], np.int32)}
-        for position in range(_START + positions)
+        for position in range(_START + positions + 1)
     ]
-    more = [inputs[at] | {"tokens": token} for at, token in _more(random, len(inputs))]
+    more = [inputs.pop()]  # the token behind, which reads what all others left
+    more += [inputs[at] | {"tokens": token} for at, token in _more(random, len(inputs))]
     programs = [executable.program for executable in executables]
     _TRIALS["only"] = Trial(programs, executables[0].target, "decode", inputs[:_START], inputs[_START:], more)
 

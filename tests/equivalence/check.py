@@ -153,10 +153,16 @@ def difference(reference: Reference, program: LoadedProgram) -> str | None:
 def _whole_difference(
     reference: Reference, program: LoadedProgram, changed: list[dict[int, list[Effect]]]
 ) -> str | None:
-    """Execute the whole machine for every run, and compare what is left."""
+    """Execute the whole machine for every run, and compare what is left.
+
+    Rows of HBM may hold other terms, those of a core that works for nobody: the last run reads what the others left,
+    and must give the same outputs.  What a single run leaves must be the same.
+    """
     dram = reference.dram(0)
     for run, cores in enumerate(changed):
-        found = reference.replay(run, program, dram, cores)
-        if reason := found.differs(reference.result(run)):
+        found, expected = reference.replay(run, program, dram, cores), reference.result(run)
+        if len(changed) > 1:
+            found, expected = replace(found, rows={}), replace(expected, rows={})
+        if reason := found.differs(expected):
             return f"run {run}: {reason}"
     return None

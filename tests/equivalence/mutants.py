@@ -170,7 +170,7 @@ class Trial:
             self._states.append(_State.of(machine))
             self._expected.append([machine.run(entry, each) for each in inputs])
         self.program = replace(programs[0], images=self._states[0].images)
-        self.reference = Reference(self.program, target, entry, inputs)
+        self.reference = Reference(self.program, target, entry, [*inputs, *more[:1]])
 
     def outcome(self, mutant: Mutant) -> tuple[str, str]:
         """What shows the damage, and details; "unexplained" if nothing does and the checker cannot say why.
@@ -198,7 +198,12 @@ class Trial:
         for weights, state in enumerate(self._states):
             whole, other = state.machine(self.program, self.target), state.machine(damaged, self.target)
             for run, inputs in enumerate([*self.inputs, *self.more]):
-                if not _same_outputs(whole.run(self.entry, inputs), other.run(self.entry, inputs)):
+                expected = whole.run(self.entry, inputs)
+                try:
+                    found = other.run(self.entry, inputs)
+                except PimcError as error:
+                    return f"error: {type(error).__name__}", str(error)
+                if not _same_outputs(expected, found):
                     return "changed result", f"weights {weights}, run {run}"
         return None
 
