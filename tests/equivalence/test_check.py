@@ -91,6 +91,21 @@ def test_the_softmax_of_one_score_is_one(scores: int, same: bool) -> None:
     assert (difference(reference, make_one(one)) is None) == same
 
 
+@pytest.mark.parametrize(("reads", "runs", "reason"), [(0, 1, "row of HBM"), (0, 2, None), (1, 2, "another term")])
+def test_what_memory_keeps_counts_where_it_is_read(reads: int, runs: int, reason: str | None) -> None:
+    """A core writes a row; another value in it shows in what one run leaves, or in an output of one that reads it."""
+    keep = SETUP + "li r7, 32\nvadd.h r2, r1, r1, r5\nvmul.h r3, r1, r1, r5\nhwr {kept}, r0, r7\n"
+    keep += "hrd r2, r0, r7\n" * reads + "vadd.h r2, r2, r2, r5\nhalt"
+
+    def make_one(kept: str) -> LoadedProgram:
+        ports = {"inputs": [port("a", "f16", 16, 0x1000, 3)], "outputs": [port("b", "f16", 16, 0x2000, 3)]}
+        return program({3: keep.format(kept=kept)}, **ports)
+
+    inputs = [{"a": np.zeros(16, np.float16)}] * runs
+    found = difference(Reference(make_one("r2"), target(), "main", inputs), make_one("r3"))
+    assert found is None if reason is None else reason in str(found)
+
+
 def test_partial_wait_orders_nothing() -> None:
     """Two senders, a wait for one of them: whichever came first, the receiver may read too early."""
     sender = SETUP + "vadd.h r2, r1, r1, r4\nnsend r{dst}, r2, r5, r6, 5\nhalt"
