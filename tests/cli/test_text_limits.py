@@ -124,14 +124,18 @@ def answering(monkeypatch: pytest.MonkeyPatch, code: str) -> Iterator[None]:
         yield
 
 
+#: Without it, the process may be gone before the question is written.
+HEARD = "import sys; i = sys.stdin.buffer; i.read(int.from_bytes(i.read(4), 'big'))\n"
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("import os; os.write(1, b'\\xff\\xff\\xff\\xff')", "more than 32 MiB"),
-        ("import os; os.write(1, b'\\0\\0\\0\\1[')", "no proper answer"),
-        ("import os; os.write(1, b'\\0\\0\\0\\2[]')", "no proper answer"),
-        ("import os; os.write(1, b'\\0\\1\\0\\0' + b'[' * 65536)", "no proper answer"),
-        ("import os; os.write(1, b'\\0\\0\\0\\2\\xff\\xff')", "no proper answer"),
+        (HEARD + "import os; os.write(1, b'\\xff\\xff\\xff\\xff')", "more than 32 MiB"),
+        (HEARD + "import os; os.write(1, b'\\0\\0\\0\\1[')", "no proper answer"),
+        (HEARD + "import os; os.write(1, b'\\0\\0\\0\\2[]')", "no proper answer"),
+        (HEARD + "import os; os.write(1, b'\\0\\1\\0\\0' + b'[' * 65536)", "no proper answer"),
+        (HEARD + "import os; os.write(1, b'\\0\\0\\0\\2\\xff\\xff')", "no proper answer"),
         ("import os; os.write(1, b'\\0')", "ended with exit code 0"),
         ("raise SystemExit(5)", "ended with exit code 5"),
         ("import os; os.kill(os.getpid(), 11)", "SIGSEGV"),
