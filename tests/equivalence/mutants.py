@@ -156,7 +156,8 @@ class Trial:
         """``programs`` have the same code and different images; whole ones run on ``before``, damaged on ``inputs``.
 
         ``more`` is for damage that ``inputs`` do not show and the checker cannot explain: the last bit of a constant
-        that rounding mostly hides, a maximum that another one hides.
+        that rounding mostly hides, a maximum that another one hides.  The first of them comes behind ``inputs``: the
+        checker lets it read what those left in memory.
         """
         self.target, self.entry, self.inputs, self.more = target, entry, inputs, more
         self._states: list[_State] = []

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import itertools
 import random
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from graphs import module_of
 from one_operator import value
+from random_graphs.case import interpreted
 from random_graphs.draw import draw
-from xdsl.dialects.builtin import TensorType, f16, f32, i64
+from xdsl.dialects.builtin import ModuleOp, TensorType, f16, f32, i64
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation, SSAValue
 
-from pimc.frontends.weights import ModelWeights
 from pimc.ir import nn
-from pimc.ir.interpreter import Interpreter
 from pimc.ir.nn.base import shape_of
 from pimc.ir.nn.space import Access, Space, reshaped
 
@@ -128,14 +126,8 @@ def _values_of(weights: dict[str, Array], function: FuncOp, values: list[SSAValu
     function.body.block.add_op(ReturnOp(*values))
     function.update_function_type()
     module = function.parent_op()
-    named = {f"arg{place}": array for place, array in enumerate(inputs)}
-    return list(_interpreted(module, weights, named).values())
-
-
-def _interpreted(module: Operation | None, weights: dict[str, Array], inputs: dict[str, Array]) -> dict[str, Array]:
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Interpreter(module, ModelWeights(weights), precision="f32").call("main", inputs)  # type: ignore[arg-type]
+    assert isinstance(module, ModuleOp)
+    return interpreted(module, weights, inputs)
 
 
 def run(op: nn.NnOp, operands: list[Array]) -> list[Array]:
@@ -146,9 +138,10 @@ def run(op: nn.NnOp, operands: list[Array]) -> list[Array]:
         return list(copy.results)
 
     module = module_of(operands, build)
-    for argument, operand in zip(module.body.ops.first.body.block.args, op.operands, strict=True):  # type: ignore[union-attr]
-        assert argument.type == operand.type
-    return list(_interpreted(module, {}, {f"arg{place}": array for place, array in enumerate(operands)}).values())
+    (function,) = module.body.ops
+    assert isinstance(function, FuncOp)
+    assert function.body.block.arg_types == op.operand_types
+    return interpreted(module, {}, operands)
 
 
 def part_of(space: Space, rng: random.Random) -> dict[str, range]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from filecheck_runner import run_passes
@@ -29,9 +31,9 @@ def test_one_gather_a_value() -> None:
     ("options", "message"),
     [({"algorithm": "x"}, "algorithm 'x'"), ({"rounds": "x"}, "rounds 'x'"), ({"context": 0}, "context 0")],
 )
-def test_options_that_are_none(options: dict[str, object], message: str) -> None:
+def test_options_that_are_none(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        run_pass(llama(), PartitionPass(**options))  # type: ignore[arg-type]
+        run_pass(llama(), PartitionPass(**options))
 
 
 def test_weights_fused_differently_stay_alone() -> None:

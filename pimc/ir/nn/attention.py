@@ -278,10 +278,9 @@ class AttentionOp(NnOp):
         if context is None:
             cache = cache_type(self, self.k)
             context = cache.get_shape()[1] if cache is not None else q.get_shape()[1]
-        heads, size, kv_heads = self.heads.value.data, self.head_dim.value.data, self.kv_heads.value.data
-        flops = q.get_shape()[1] * heads * context * (4 * size + 5)
+        size, kv_heads = self.head_dim.value.data, self.kv_heads.value.data
         moved = 2 * context * kv_heads * size * element_bytes(q.element_type)
-        return Cost(flops, moved + 2 * tensor_bytes(q))
+        return Cost(self.space().flops({"n": range(context)}), moved + 2 * tensor_bytes(q))
 
     @override
     def op_class(self) -> OpClass:

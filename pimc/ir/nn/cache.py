@@ -25,7 +25,7 @@ from pimc.ir.nn.base import (
     tensor_bytes,
     tensor_of,
 )
-from pimc.ir.nn.space import Space, access, dims_of
+from pimc.ir.nn.space import Space, made
 
 
 @irdl_op_definition
@@ -60,8 +60,7 @@ class CacheReadOp(NnOp):
 
     @override
     def space(self) -> Space:
-        dims = dims_of(shape_of(self.result))
-        return Space(dims, (None,), (access(shape_of(self.result), dims),))
+        return made(shape_of(self.result), len(self.operands))
 
     @override
     def cost(self, context: int | None = None) -> Cost:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from typing_extensions import override
 from xdsl.dialects.builtin import Float32Type, FloatAttr, TensorType, f32
@@ -24,7 +23,7 @@ from pimc.ir.nn.base import (
     shape_of,
     tensor_of,
 )
-from pimc.ir.nn.space import Space, Work, access, dims_of
+from pimc.ir.nn.space import Space, along
 
 
 @irdl_op_definition
@@ -57,10 +56,7 @@ class RmsNormOp(NnOp):
     @override
     def space(self) -> Space:
         shape = shape_of(self.x)
-        *rows, last = dims_of(shape)
-        features = replace(last, kind="whole")
-        x, vector = access(shape, (*rows, features)), access(shape[-1:], (features,))
-        return Space((*rows, features), (x, *(vector for _ in self.operands[1:])), (x,), (Work(4),))
+        return along(shape, len(shape) - 1, 4, vectors=len(self.operands) - 1)
 
 
 @irdl_op_definition
@@ -97,10 +93,7 @@ class LayerNormOp(NnOp):
     @override
     def space(self) -> Space:
         shape = shape_of(self.x)
-        *rows, last = dims_of(shape)
-        features = replace(last, kind="whole")
-        x, vector = access(shape, (*rows, features)), access(shape[-1:], (features,))
-        return Space((*rows, features), (x, *(vector for _ in self.operands[1:])), (x,), (Work(7),))
+        return along(shape, len(shape) - 1, 7, vectors=len(self.operands) - 1)
 
 
 @irdl_op_definition
@@ -128,8 +121,4 @@ class SoftmaxOp(NnOp):
     @override
     def space(self) -> Space:
         shape = shape_of(self.x)
-        dims = list(dims_of(shape))
-        axis = axis_index(self.axis.value.data, len(shape))
-        dims[axis] = replace(dims[axis], kind="whole")
-        x = access(shape, dims)
-        return Space(tuple(dims), (x,), (x,), (Work(5),))
+        return along(shape, axis_index(self.axis.value.data, len(shape)), 5)

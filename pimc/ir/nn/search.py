@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 from typing_extensions import override
@@ -25,7 +24,7 @@ from pimc.ir.nn.base import (
     shape_of,
     tensor_of,
 )
-from pimc.ir.nn.space import Access, Dim, Space, Work, access, at, dims_of
+from pimc.ir.nn.space import Access, Dim, Space, Work, access, along, at, dims_of, whole_at
 
 
 class ArgOp(NnOp, ABC):
@@ -62,12 +61,11 @@ class ArgOp(NnOp, ABC):
     def space(self) -> Space:
         shape = shape_of(self.x)
         axis = axis_index(self.axis.value.data, len(shape))
-        dims = list(dims_of(shape))
-        dims[axis] = replace(dims[axis], kind="whole")
+        dims = whole_at(shape, axis)
         kept = [0] if self.keepdims.value.data else []
         names = [dim.name for dim in dims]
         result = Access(shape_of(self.result), at(*names[:axis], *kept, *names[axis + 1 :]))
-        return Space(tuple(dims), (access(shape, dims),), (result,), (Work(1),))
+        return Space(dims, (access(shape, dims),), (result,), (Work(1),))
 
 
 def _without(shape: Sequence[int], axis: int, keepdims: bool) -> list[int]:
@@ -174,11 +172,7 @@ class ScanOp(NnOp, ABC):
     @override
     def space(self) -> Space:
         shape = shape_of(self.x)
-        axis = axis_index(self.axis.value.data, len(shape))
-        dims = list(dims_of(shape))
-        dims[axis] = replace(dims[axis], kind="whole")
-        x = access(shape, dims)
-        return Space(tuple(dims), (x,), (x,), (Work(1),))
+        return along(shape, axis_index(self.axis.value.data, len(shape)), 1)
 
 
 @irdl_op_definition

@@ -41,7 +41,7 @@ from pimc.ir.nn.base import (
     tensor_bytes,
     tensor_of,
 )
-from pimc.ir.nn.space import Access, Dim, Space, access, at, dims_of
+from pimc.ir.nn.space import Access, Dim, Space, access, at, dims_of, made
 
 Element: TypeAlias = AnyFloat | IntegerType | IndexType
 """Element types of tensors."""
@@ -83,8 +83,7 @@ class ParamOp(NnOp):
 
     @override
     def space(self) -> Space:
-        dims = dims_of(shape_of(self.result))
-        return Space(dims, tuple(None for _ in self.operands), (access(shape_of(self.result), dims),))
+        return made(shape_of(self.result), len(self.operands))
 
     @override
     def cost(self, context: int | None = None) -> Cost:
@@ -128,8 +127,7 @@ class ConstantOp(NnOp):
 
     @override
     def space(self) -> Space:
-        dims = dims_of(shape_of(self.result))
-        return Space(dims, (), (access(shape_of(self.result), dims),))
+        return made(shape_of(self.result))
 
     @override
     def cost(self, context: int | None = None) -> Cost:
@@ -275,8 +273,7 @@ class IotaOp(NnOp):
 
     @override
     def space(self) -> Space:
-        dims = dims_of(shape_of(self.result))
-        return Space(dims, (), (access(shape_of(self.result), dims),))
+        return made(shape_of(self.result))
 
 
 @irdl_op_definition

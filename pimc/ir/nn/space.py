@@ -8,7 +8,7 @@ costs are all asked of the space.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd, prod
 from typing import Literal, TypeAlias
 
@@ -177,6 +177,24 @@ def pointwise(operands: Sequence[Sequence[int] | None], result: Sequence[int], f
     dims = dims_of(result)
     accesses = tuple(None if shape is None else broadcast(shape, dims) for shape in operands)
     return Space(dims, accesses, (access(result, dims),), (Work(flops),) if flops else ())
+
+
+def whole_at(shape: Sequence[int], axis: int) -> tuple[Dim, ...]:
+    """Parallel dimensions of these sizes but for ``axis``, which is whole."""
+    return tuple(replace(dim, kind="whole") if place == axis else dim for place, dim in enumerate(dims_of(shape)))
+
+
+def along(shape: Sequence[int], axis: int, flops: int, vectors: int = 0) -> Space:
+    """A function of all that lies along ``axis``, of the same shape; ``vectors`` further operands lie along it too."""
+    dims = whole_at(shape, axis)
+    x, vector = access(shape, dims), access((shape[axis],), (dims[axis],))
+    return Space(dims, (x, *([vector] * vectors)), (x,), (Work(flops),))
+
+
+def made(shape: Sequence[int], scalars: int = 0) -> Space:
+    """A tensor made of nothing but ``scalars`` operands that are no tensors."""
+    dims = dims_of(shape)
+    return Space(dims, (None,) * scalars, (access(shape, dims),))
 
 
 def reshaped(shape: Sequence[int], result: Sequence[int]) -> Space:
