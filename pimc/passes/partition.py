@@ -46,6 +46,8 @@ GATHER_SHARE = 4
 #: Bytes up to which a stored table is loaded whole to look up rows in it.
 LOAD_LIMIT = 32 << 10
 
+_POINTWISE = (nn.UnaryOp, nn.BinaryOp, nn.CastOp, nn.CompareOp, nn.SelectOp)
+
 
 @dataclass(frozen=True)
 class PartitionPass(Pass):
@@ -160,7 +162,7 @@ class _FunctionPartition:
                 self.embedding(op, op.x)
             case func.ReturnOp() if entry:
                 pass
-            case nn.NnOp() if op.WITH_LAYOUT and op.operands:
+            case nn.NnOp() if op.operands:
                 self.elementwise(op)
             case _:
                 self.make_whole(op)
@@ -193,11 +195,11 @@ class _FunctionPartition:
     def elementwise(self, op: nn.NnOp) -> None:
         """Keep the cut if all operands share it and the result's shape; constant numbers have none."""
         tensors = [v for v in op.operands if isinstance(v.type, TensorType) and not _is_number(v)]
-        shape = nn.tensor_of(op.results[0]).get_shape()
-        same = all(nn.tensor_of(value).get_shape() == shape for value in tensors)
-        if not same or len({pim.shard_of(value.type) for value in tensors}) > 1:
+        shapes = {nn.tensor_of(value).get_shape() for value in (*tensors, *op.results)}
+        pointwise = isinstance(op, _POINTWISE)
+        if not pointwise or len(shapes) > 1 or len({pim.layout_of(value.type) for value in tensors}) > 1:
             self.make_whole(op)
-        for result, type_ in zip(op.results, op.infer_types(), strict=True):
+        for result, type_ in zip(op.results, op.types_with_layouts(), strict=True):
             if result.type != type_:
                 Rewriter.replace_value_with_new_type(result, type_)
 

@@ -19,7 +19,8 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from pimc.ir import nn
 from pimc.ir.locations import with_location
-from pimc.ir.pim.ops import AllGatherOp, AsyncOp, AttentionOp, AwaitOp, GemmOp, GemvOp, KvAppendOp, YieldOp
+from pimc.ir.pim.changes import LayoutChangeOp
+from pimc.ir.pim.ops import AsyncOp, AttentionOp, AwaitOp, GemmOp, GemvOp, KvAppendOp, YieldOp
 from pimc.ir.stages import Stage
 from pimc.passes.base import Pass, PassContext
 
@@ -155,7 +156,7 @@ def _fill(block: Block, started: AsyncOp, await_op: AwaitOp) -> None:
         needs = {operand for inner in op.walk() for operand in inner.operands}
         stays = (
             bool(needs & behind)
-            or isinstance(op, AllGatherOp | GemvOp | GemmOp | AsyncOp | AwaitOp | scf.ForOp | func.CallOp)
+            or isinstance(op, LayoutChangeOp | GemvOp | GemmOp | AsyncOp | AwaitOp | scf.ForOp | func.CallOp)
             or (blocked_state and _touches_state(op))
         )
         if stays:

@@ -12,7 +12,7 @@ from pimc.ir.context import parse_module, print_module
 from pimc.ir.interpreter import Interpreter
 from pimc.ir.pim import Piece, ShardAttr, ShardRound
 
-CUT = "tensor<1x1x64xf16, #pim.shard<[[0, 0, 32, 2]]>>"
+CUT = "tensor<1x1x64xf16, #pim.layout<2 : [[0, 0, 32, 2]]>>"
 MODULE = f"""
 ml_program.global private mutable @k : tensor<2x8x4x16xf16>
 ml_program.global private mutable @v : tensor<2x8x4x16xf16>

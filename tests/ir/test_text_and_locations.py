@@ -43,7 +43,8 @@ MODULE = """"builtin.module"() ({
     %a = "nn.attention"(%x, %l, %position) <{k = @k_cache, v = @v_cache, heads = 2 : i64, kv_heads = 1 : i64,
       head_dim = 8 : i64, scale = 0.35355338 : f32, causal = true}> {pim.reason = "a \\"why\\""}
       : (tensor<1x1x16xf16>, index, tensor<1xi32>) -> tensor<1x1x16xf16>
-    %s = "nn.param"() <{name = "s"}> : () -> tensor<1x1x72xf16, #pim.shard<[[0, 0, 32, 2], [64, 0, 8, 1]]>>
+    %r = "nn.param"() <{name = "s"}> : () -> tensor<1x1x72xf16>
+    %s = "pim.take"(%r) : (tensor<1x1x72xf16>) -> tensor<1x1x72xf16, #pim.layout<2 : [[0, 0, 32, 2], [64, 0, 8, 1]]>>
     %c = "nn.constant"() <{value = dense<[1.0, 6.1e-05]> : tensor<2xf16>}> : () -> tensor<2xf16>
     func.return %a : tensor<1x1x16xf16>
   }

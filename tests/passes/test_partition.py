@@ -101,8 +101,8 @@ def test_attention_without_a_cache_works_on_whole_tensors() -> None:
     "rounds", ["[[0, 0, 32, 1]]", "[[0, 0, 4, 8], [40, 0, 32, 1]]", "[[1, 0, 32, 2]]", "[[0, 0, 32, 0]]"]
 )
 def test_a_shard_that_does_not_cover_is_rejected(rounds: str) -> None:
-    text = f"""func.func @f(%x: tensor<1x1x64xf16, #pim.shard<{rounds}>>) {{
-      %0 = pim.all_gather %x : tensor<1x1x64xf16, #pim.shard<{rounds}>> -> tensor<1x1x64xf16>
+    text = f"""func.func @f(%x: tensor<1x1x64xf16, #pim.layout<2 : {rounds}>>) {{
+      %0 = pim.all_gather %x : tensor<1x1x64xf16, #pim.layout<2 : {rounds}>> -> tensor<1x1x64xf16>
       func.return
     }}"""
     with pytest.raises((InputError, VerifyException)):

@@ -16,7 +16,7 @@ from pimc.backends.lower.exchange import meet, round_counts, tell_everybody
 from pimc.backends.lower.heads import HeadGroup, Shape, groups_of
 from pimc.backends.lower.values import Strip, Tensor
 from pimc.backends.lower.views import View, view_of
-from pimc.ir.pim.attributes import shard_of
+from pimc.ir.layout import shard_of
 from pimc.ir.pim.encoder import AttentionFullOp
 
 

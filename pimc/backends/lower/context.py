@@ -17,9 +17,9 @@ from pimc.backends.lower.regions import Regions
 from pimc.backends.lower.values import Buffer, Floats, Integers, LoweredValue, Positions, Strip, Tensor, Weight
 from pimc.diagnostics import InputError, InternalError, UnsupportedItem
 from pimc.ir.bank_layout import TileGeometry
+from pimc.ir.layout import shard_of
 from pimc.ir.locations import where as where_is
 from pimc.ir.locations import with_location
-from pimc.ir.pim.attributes import shard_of
 from pimc.ir.sram import INSTRUCTION_OPS
 from pimc.ir.sram_structure import AddressOp, AllocOp, ConstOp
 from pimc.targets.target import Target

@@ -30,7 +30,7 @@ from pimc.backends.lower.views import (
     view_of,
 )
 from pimc.ir import nn
-from pimc.ir.pim.attributes import shard_of
+from pimc.ir.layout import shard_of
 
 #: What makes a result: the view to write, and those of the operands (not yet broadcast).
 Apply: TypeAlias = Callable[..., None]

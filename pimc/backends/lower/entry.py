@@ -58,11 +58,11 @@ from pimc.ir import nn
 from pimc.ir.bank_layout import TileGeometry
 from pimc.ir.constants import constant_name, is_stored
 from pimc.ir.hbm import ProgramOp as HbmProgramOp
+from pimc.ir.layout import shard_of
 from pimc.ir.memory_map import MemoryMap
-from pimc.ir.pim.attributes import shard_of
+from pimc.ir.pim.changes import AllGatherOp
 from pimc.ir.pim.encoder import AttentionFullOp
 from pimc.ir.pim.ops import (
-    AllGatherOp,
     AsyncOp,
     AttentionOp,
     AwaitOp,

@@ -8,8 +8,8 @@ from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import F32_BYTES, LoweringContext, rows_of, shape_of
 from pimc.backends.lower.values import Strip, Tensor
-from pimc.ir.pim.attributes import ShardAttr, ShardRound, shard_of
-from pimc.ir.pim.ops import AllGatherOp
+from pimc.ir.layout import ShardAttr, ShardRound, shard_of
+from pimc.ir.pim.changes import AllGatherOp
 
 
 def round_counts(rounds: tuple[ShardRound, ...], index: int, extent: int, cores: int) -> tuple[list[int], list[int]]:

@@ -11,7 +11,7 @@ from pimc.backends.lower.exchange import gather_rows, meet, round_counts, tell_e
 from pimc.backends.lower.values import Buffer, Strip, Tensor
 from pimc.ir.bank_layout import GemvLayout, Segment
 from pimc.ir.instruction_ops import LocalAddressAttr
-from pimc.ir.pim.attributes import ShardAttr, shard_of
+from pimc.ir.layout import ShardAttr, shard_of
 from pimc.ir.pim.ops import GemmOp, GemvOp, MatrixOp
 from pimc.ir.pim.tiling import GemmTiling
 

@@ -13,7 +13,7 @@ from pimc.backends.lower.context import LoweringContext, element_bytes, rows_of,
 from pimc.backends.lower.exchange import round_counts
 from pimc.backends.lower.values import Integers, Scalar, Strip, Tensor
 from pimc.ir.input_ranges import input_ranges
-from pimc.ir.pim.attributes import shard_of
+from pimc.ir.layout import shard_of
 from pimc.ir.signature import input_names, output_names
 from pimc.ports import identifiers
 

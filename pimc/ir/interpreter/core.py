@@ -33,6 +33,7 @@ from xdsl.traits import IsTerminator
 
 from pimc.diagnostics import InputError, PimcError
 from pimc.ir.aliases import with_aliases
+from pimc.ir.interpreter.cut_ops import is_cut, run_by_core
 from pimc.ir.interpreter.table import Array, ImplementationTable, Value
 from pimc.ir.locations import where
 from pimc.ir.weights import WeightStore
@@ -190,7 +191,8 @@ class Frame:
     def _run(self, op: Operation) -> None:
         entry = self.interpreter.table.lookup(op)
         try:
-            results = entry.run(self, op, [self.values[operand] for operand in op.operands])
+            operands = [self.values[operand] for operand in op.operands]
+            results = run_by_core(self, entry, op, operands) if is_cut(op) else entry.run(self, op, operands)
         except PimcError:
             raise
         except (ValueError, IndexError, ArithmeticError) as error:

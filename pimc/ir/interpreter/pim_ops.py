@@ -1,6 +1,6 @@
 """Reference meaning of the `pim` operations: core by core as they are partitioned, through the bank layout.
 
-The arithmetic is in :mod:`pimc.ir.pim.reference`.  Unowned features of a cut value are NaN.
+The arithmetic is in :mod:`pimc.ir.pim.reference`.  What no core holds of a cut value is NaN.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from xdsl.ir import SSAValue
 from pimc.diagnostics import InputError
 from pimc.ir import pim
 from pimc.ir.interpreter.core import Frame
+from pimc.ir.interpreter.cut_ops import slices, unowned
 from pimc.ir.interpreter.nn_ops import full_attention
 from pimc.ir.interpreter.table import Array, ImplementationTable, Value
 from pimc.ir.locations import where
@@ -43,9 +44,12 @@ def _gemm(frame: Frame, op: pim.GemmOp, args: Sequence[Any]) -> Sequence[Value]:
     return _matrix(frame, op, args)
 
 
-@TABLE.register(pim.AllGatherOp, exact=True)
-def _all_gather(frame: Frame, op: pim.AllGatherOp, args: Sequence[Any]) -> Sequence[Value]:
-    return (_owned(args[0], op.input),)
+def _change(frame: Frame, op: pim.LayoutChangeOp, args: Sequence[Any]) -> Sequence[Value]:
+    return (_owned(_owned(args[0], op.input), op.output),)
+
+
+for _op_type in (pim.AllGatherOp, pim.AllToAllOp, pim.TakeOp):
+    TABLE.register(_op_type, exact=True)(_change)
 
 
 @TABLE.register(pim.EmbeddingOp, exact=True)
@@ -106,14 +110,15 @@ def _attention_full(frame: Frame, op: pim.AttentionFullOp, args: Sequence[Any]) 
 
 
 def _owned(array: Array, value: SSAValue) -> Array:
-    """The features of a cut value that a core holds, NaN elsewhere; a replicated value as it is."""
-    shard = pim.shard_of(value.type)
-    if shard is None:
+    """The parts of a cut value that some core holds, NaN (of integers the least) elsewhere; a whole value as it is."""
+    layout = pim.layout_of(value.type)
+    if layout is None:
         return array
-    found = np.full_like(array, np.nan)
-    for core in range(shard.cores):
-        for piece in shard.pieces(core, found.shape[-1]):
-            found[..., piece.start : piece.stop] = array[..., piece.start : piece.stop]
+    found = unowned(array.shape, array.dtype)
+    for core in range(layout.cores):
+        for box in layout.boxes(core, array.shape):
+            place = slices(box)
+            found[place] = array[place]
     return found
 
 

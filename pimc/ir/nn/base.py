@@ -22,7 +22,6 @@ from xdsl.dialects.builtin import (
     IndexType,
     IntegerAttr,
     IntegerType,
-    NoneAttr,
     TensorType,
     i64,
 )
@@ -30,6 +29,8 @@ from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.irdl import IRDLOperation
 from xdsl.utils.exceptions import VerifyException
 
+from pimc.ir.layout import layout_of, with_layout
+from pimc.ir.nn.layouts import result_layouts
 from pimc.ir.nn.space import Space
 
 Shape: TypeAlias = tuple[int, ...]
@@ -75,6 +76,11 @@ def as_tensor(type_: Attribute, what: str) -> Tensor:
     if any(dim < 0 for dim in type_.get_shape()):
         raise VerifyException(f"{what} must have a static shape, is {type_}")
     return type_
+
+
+def plain(type_: Attribute) -> Attribute:
+    """A type without its layout."""
+    return TensorType(type_.element_type, type_.get_shape()) if isinstance(type_, TensorType) else type_
 
 
 def element_bytes(element: Attribute) -> int:
@@ -203,17 +209,14 @@ def values_of(attribute: DenseArrayBase[IntegerType]) -> tuple[int, ...]:
 class NnOp(IRDLOperation, ABC):
     """Base of the `nn` operators.
 
-    ``CLASS`` is the class the annotate pass writes (`gemm` becomes `gemv` where one token is computed);
-    ``WITH_LAYOUT`` marks the operators that may work on tensors with a layout encoding: all others need
-    replicated tensors.
+    ``CLASS`` is the class the annotate pass writes (`gemm` becomes `gemv` where one token is computed).
     """
 
     CLASS: ClassVar[OpClass] = "nonlinear"
-    WITH_LAYOUT: ClassVar[bool] = False
 
     @abstractmethod
     def infer_types(self) -> Sequence[Attribute]:
-        """Result types from operands and attributes; raises VerifyException where those do not fit."""
+        """Result types from operands and attributes; layouts do not count.  VerifyException where those do not fit."""
 
     @abstractmethod
     def space(self) -> Space:
@@ -232,16 +235,24 @@ class NnOp(IRDLOperation, ABC):
         """The class for placement."""
         return self.CLASS
 
+    def types_with_layouts(self) -> list[Attribute]:
+        """Result types with the layouts that follow from those of the operands (see :mod:`pimc.ir.nn.layouts`).
+
+        Raises VerifyException where the operator cannot work on operands that are cut so.
+        """
+        types = [plain(type_) for type_ in self.infer_types()]
+        operands = [value.type for value in self.operands]
+        if all(layout_of(type_) is None for type_ in operands):
+            return types
+        layouts = result_layouts(self.space(), operands, self.name)
+        return [
+            with_layout(type_, layout) if isinstance(type_, TensorType) else type_
+            for type_, layout in zip(types, layouts, strict=True)
+        ]
+
     @override
     def verify_(self) -> None:
-        if not self.WITH_LAYOUT:
-            for index, value in enumerate(self.operands):
-                if isinstance(value.type, TensorType) and not isinstance(value.type.encoding, NoneAttr):
-                    raise VerifyException(
-                        f"{self.name} works on replicated tensors; operand {index} has the layout {value.type.encoding}"
-                    )
-        inferred = self.infer_types()
-        for index, (have, want) in enumerate(zip(self.result_types, inferred, strict=True)):
+        for index, (have, want) in enumerate(zip(self.result_types, self.types_with_layouts(), strict=True)):
             if have != want:
                 raise VerifyException(f"{self.name}: result {index} must have type {want}, has {have}")
 

@@ -1,7 +1,5 @@
 """Elementwise operators: one operand, two operands with numpy broadcasting, comparison, selection,
 conversion.
-
-They work on replicated tensors and on tensors cut alike over the cores (their encodings must be equal).
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from typing_extensions import override
-from xdsl.dialects.builtin import NoneAttr, StringAttr, TensorType, i1
+from xdsl.dialects.builtin import StringAttr, TensorType, i1
 from xdsl.ir import Attribute
 from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def
 from xdsl.traits import Commutative, Pure
@@ -35,28 +33,14 @@ PREDICATES = ("eq", "ne", "lt", "le", "gt", "ge")
 """What `nn.compare` can ask."""
 
 
-def broadcast_type(operands: Sequence[Tensor], element: Attribute, what: str) -> Tensor:
-    """The broadcast result type, with the layout encoding of the operands that span the last dimension."""
-    shape = broadcast_shapes([operand.get_shape() for operand in operands])
-    encoding: Attribute = NoneAttr()
-    spanning = [operand for operand in operands if operand.get_shape()[-1:] == shape[-1:]]
-    if spanning:
-        encoding = spanning[0].encoding
-    for operand in operands:
-        if operand in spanning:
-            check(
-                operand.encoding == encoding,
-                f"{what}: operands are cut differently over the cores, {encoding} and {operand.encoding}",
-            )
-        else:
-            check(isinstance(operand.encoding, NoneAttr), f"{what}: a broadcast operand must be replicated")
-    return TensorType(element, shape, encoding)
+def broadcast_type(operands: Sequence[Tensor], element: Attribute) -> Tensor:
+    """The broadcast result type."""
+    return TensorType(element, broadcast_shapes([operand.get_shape() for operand in operands]))
 
 
 class UnaryOp(NnOp, ABC):
     """One function of each element; float in, the same type out."""
 
-    WITH_LAYOUT: ClassVar[bool] = True
     FLOPS: ClassVar[int] = 1
     """Flops counted an element (an elementary function counts as one)."""
 
@@ -82,7 +66,6 @@ class UnaryOp(NnOp, ABC):
 class BinaryOp(NnOp, ABC):
     """One function of two elements, broadcast as numpy does; both operands have one element type."""
 
-    WITH_LAYOUT: ClassVar[bool] = True
     BOOLEAN: ClassVar[bool] = True
     """Whether it also works on i1 (a sum is then the logical or, a product the logical and)."""
 
@@ -98,7 +81,7 @@ class BinaryOp(NnOp, ABC):
         lhs, rhs = tensor_of(self.lhs, f"{self.name} lhs"), tensor_of(self.rhs, f"{self.name} rhs")
         check_same_element(lhs, rhs, self.name)
         check(self.BOOLEAN or lhs.element_type != i1, f"{self.name} works on numbers, not on i1")
-        return [broadcast_type([lhs, rhs], lhs.element_type, self.name)]
+        return [broadcast_type([lhs, rhs], lhs.element_type)]
 
     @override
     def space(self) -> Space:
@@ -262,7 +245,7 @@ class PowOp(BinaryOp):
     def infer_types(self) -> Sequence[Attribute]:
         lhs, rhs = tensor_of(self.lhs, "nn.pow lhs"), tensor_of(self.rhs, "nn.pow rhs")
         check(lhs.element_type != i1, "nn.pow works on numbers, not on i1")
-        return [broadcast_type([lhs, rhs], lhs.element_type, "nn.pow")]
+        return [broadcast_type([lhs, rhs], lhs.element_type)]
 
 
 @irdl_op_definition
@@ -270,7 +253,6 @@ class CompareOp(NnOp):
     """Elementwise comparison to i1: ``predicate`` is one of eq, ne, lt, le, gt, ge."""
 
     name = "nn.compare"
-    WITH_LAYOUT: ClassVar[bool] = True
 
     lhs = operand_def(TensorType)
     rhs = operand_def(TensorType)
@@ -291,7 +273,7 @@ class CompareOp(NnOp):
             f"nn.compare predicate {predicate!r} is not one of {', '.join(PREDICATES)}",
         )
         check_same_element(lhs, rhs, "nn.compare")
-        return [broadcast_type([lhs, rhs], i1, "nn.compare")]
+        return [broadcast_type([lhs, rhs], i1)]
 
     @override
     def space(self) -> Space:
@@ -303,7 +285,6 @@ class SelectOp(NnOp):
     """``condition ? a : b`` by element with broadcasting; the condition is i1."""
 
     name = "nn.select"
-    WITH_LAYOUT: ClassVar[bool] = True
 
     condition = operand_def(TensorType)
     a = operand_def(TensorType)
@@ -321,7 +302,7 @@ class SelectOp(NnOp):
         a, b = tensor_of(self.a, "nn.select a"), tensor_of(self.b, "nn.select b")
         check(condition.element_type == i1, f"nn.select condition must hold i1, holds {condition.element_type}")
         check_same_element(a, b, "nn.select")
-        return [broadcast_type([condition, a, b], a.element_type, "nn.select")]
+        return [broadcast_type([condition, a, b], a.element_type)]
 
     @override
     def space(self) -> Space:
@@ -334,7 +315,6 @@ class CastOp(NnOp):
 
     name = "nn.cast"
     CLASS: ClassVar[OpClass] = "layout"
-    WITH_LAYOUT: ClassVar[bool] = True
 
     x = operand_def(TensorType)
     result = result_def(TensorType)
@@ -343,12 +323,12 @@ class CastOp(NnOp):
 
     def __init__(self, x: Value, element_type: Attribute) -> None:
         type_ = tensor_of(x, "nn.cast x")
-        construct(self, [x], {}, [TensorType(element_type, type_.get_shape(), type_.encoding)])
+        construct(self, [x], {}, [TensorType(element_type, type_.get_shape())])
 
     @override
     def infer_types(self) -> Sequence[Attribute]:
         x, result = tensor_of(self.x, "nn.cast x"), tensor_of(self.result, "nn.cast result")
-        return [TensorType(result.element_type, x.get_shape(), x.encoding)]
+        return [TensorType(result.element_type, x.get_shape())]
 
     @override
     def space(self) -> Space:

@@ -149,8 +149,6 @@ class SignOp(NumberOp):
 class TestOp(NnOp, ABC):
     """A question about each float; i1 out."""
 
-    WITH_LAYOUT: ClassVar[bool] = True
-
     x = operand_def(TensorType)
     result = result_def(TensorType)
 
@@ -160,7 +158,7 @@ class TestOp(NnOp, ABC):
     def infer_types(self) -> Sequence[Attribute]:
         x = tensor_of(self.x, f"{self.name} x")
         check_float(x, f"{self.name} x")
-        return [TensorType(i1, x.get_shape(), x.encoding)]
+        return [TensorType(i1, x.get_shape())]
 
     @override
     def space(self) -> Space:

@@ -60,7 +60,6 @@ class ParamOp(NnOp):
 
     name = "nn.param"
     CLASS: ClassVar[OpClass] = "memory"
-    WITH_LAYOUT: ClassVar[bool] = True
 
     layer = opt_operand_def(IndexType)
     weight_name = prop_def(StringAttr, prop_name="name")
@@ -97,7 +96,6 @@ class ConstantOp(NnOp):
 
     name = "nn.constant"
     CLASS: ClassVar[OpClass] = "memory"
-    WITH_LAYOUT: ClassVar[bool] = True
 
     value = prop_def(DenseIntOrFPElementsAttr)
     result = result_def(TensorType)

@@ -2,21 +2,26 @@
 
 from xdsl.ir import Dialect
 
+from pimc.ir.layout import (
+    LayoutAttr,
+    Piece,
+    ShardAttr,
+    ShardRound,
+    layout_of,
+    shard_of,
+    with_layout,
+    with_shard,
+)
 from pimc.ir.pim.attributes import (
     GemvLayoutAttr,
     HeadRound,
     HeadsAttr,
-    Piece,
     RegionAttr,
-    ShardAttr,
-    ShardRound,
     TokenType,
-    shard_of,
-    with_shard,
 )
+from pimc.ir.pim.changes import AllGatherOp, AllToAllOp, LayoutChangeOp, TakeOp
 from pimc.ir.pim.encoder import AttentionFullOp
 from pimc.ir.pim.ops import (
-    AllGatherOp,
     AsyncOp,
     AttentionOp,
     AwaitOp,
@@ -34,6 +39,8 @@ PIM = Dialect(
         GemvOp,
         GemmOp,
         AllGatherOp,
+        AllToAllOp,
+        TakeOp,
         KvAppendOp,
         AttentionOp,
         AttentionFullOp,
@@ -42,12 +49,13 @@ PIM = Dialect(
         AwaitOp,
         YieldOp,
     ],
-    [ShardAttr, HeadsAttr, GemvLayoutAttr, RegionAttr, TokenType],
+    [LayoutAttr, ShardAttr, HeadsAttr, GemvLayoutAttr, RegionAttr, TokenType],
 )
 
 __all__ = [
     "PIM",
     "AllGatherOp",
+    "AllToAllOp",
     "AsyncOp",
     "AttentionFullOp",
     "AttentionOp",
@@ -59,13 +67,18 @@ __all__ = [
     "HeadRound",
     "HeadsAttr",
     "KvAppendOp",
+    "LayoutAttr",
+    "LayoutChangeOp",
     "MatrixOp",
     "Piece",
     "RegionAttr",
     "ShardAttr",
     "ShardRound",
+    "TakeOp",
     "TokenType",
     "YieldOp",
+    "layout_of",
     "shard_of",
+    "with_layout",
     "with_shard",
 ]

@@ -1,7 +1,7 @@
-"""Attributes of the ``pim`` dialect: how a tensor is cut over the cores, and where it lies in memory.
+"""Attributes of the ``pim`` dialect: heads on groups of cores, and what lies where in memory.
 
-Each attribute prints as plain numbers (``#pim.shard<[[0, 0, 32, 18]]>``) and converts to a frozen dataclass
-that the passes compute with.
+Each attribute prints as plain numbers (``#pim.heads<[[0, 3, 8]]>``) and converts to a frozen dataclass
+that the passes compute with.  How tensors are cut over the cores is :mod:`pimc.ir.layout`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Self
 
-from xdsl.dialects.builtin import ArrayAttr, IntAttr, NoneAttr, StringAttr, TensorType
+from xdsl.dialects.builtin import IntAttr, StringAttr
 from xdsl.ir import Attribute, ParametrizedAttribute, TypeAttribute
 from xdsl.irdl import irdl_attr_definition
 from xdsl.parser import AttrParser
@@ -18,46 +18,7 @@ from xdsl.printer import Printer
 from xdsl.utils.exceptions import VerifyException
 
 from pimc.ir.bank_layout import GemvLayout, LinearRegion, TileGeometry
-
-IntRows = ArrayAttr[ArrayAttr[IntAttr]]
-
-
-def _int_rows(rows: Iterable[Iterable[int]]) -> IntRows:
-    return ArrayAttr([ArrayAttr([IntAttr(value) for value in row]) for row in rows])
-
-
-def _parse_int_rows(parser: AttrParser) -> IntRows:
-    square = parser.Delimiter.SQUARE
-
-    def row() -> list[int]:
-        return parser.parse_comma_separated_list(square, parser.parse_integer)
-
-    return _int_rows(parser.parse_comma_separated_list(square, row))
-
-
-def _format_int_rows(rows: IntRows) -> str:
-    return "[" + ", ".join("[" + ", ".join(str(v.data) for v in row) + "]" for row in rows) + "]"
-
-
-@dataclass(frozen=True)
-class ShardRound:
-    """One round of a cut: core ``first_core + i`` holds features ``start + i * per_core ..``
-    (``per_core`` of them).
-    """
-
-    start: int
-    first_core: int
-    cores: int
-    per_core: int
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Features ``start .. stop`` of a tensor, at element ``local`` of a core's local slice."""
-
-    local: int
-    start: int
-    stop: int
+from pimc.ir.layout import IntRows, format_int_rows, int_rows, parse_int_rows
 
 
 @irdl_attr_definition
@@ -65,110 +26,6 @@ class TokenType(ParametrizedAttribute, TypeAttribute):
     """Completion of an asynchronous piece of work (``pim.async``)."""
 
     name = "pim.token"
-
-
-@irdl_attr_definition
-class ShardAttr(ParametrizedAttribute):
-    """Encoding of a tensor whose last dimension is cut over the cores in rounds ``[start, first_core,
-    cores, per_core]``.
-
-    In a round, core ``first_core + i`` holds features ``start + i * per_core`` up to ``start + (i + 1) *
-    per_core``, clipped at the next round's start and at the tensor's end.  A core's local slice is the
-    concatenation of the rounds it takes part in, ``per_core`` elements a round even where clipping leaves
-    fewer (so that all tiles of a round run one program); the rest is padding.
-    """
-
-    name = "pim.shard"
-    rounds: IntRows
-
-    @classmethod
-    def of(cls, rounds: Iterable[ShardRound]) -> Self:
-        """From rounds."""
-        return cls(_int_rows((r.start, r.first_core, r.cores, r.per_core) for r in rounds))
-
-    @property
-    def shard_rounds(self) -> tuple[ShardRound, ...]:
-        """The rounds as records."""
-        return tuple(ShardRound(*(v.data for v in row)) for row in self.rounds)
-
-    def pieces(self, core: int, extent: int) -> tuple[Piece, ...]:
-        """What ``core`` holds of a last dimension of ``extent`` features."""
-        rounds = self.shard_rounds
-        local = 0
-        found: list[Piece] = []
-        for index, r in enumerate(rounds):
-            rank = core - r.first_core
-            if not 0 <= rank < r.cores:
-                continue
-            end = rounds[index + 1].start if index + 1 < len(rounds) else extent
-            start = r.start + rank * r.per_core
-            stop = min(start + r.per_core, end)
-            if start < stop:
-                found.append(Piece(local, start, stop))
-            local += r.per_core
-        return tuple(found)
-
-    def local_offset(self, index: int) -> int:
-        """Where round ``index`` begins in the local slices of the cores that take part in it (the same in all)."""
-        rounds = self.shard_rounds
-        core = rounds[index].first_core
-        return sum(r.per_core for r in rounds[:index] if r.first_core <= core < r.first_core + r.cores)
-
-    def local_size(self, core: int) -> int:
-        """Elements (padding included) of ``core``'s local slice."""
-        return sum(r.per_core for r in self.shard_rounds if r.first_core <= core < r.first_core + r.cores)
-
-    @property
-    def cores(self) -> int:
-        """One more than the last core that takes part."""
-        return max(r.first_core + r.cores for r in self.shard_rounds)
-
-    @property
-    def max_local_size(self) -> int:
-        """The longest local slice."""
-        rounds = self.shard_rounds
-        starts = {r.first_core for r in rounds}  # the longest slice begins where a round begins
-        return max(sum(r.per_core for r in rounds if r.first_core <= core < r.first_core + r.cores) for core in starts)
-
-    def check(self, extent: int) -> None:
-        """Raise VerifyException unless every feature of ``extent`` has an owner, and each round begins at one place in
-        the local slices of all its cores.
-        """
-        rounds = self.shard_rounds
-        held = [0] * self.cores  # elements of each core before a round
-        for index, r in enumerate(rounds):
-            own = range(r.first_core, r.first_core + r.cores)
-            if len({held[core] for core in own}) > 1:
-                raise VerifyException(f"shard round {index} begins at different places of its cores' slices")
-            for core in own:
-                held[core] += r.per_core
-        expected = 0
-        for index, r in enumerate(rounds):
-            end = rounds[index + 1].start if index + 1 < len(rounds) else extent
-            if r.start != expected or not r.start < end <= r.start + r.cores * r.per_core:
-                raise VerifyException(f"shard round {index} at {r.start} does not cover features {expected} to {end}")
-            expected = end
-
-    def verify(self) -> None:
-        """Rounds are four positive numbers (start and first core may be 0), in ascending order of start."""
-        if not self.rounds.data:
-            raise VerifyException("a shard needs at least one round")
-        last = -1
-        for row in self.rounds:
-            values = [v.data for v in row]
-            if len(values) != 4 or min(values[:2]) < 0 or min(values[2:]) < 1 or values[0] <= last:
-                raise VerifyException(f"not a shard round [start, first_core, cores, per_core]: {values}")
-            last = values[0]
-
-    @classmethod
-    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
-        """``<[[start, first_core, cores, per_core], ...]>``."""
-        with parser.in_angle_brackets():
-            return [_parse_int_rows(parser)]
-
-    def print_parameters(self, printer: Printer) -> None:
-        """``<[[start, first_core, cores, per_core], ...]>``."""
-        printer.print_string(f"<{_format_int_rows(self.rounds)}>")
 
 
 @dataclass(frozen=True)
@@ -202,7 +59,7 @@ class HeadsAttr(ParametrizedAttribute):
     @classmethod
     def of(cls, rounds: Iterable[HeadRound]) -> Self:
         """From rounds."""
-        return cls(_int_rows((r.first, r.heads, r.cores_per_head) for r in rounds))
+        return cls(int_rows((r.first, r.heads, r.cores_per_head) for r in rounds))
 
     @property
     def head_rounds(self) -> tuple[HeadRound, ...]:
@@ -230,11 +87,11 @@ class HeadsAttr(ParametrizedAttribute):
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
         """``<[[first_head, heads, cores_per_head], ...]>``."""
         with parser.in_angle_brackets():
-            return [_parse_int_rows(parser)]
+            return [parse_int_rows(parser)]
 
     def print_parameters(self, printer: Printer) -> None:
         """``<[[first_head, heads, cores_per_head], ...]>``."""
-        printer.print_string(f"<{_format_int_rows(self.rounds)}>")
+        printer.print_string(f"<{format_int_rows(self.rounds)}>")
 
 
 def _parse_named_ints(parser: AttrParser, names: Sequence[str]) -> list[IntAttr]:
@@ -382,18 +239,3 @@ class RegionAttr(ParametrizedAttribute):
             printer.print_string(f"{self.kind.data}, ")
             printer.print_string_literal(self.tensor.data)
             printer.print_string("".join(f", {name} = {getattr(self, name).data}" for name in self.INTS))
-
-
-def shard_of(type_: Attribute) -> ShardAttr | None:
-    """The cut of a tensor type, or None where it is replicated; VerifyException for a foreign encoding."""
-    encoding = type_.encoding if isinstance(type_, TensorType) else NoneAttr()
-    if isinstance(encoding, ShardAttr):
-        return encoding
-    if encoding != NoneAttr():
-        raise VerifyException(f"{type_} has an encoding that is no #pim.shard")
-    return None
-
-
-def with_shard(type_: TensorType[Attribute], shard: ShardAttr | None) -> TensorType[Attribute]:
-    """``type_`` cut by ``shard`` (None: replicated)."""
-    return TensorType(type_.element_type, type_.get_shape(), NoneAttr() if shard is None else shard)

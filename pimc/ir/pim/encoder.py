@@ -20,7 +20,8 @@ from xdsl.irdl import (
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from pimc.ir.pim.attributes import HeadsAttr, shard_of
+from pimc.ir.layout import shard_of
+from pimc.ir.pim.attributes import HeadsAttr
 
 AnyTensor = TensorType[Attribute]
 
@@ -83,7 +84,7 @@ class AttentionFullOp(IRDLOperation):
             raise VerifyException("the mask must be replicated")
         shard = shard_of(self.output.type)
         if shard is None:
-            raise VerifyException("the result must be cut (#pim.shard)")
+            raise VerifyException("the result must be cut along its features")
         shard.check(heads * dim)
         self.rounds.check(kv_heads)
 

@@ -48,7 +48,8 @@ from xdsl.traits import (
 )
 from xdsl.utils.exceptions import VerifyException
 
-from pimc.ir.pim.attributes import GemvLayoutAttr, HeadsAttr, TokenType, shard_of
+from pimc.ir.layout import layout_of, shard_of
+from pimc.ir.pim.attributes import GemvLayoutAttr, HeadsAttr, TokenType
 
 AnyTensor = TensorType[Attribute]
 
@@ -61,7 +62,7 @@ def _shape(value: SSAValue) -> tuple[int, ...]:
 
 
 def _require_replicated(value: SSAValue, what: str) -> None:
-    if shard_of(value.type) is not None:
+    if layout_of(value.type) is not None:
         raise VerifyException(f"{what} must be replicated, but is {value.type}")
 
 
@@ -69,8 +70,8 @@ class MatrixOp(IRDLOperation):
     """``results[i] = x . weights[i]^T (+ bias)`` for weights ``[N_i, K]`` that share the input ``x [1, M,
     K]``.
 
-    ``x`` is replicated (that of a GEMM may be cut: it is gathered in blocks of rows), result ``i`` is ``[1, M, N_i]``
-    cut by its encoding.  ``bias_of[j]`` is the weight
+    ``x`` is replicated (that of a GEMM may be cut along one dimension: it is gathered in blocks of rows), result ``i``
+    is ``[1, M, N_i]`` cut by its encoding.  ``bias_of[j]`` is the weight
     that operand ``biases[j]`` (``[N]``, replicated) belongs to.  The weights' slices are stacked in operand
     order, each its rounds in order, in the tile's local output space; ``layout`` (set by the layout pass)
     says where that stack lies in the banks.
@@ -119,11 +120,11 @@ class MatrixOp(IRDLOperation):
 
     def verify_(self) -> None:
         """Shapes, encodings, biases and the layout agree."""
-        shard = shard_of(self.x.type)
-        if shard is not None:
-            if not isinstance(self, GemmOp):
+        cut = layout_of(self.x.type)
+        if cut is not None:
+            if not isinstance(self, GemmOp) or len(cut.cuts) > 1:
                 raise VerifyException(f"the input must be replicated, but is {self.x.type}")
-            shard.check(_shape(self.x)[-1])
+            cut.check(_shape(self.x))
         x = _shape(self.x)
         if len(self.weights) != len(self.outputs) or not self.weights:
             raise VerifyException("one result a weight, and at least one, is expected")
@@ -133,7 +134,7 @@ class MatrixOp(IRDLOperation):
                 raise VerifyException(f"{x} . {w}^T does not give {_shape(output)}")
             shard = shard_of(output.type)
             if shard is None:
-                raise VerifyException("a result must be cut (#pim.shard)")
+                raise VerifyException("a result must be cut along its features")
             shard.check(w[0])
         self._verify_biases()
         if self.layout is not None:
@@ -173,34 +174,6 @@ class GemmOp(MatrixOp):
     """
 
     name = "pim.gemm"
-
-
-@irdl_op_definition
-class AllGatherOp(IRDLOperation):
-    """Make a cut value whole on every core."""
-
-    name = "pim.all_gather"
-    input = operand_def(AnyTensor)
-    output = result_def(AnyTensor)
-    traits = traits_def(Pure())
-    assembly_format = "$input attr-dict `:` type($input) `->` type($output)"
-
-    def __init__(self, value: SSAValue) -> None:
-        type_ = value.type
-        if not isinstance(type_, TensorType):
-            raise VerifyException(f"cannot gather {type_}")
-        result: AnyTensor = TensorType(type_.element_type, type_.get_shape())
-        super().__init__(operands=[value], result_types=[result])
-
-    def verify_(self) -> None:
-        """Cut in, whole out, same shape."""
-        shard = shard_of(self.input.type)
-        if shard is None:
-            raise VerifyException("the input is already replicated")
-        shard.check(_shape(self.input)[-1])
-        _require_replicated(self.output, "the result")
-        if _shape(self.input) != _shape(self.output):
-            raise VerifyException("a gather does not change the shape")
 
 
 @irdl_op_definition
@@ -291,7 +264,7 @@ class AttentionOp(IRDLOperation):
             raise VerifyException(f"query {_shape(self.q)} is not {heads} heads of {dim}")
         shard = shard_of(self.output.type)
         if shard is None:
-            raise VerifyException("the result must be cut (#pim.shard)")
+            raise VerifyException("the result must be cut along its features")
         shard.check(heads * dim)
         self.rounds.check(kv_heads)
 

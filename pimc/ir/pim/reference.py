@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pimc.ir.bank_layout import GemvLayout
-from pimc.ir.pim.attributes import HeadRound, ShardAttr
+from pimc.ir.layout import ShardAttr
+from pimc.ir.pim.attributes import HeadRound
 
 Floats = npt.NDArray[np.float32]
 

@@ -14,7 +14,7 @@ func.func @decode(%x: tensor<1x1x576xf16>, %p: tensor<1xi32>) -> tensor<1x1x576x
   "nn.cache_write"(%l, %k, %p) <{cache = @k}> : (index, tensor<1x1x192xf16>, tensor<1xi32>) -> ()
   "nn.cache_write"(%l, %v, %p) <{cache = @v}> : (index, tensor<1x1x192xf16>, tensor<1xi32>) -> ()
   // CHECK: pim.kv_append {{.*}}rounds = #pim.heads<{{\[\[}}0, 3, 8]]>
-  // CHECK: pim.attention {{.*}}rounds = #pim.heads<{{\[\[}}0, 3, 8]]>{{.*}}#pim.shard<{{\[\[}}0, 0, 24, 24]]>>
+  // CHECK: pim.attention {{.*}}rounds = #pim.heads<{{\[\[}}0, 3, 8]]>{{.*}}#pim.layout<2 : {{\[\[}}0, 0, 24, 24]]>>
   %a = "nn.attention"(%q, %l, %p) <{k = @k, v = @v, heads = 9 : i64, kv_heads = 3 : i64, head_dim = 64 : i64, scale = 0.125 : f32, causal = true}> : (tensor<1x1x576xf16>, index, tensor<1xi32>) -> tensor<1x1x576xf16>
   %wo = "nn.param"() <{name = "o"}> : () -> tensor<576x576xf16>
   %o = "nn.linear"(%a, %wo) : (tensor<1x1x576xf16>, tensor<576x576xf16>) -> tensor<1x1x576xf16>

@@ -1,0 +1,280 @@
+"""Layouts: how a tensor is cut over the cores, as the encoding of its type.
+
+``tensor<1x512x576xf16, #pim.layout<1 : [[0, 0, 32, 16]]>>`` is cut along dimension 1: core ``c`` holds rows
+``16 c`` up to ``16 (c + 1)``.  A type without an encoding is that of a tensor that every core holds whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from xdsl.dialects.builtin import ArrayAttr, IntAttr, NoneAttr, TensorType
+from xdsl.ir import Attribute, ParametrizedAttribute
+from xdsl.irdl import irdl_attr_definition
+from xdsl.parser import AttrParser
+from xdsl.printer import Printer
+from xdsl.utils.exceptions import VerifyException
+
+IntRows = ArrayAttr[ArrayAttr[IntAttr]]
+
+
+def int_rows(rows: Iterable[Iterable[int]]) -> IntRows:
+    """Rows of numbers as an attribute."""
+    return ArrayAttr([ArrayAttr([IntAttr(value) for value in row]) for row in rows])
+
+
+def parse_int_rows(parser: AttrParser) -> IntRows:
+    """``[[1, 2], [3, 4]]``."""
+    square = parser.Delimiter.SQUARE
+
+    def row() -> list[int]:
+        return parser.parse_comma_separated_list(square, parser.parse_integer)
+
+    return int_rows(parser.parse_comma_separated_list(square, row))
+
+
+def format_int_rows(rows: IntRows) -> str:
+    """``[[1, 2], [3, 4]]``."""
+    return "[" + ", ".join("[" + ", ".join(str(v.data) for v in row) + "]" for row in rows) + "]"
+
+
+@dataclass(frozen=True)
+class ShardRound:
+    """One round of a cut: core ``first_core + i`` holds indices ``start + j * per_core ..`` (``per_core`` of them),
+    with ``j = i // share``: ``share`` neighbouring cores hold the same ones.
+    """
+
+    start: int
+    first_core: int
+    cores: int
+    per_core: int
+    share: int = 1
+
+    @property
+    def parts(self) -> int:
+        """Different parts of the round."""
+        return self.cores // self.share
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """As they are printed: the last number only where cores share."""
+        own = (self.start, self.first_core, self.cores, self.per_core)
+        return own if self.share == 1 else (*own, self.share)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Indices ``start .. stop`` of a dimension, at element ``local`` of a core's local slice."""
+
+    local: int
+    start: int
+    stop: int
+
+
+@irdl_attr_definition
+class ShardAttr(ParametrizedAttribute):
+    """The cut of one dimension over the cores, in rounds ``[start, first_core, cores, per_core]``.
+
+    In a round, core ``first_core + i`` holds indices ``start + i * per_core`` up to ``start + (i + 1) *
+    per_core``, clipped at the next round's start and at the dimension's end.  A fifth number ``share`` says that
+    so many neighbouring cores hold the same: ``i // share`` stands for ``i``.  A core's local slice is the
+    concatenation of the rounds it takes part in, ``per_core`` elements a round even where clipping leaves
+    fewer (so that all cores of a round run one program); the rest is padding.
+    """
+
+    name = "pim.shard"
+    rounds: IntRows
+
+    @classmethod
+    def of(cls, rounds: Iterable[ShardRound]) -> Self:
+        """From rounds."""
+        return cls(int_rows(r.numbers for r in rounds))
+
+    @staticmethod
+    def blocks(extent: int, cores: int) -> ShardAttr:
+        """Equal contiguous blocks of ``extent`` indices, over as few of the cores as the block's size needs."""
+        size = -(-extent // cores)
+        return ShardAttr.of([ShardRound(0, 0, -(-extent // size), size)])
+
+    @property
+    def shard_rounds(self) -> tuple[ShardRound, ...]:
+        """The rounds as records."""
+        return tuple(ShardRound(*(v.data for v in row)) for row in self.rounds)
+
+    def pieces(self, core: int, extent: int) -> tuple[Piece, ...]:
+        """What ``core`` holds of a dimension of ``extent`` indices."""
+        rounds = self.shard_rounds
+        local = 0
+        found: list[Piece] = []
+        for index, r in enumerate(rounds):
+            rank = core - r.first_core
+            if not 0 <= rank < r.cores:
+                continue
+            end = rounds[index + 1].start if index + 1 < len(rounds) else extent
+            start = r.start + rank // r.share * r.per_core
+            stop = min(start + r.per_core, end)
+            if start < stop:
+                found.append(Piece(local, start, stop))
+            local += r.per_core
+        return tuple(found)
+
+    def local_offset(self, index: int) -> int:
+        """Where round ``index`` begins in the local slices of the cores that take part in it (the same in all)."""
+        rounds = self.shard_rounds
+        core = rounds[index].first_core
+        return sum(r.per_core for r in rounds[:index] if r.first_core <= core < r.first_core + r.cores)
+
+    def local_size(self, core: int) -> int:
+        """Elements (padding included) of ``core``'s local slice."""
+        return sum(r.per_core for r in self.shard_rounds if r.first_core <= core < r.first_core + r.cores)
+
+    @property
+    def cores(self) -> int:
+        """One more than the last core that takes part."""
+        return max(r.first_core + r.cores for r in self.shard_rounds)
+
+    @property
+    def max_local_size(self) -> int:
+        """The longest local slice."""
+        rounds = self.shard_rounds
+        starts = {r.first_core for r in rounds}  # the longest slice begins where a round begins
+        return max(sum(r.per_core for r in rounds if r.first_core <= core < r.first_core + r.cores) for core in starts)
+
+    def check(self, extent: int) -> None:
+        """Raise VerifyException unless every index of ``extent`` has an owner, and each round begins at one place in
+        the local slices of all its cores.
+        """
+        rounds = self.shard_rounds
+        held = [0] * self.cores  # elements of each core before a round
+        for index, r in enumerate(rounds):
+            own = range(r.first_core, r.first_core + r.cores)
+            if len({held[core] for core in own}) > 1:
+                raise VerifyException(f"shard round {index} begins at different places of its cores' slices")
+            for core in own:
+                held[core] += r.per_core
+        expected = 0
+        for index, r in enumerate(rounds):
+            end = rounds[index + 1].start if index + 1 < len(rounds) else extent
+            if r.start != expected or not r.start < end <= r.start + r.parts * r.per_core:
+                raise VerifyException(f"shard round {index} at {r.start} does not cover indices {expected} to {end}")
+            expected = end
+
+    def verify(self) -> None:
+        """Rounds are four or five positive numbers (start and first core may be 0), in ascending order of start."""
+        if not self.rounds.data:
+            raise VerifyException("a shard needs at least one round")
+        last = -1
+        for row in self.rounds:
+            values = [v.data for v in row]
+            if len(values) not in (4, 5) or min(values[:2]) < 0 or min(values[2:]) < 1 or values[0] <= last:
+                raise VerifyException(f"not a shard round [start, first_core, cores, per_core, share]: {values}")
+            if values[2] % (values[4] if len(values) == 5 else 1):
+                raise VerifyException(f"{values[4]} cores a part do not divide the {values[2]} cores of a shard round")
+            last = values[0]
+
+    @classmethod
+    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
+        """``<[[start, first_core, cores, per_core], ...]>``."""
+        with parser.in_angle_brackets():
+            return [parse_int_rows(parser)]
+
+    def print_parameters(self, printer: Printer) -> None:
+        """``<[[start, first_core, cores, per_core], ...]>``."""
+        printer.print_string(f"<{format_int_rows(self.rounds)}>")
+
+
+@irdl_attr_definition
+class LayoutAttr(ParametrizedAttribute):
+    """Encoding of a tensor that is cut over the cores: dimension ``dims[i]`` as ``shards[i]`` says.
+
+    Prints as ``#pim.layout<1 : [[0, 0, 32, 16]]>``.  A core holds what it holds along each of the cut dimensions, and
+    all of the others; dimensions are in ascending order.
+    """
+
+    name = "pim.layout"
+    dims: ArrayAttr[IntAttr]
+    shards: ArrayAttr[ShardAttr]
+
+    @classmethod
+    def of(cls, cuts: Mapping[int, ShardAttr]) -> Self:
+        """From the cut of each dimension that is cut."""
+        dims = sorted(cuts)
+        return cls(ArrayAttr([IntAttr(dim) for dim in dims]), ArrayAttr([cuts[dim] for dim in dims]))
+
+    @property
+    def cuts(self) -> dict[int, ShardAttr]:
+        """The cut of each dimension that is cut."""
+        return {dim.data: shard for dim, shard in zip(self.dims, self.shards, strict=True)}
+
+    @property
+    def cores(self) -> int:
+        """One more than the last core that holds something."""
+        return min(shard.cores for shard in self.shards)
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Raise VerifyException unless the layout fits a tensor of ``shape``."""
+        for dim, shard in self.cuts.items():
+            if dim >= len(shape):
+                raise VerifyException(f"a layout cuts dimension {dim} of a tensor of rank {len(shape)}")
+            shard.check(shape[dim])
+
+    def boxes(self, core: int, shape: Sequence[int]) -> tuple[tuple[range, ...], ...]:
+        """The parts of a tensor of ``shape`` that ``core`` holds: a range of indices along each dimension."""
+        found: list[tuple[range, ...]] = [()]
+        for dim, size in enumerate(shape):
+            shard = self.cuts.get(dim)
+            own = [range(size)] if shard is None else [range(p.start, p.stop) for p in shard.pieces(core, size)]
+            found = [(*box, indices) for box in found for indices in own]
+        return tuple(found)
+
+    def verify(self) -> None:
+        """One cut at least, dimensions in ascending order."""
+        dims = [dim.data for dim in self.dims]
+        if not dims or len(dims) != len(self.shards) or dims != sorted(set(dims)) or dims[0] < 0:
+            raise VerifyException(f"a layout cuts dimensions in ascending order, not {dims}")
+
+    @classmethod
+    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
+        """``<dim : [[start, first_core, cores, per_core], ...], ...>``."""
+
+        def cut() -> tuple[int, ShardAttr]:
+            dim = parser.parse_integer(allow_boolean=False, allow_negative=False)
+            parser.parse_punctuation(":")
+            return dim, ShardAttr(parse_int_rows(parser))
+
+        with parser.in_angle_brackets():
+            found = parser.parse_comma_separated_list(parser.Delimiter.NONE, cut)
+        return [ArrayAttr([IntAttr(dim) for dim, _ in found]), ArrayAttr([shard for _, shard in found])]
+
+    def print_parameters(self, printer: Printer) -> None:
+        """``<dim : [[start, first_core, cores, per_core], ...], ...>``."""
+        text = ", ".join(f"{dim} : {format_int_rows(shard.rounds)}" for dim, shard in self.cuts.items())
+        printer.print_string(f"<{text}>")
+
+
+def layout_of(type_: Attribute) -> LayoutAttr | None:
+    """The layout of a tensor type, or None where every core holds all of it; VerifyException for a foreign encoding."""
+    encoding = type_.encoding if isinstance(type_, TensorType) else NoneAttr()
+    if isinstance(encoding, LayoutAttr):
+        return encoding
+    if encoding != NoneAttr():
+        raise VerifyException(f"{type_} has an encoding that is no #pim.layout")
+    return None
+
+
+def with_layout(type_: TensorType[Attribute], layout: LayoutAttr | None) -> TensorType[Attribute]:
+    """``type_`` with a layout (None: every core holds all of it)."""
+    return TensorType(type_.element_type, type_.get_shape(), NoneAttr() if layout is None else layout)
+
+
+def shard_of(type_: Attribute) -> ShardAttr | None:
+    """The cut of a tensor's last dimension, its features; None where that is whole."""
+    layout = layout_of(type_)
+    return None if layout is None or not isinstance(type_, TensorType) else layout.cuts.get(type_.get_num_dims() - 1)
+
+
+def with_shard(type_: TensorType[Attribute], shard: ShardAttr | None) -> TensorType[Attribute]:
+    """``type_`` with its last dimension cut by ``shard`` and no other (None: every core holds all of it)."""
+    return with_layout(type_, None if shard is None else LayoutAttr.of({type_.get_num_dims() - 1: shard}))
