@@ -162,6 +162,8 @@ class _FunctionPartition:
                 self.embedding(op, op.x)
             case func.ReturnOp() if entry:
                 pass
+            case pim.LayoutChangeOp():  # the user's own
+                pass
             case nn.NnOp() if op.operands:
                 self.elementwise(op)
             case _:

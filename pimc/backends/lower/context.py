@@ -17,7 +17,7 @@ from pimc.backends.lower.regions import Regions
 from pimc.backends.lower.values import Buffer, Floats, Integers, LoweredValue, Positions, Strip, Tensor, Weight
 from pimc.diagnostics import InputError, InternalError, UnsupportedItem
 from pimc.ir.bank_layout import TileGeometry
-from pimc.ir.layout import shard_of
+from pimc.ir.layout import layout_of, shard_of
 from pimc.ir.locations import where as where_is
 from pimc.ir.locations import with_location
 from pimc.ir.sram import INSTRUCTION_OPS
@@ -309,27 +309,44 @@ def placeholder(ctx: LoweringContext, value: SSAValue) -> Tensor | Integers | Fl
 
 def load(ctx: LoweringContext, weight: Weight) -> Tensor | Integers:
     """Read all of a weight or constant from the tile's channels, without gaps."""
-    core, size = ctx.core, prod(weight.shape) * weight.itemsize
-    region = ctx.memory.find(weight.region, weight.name)
+    size = prod(weight.shape) * weight.itemsize
     buffer = ctx.alloc("weight", size)
-    source = core.const(region.region.base)
-    if region.region.layer_stride:
-        if weight.layer is None:
-            raise ctx.unsupported(f"{weight.name} is per layer but has no layer")
-        source = core.add(source, core.mul(ctx.scalar(weight.layer), core.const(region.region.layer_stride)))
-    core.hrd(core.address(buffer.value), source, core.const(size))
+    ctx.core.hrd(ctx.core.address(buffer.value), source_of(ctx, weight), ctx.core.const(size))
     if weight.itemsize == INTEGER_BYTES:
         return Integers(buffer, prod(weight.shape))
     width = weight.shape[-1] if weight.shape else 1
     return Tensor((Strip(buffer, prod(weight.shape[:-1]), width, width * 2),))
 
 
-def shape_of(value: SSAValue) -> tuple[int, ...]:
-    """The shape of a tensor value."""
+def source_of(ctx: LoweringContext, weight: Weight) -> SSAValue:
+    """A register with the address of a weight in the tile's channels."""
+    core, region = ctx.core, ctx.memory.find(weight.region, weight.name)
+    source = core.const(region.region.base)
+    if region.region.layer_stride:
+        if weight.layer is None:
+            raise ctx.unsupported(f"{weight.name} is per layer but has no layer")
+        source = core.add(source, core.mul(ctx.scalar(weight.layer), core.const(region.region.layer_stride)))
+    return source
+
+
+def whole_shape_of(value: SSAValue) -> tuple[int, ...]:
+    """The shape of a tensor value, all cores together."""
     type_ = value.type
     if not isinstance(type_, TensorType):
         raise InternalError(f"{type_} is not a tensor")
     return type_.get_shape()
+
+
+def shape_of(value: SSAValue) -> tuple[int, ...]:
+    """The shape of a tensor value on a core: of a dimension that is cut, the longest part.
+
+    The last dimension is whole here even where it is cut: a core's features are strips (see :func:`widths_of`).
+    """
+    shape, layout = whole_shape_of(value), layout_of(value.type)
+    cuts = {} if layout is None else layout.cuts
+    return tuple(
+        cuts[dim].max_local_size if dim in cuts and dim < len(shape) - 1 else size for dim, size in enumerate(shape)
+    )
 
 
 def widths_of(value: SSAValue) -> tuple[int, ...]:

@@ -43,6 +43,7 @@ from pimc.backends.lower.matmul import lower_matmul
 from pimc.backends.lower.matrix import collect_gemv, issue_gemv, lower_gemm, lower_gemv
 from pimc.backends.lower.ports import lower_inputs, lower_outputs
 from pimc.backends.lower.regions import Regions
+from pimc.backends.lower.relayout import lower_change, lower_take
 from pimc.backends.lower.values import Integers, Positions, Scalar, Strip, Tensor, Weight
 from pimc.backends.lower.vector import (
     copy,
@@ -60,7 +61,7 @@ from pimc.ir.constants import constant_name, is_stored
 from pimc.ir.hbm import ProgramOp as HbmProgramOp
 from pimc.ir.layout import shard_of
 from pimc.ir.memory_map import MemoryMap
-from pimc.ir.pim.changes import AllGatherOp
+from pimc.ir.pim.changes import AllGatherOp, AllToAllOp, TakeOp
 from pimc.ir.pim.encoder import AttentionFullOp
 from pimc.ir.pim.ops import (
     AsyncOp,
@@ -291,6 +292,8 @@ LOWERINGS: dict[type[Operation], Lowering] = {
     GemvOp: cast(Lowering, lower_gemv),
     GemmOp: cast(Lowering, lower_gemm),
     AllGatherOp: cast(Lowering, lower_all_gather),
+    AllToAllOp: cast(Lowering, lower_change),
+    TakeOp: cast(Lowering, lower_take),
     EmbeddingOp: cast(Lowering, lower_embedding),
     KvAppendOp: cast(Lowering, lower_kv_append),
     AttentionOp: cast(Lowering, lower_attention),

@@ -269,11 +269,7 @@ def construct(
     """
     given = result_types is not None
     if result_types is None:
-        probe = type(op).create(operands=_flat(operands), properties=_present(properties))
-        try:
-            result_types = probe.infer_types()
-        finally:
-            probe.drop_all_references()
+        result_types = _inferred(type(op), _flat(operands), _present(properties))
     IRDLOperation.__init__(op, operands=operands, result_types=[*result_types], properties=properties)
     if given:
         try:
@@ -281,6 +277,24 @@ def construct(
         except BaseException:
             op.drop_all_references()
             raise
+
+
+def _inferred(
+    op_type: type[NnOp], operands: Sequence[SSAValue], properties: Mapping[str, Attribute]
+) -> Sequence[Attribute]:
+    """Result types of an operator on operands; with layouts, where those have some."""
+    probe = op_type.create(operands=operands, properties=properties)
+    try:
+        types = probe.infer_types()
+    finally:
+        probe.drop_all_references()
+    if all(layout_of(operand.type) is None for operand in operands):
+        return types
+    probe = op_type.create(operands=operands, properties=properties, result_types=[plain(type_) for type_ in types])
+    try:
+        return probe.types_with_layouts()
+    finally:
+        probe.drop_all_references()
 
 
 def _flat(operands: Sequence[Value | Sequence[Value]]) -> list[SSAValue]:

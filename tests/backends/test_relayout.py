@@ -1,0 +1,97 @@
+"""Changes of layout: every kind of cut to every other, by messages, against the values themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from graphs import Build, floats, module_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from xdsl.dialects.builtin import f16
+from xdsl.ir import SSAValue
+
+from pimc.driver.compile import compile_imported
+from pimc.frontends.model import ImportedModel
+from pimc.frontends.weights import ModelWeights
+from pimc.ir import nn, pim
+from pimc.ir.interpreter import Interpreter
+from pimc.ir.layout import LayoutAttr, ShardAttr, ShardRound
+from pimc.ir.stages import Stage
+from pimc.runtime import Executable
+
+ROWS = LayoutAttr.of({1: ShardAttr.blocks(40, 32)})  # two rows a core, the last twelve cores have none
+FEATURES = LayoutAttr.of({2: ShardAttr.of([ShardRound(0, 0, 32, 2), ShardRound(64, 0, 16, 2)])})
+HEADS = LayoutAttr.of({2: ShardAttr.of([ShardRound(0, 0, 24, 32, share=8)])})  # three heads on groups of eight
+UNEVEN = LayoutAttr.of({2: ShardAttr.of([ShardRound(0, 0, 7, 14)])})  # the last core has twelve of 96
+RNG = np.random.default_rng(1)
+CUTS = {"rows": ROWS, "features": FEATURES, "heads": HEADS, "uneven": UNEVEN}
+
+
+def compare(arrays: Sequence[np.ndarray], build: Build) -> None:
+    """Partitioned IR on the machine and in the interpreter."""
+    expected = Interpreter(module_of(arrays, build), None).call("main", {f"arg{i}": a for i, a in enumerate(arrays)})
+    model = ImportedModel(
+        module_of(arrays, build), ModelWeights({}), None, None, [], {}, "test", stage=Stage.PARTITIONED
+    )
+    compiled = compile_imported(model)
+    result = Executable(compiled.program, compiled.target).run({f"input{i}": a for i, a in enumerate(arrays)})
+    for got, want in zip(result.outputs.values(), expected.values(), strict=True):
+        np.testing.assert_allclose(got, want, rtol=4e-3, atol=4e-3)
+
+
+def halves(*shape: int) -> np.ndarray:
+    """Normally distributed fp16."""
+    return np.asarray(floats(*shape), np.float16)
+
+
+def through(x: SSAValue, layouts: Sequence[LayoutAttr]) -> SSAValue:
+    """``x`` taken in the first layout, changed to each other one, and made whole."""
+    value = pim.TakeOp(x, layouts[0]).output
+    for layout in layouts[1:]:
+        value = pim.AllToAllOp(value, layout).output
+    return pim.AllGatherOp(value).output
+
+
+@pytest.mark.parametrize("first", CUTS)
+@pytest.mark.parametrize("second", CUTS)
+def test_every_cut_to_every_other(first: str, second: str) -> None:
+    layouts = [CUTS[first]] if first == second else [CUTS[first], CUTS[second]]
+    compare([halves(1, 40, 96)], lambda x: [through(x, layouts)])
+
+
+def test_work_on_parts_of_rows() -> None:
+    def build(x: SSAValue, table: SSAValue) -> list[SSAValue]:
+        part, angles = pim.TakeOp(x, ROWS).output, pim.TakeOp(table, ROWS).output
+        weight = nn.ConstantOp.from_array(np.linspace(0.5, 1.5, 96), f16).result
+        normal = nn.RmsNormOp(part, weight, 1e-5).result
+        turned = nn.RopeOp(nn.AddOp(normal, part).result, angles, 32).result
+        return [pim.AllGatherOp(nn.SiluOp(turned).result).output]
+
+    compare([halves(1, 40, 96), halves(1, 40, 64)], build)
+
+
+def test_integers_and_leading_dimensions() -> None:
+    def build(a: SSAValue, b: SSAValue) -> list[SSAValue]:
+        rows = LayoutAttr.of({1: ShardAttr.blocks(9, 32)})
+        outer = LayoutAttr.of({0: ShardAttr.blocks(3, 32)})
+        return [through(a, [LayoutAttr.of({0: ShardAttr.blocks(70, 32)})]), through(b, [rows]), through(b, [outer])]
+
+    compare([RNG.integers(-50, 50, (70, 2)).astype(np.int32), halves(3, 9, 5)], build)
+
+
+@st.composite
+def cuts(draw: st.DrawFn, rows: int, features: int) -> LayoutAttr:
+    """A cut along rows or features, in blocks."""
+    dim, extent = draw(st.sampled_from([(1, rows), (2, features)]))
+    return LayoutAttr.of({dim: ShardAttr.blocks(extent, draw(st.integers(1, 32)))})
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_blocks_of_any_size(data: st.DataObject) -> None:
+    rows, features = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70))
+    layouts = data.draw(st.lists(cuts(rows, features), min_size=1, max_size=3))
+    distinct = [layout for before, layout in zip([None, *layouts], layouts, strict=False) if layout != before]
+    compare([halves(1, rows, features)], lambda x: [through(x, distinct)])
