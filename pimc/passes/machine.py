@@ -8,14 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xdsl.dialects.builtin import TensorType
+from xdsl.ir import Attribute
+
 from pimc.diagnostics import TargetError
+from pimc.ir import nn
 from pimc.ir.bank_layout import GemvLayout, TileGeometry
+from pimc.ir.layout import LayoutAttr, layout_of
 from pimc.targets import Target, load_target
 
 #: What a round of attention takes whatever its slots, and each of its query heads: instructions, and the exchange of
 #: the group.  Measured by decode at position 0 with one round and with two: SmolLM2 (three query heads a KV head)
 #: differs by 898 cycles a layer, GPT-2 (one) by 593.
 ROUND_CYCLES, QUERY_HEAD_CYCLES = 440, 153
+#: What a message of an exchange takes its sender: address, size and receiver in registers, and the port.
+MESSAGE_CYCLES = 12
+#: Passes over the elements of a residual and a norm.
+NORM_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,37 @@ class Machine:
         hbm = self.target.hbm
         bursts = -(-local_bytes // (hbm.column_bytes * self.target.pchs_per_core))
         return bursts * hbm.fs("nBL")
+
+    def vector_fs(self, elements: int) -> int:
+        """One operation on each of so many elements, on the vector unit of a core."""
+        latency = self.target.latency("vector")
+        return (latency.busy_cycles(elements) + latency.pipeline) * self.target.clock.core_period_fs
+
+    def network_fs(self, size: int, messages: int) -> int:
+        """``size`` bytes into a core's network port, in messages that a core sends one after the other."""
+        cycles = messages * MESSAGE_CYCLES + -(-size // self.target.noc.bytes_per_cycle)
+        return cycles * self.target.clock.core_period_fs
+
+    def change_fs(self, type_: TensorType[Attribute], layout: LayoutAttr | None) -> int:
+        """Another layout for a value: 0 where it has it already."""
+        have, size = layout_of(type_), nn.tensor_bytes(type_)
+        if have == layout:
+            return 0
+        if layout is None:
+            return self.network_fs(size, 1)
+        part = -(-size // max(shard.cores for shard in layout.shards))
+        if have is None:
+            return self.vector_fs(part // 2)
+        return self.network_fs(part, sum(r.parts for shard in layout.shards for r in shard.shard_rounds))
+
+    def rows_pay(self, rows: int, features: int) -> bool:
+        """Whether work row by row (a residual and a norm) on results that are cut by features is faster where the rows
+        are cut over the cores than where every core has all of them.
+        """
+        part = -(-rows // self.cores)
+        whole = self.network_fs(2 * rows * features, 1) + NORM_STEPS * self.vector_fs(rows * features)
+        cut = self.network_fs(2 * part * features, self.cores) + NORM_STEPS * self.vector_fs(part * features)
+        return cut < whole
 
     def gemm_fs(self, m: int, n: int, k: int) -> int:
         """``[m, k] x [k, n]`` cut over the tensor units by n: the longer of weight stream and systolic

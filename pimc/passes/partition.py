@@ -3,17 +3,18 @@
 Projections to queries, keys and values, and attention without a cache, are cut head-wise by Algorithm 1 of the HPIM
 paper (:mod:`pimc.passes.algorithm1`), the heads of cached attention by time (:mod:`pimc.passes.head_rounds`); other
 linear layers tensor-wise, in equal blocks of features.  Linear layers that share their input become one operation.
-Elementwise operators stay cut where their operands are cut alike; where a whole tensor is needed, one
-``pim.all_gather`` a value makes it.  Results of an entry point stay cut: the host reads pieces.
+Operators that work row by row, or element by element, stay on parts of their operands where that is faster; changes of
+layout are operations of their own, each made once (:mod:`pimc.passes.relayout`).  Results of an entry point stay cut:
+the host reads pieces.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from math import prod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from typing_extensions import override
-from xdsl.dialects import func
+from xdsl.dialects import func, scf
 from xdsl.dialects.builtin import (
     FloatAttr,
     FunctionType,
@@ -29,6 +30,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from pimc.diagnostics import InputError, UsageError
 from pimc.ir import nn, pim
+from pimc.ir.layout import LayoutAttr, layout_of
 from pimc.ir.locations import where, with_location
 from pimc.ir.signature import is_entry
 from pimc.ir.stages import Stage
@@ -39,14 +41,13 @@ from pimc.passes.fusion import LinearGroup, find_groups, weight_param
 from pimc.passes.head_rounds import best_rounds
 from pimc.passes.machine import Machine
 from pimc.passes.place import DOMAIN
+from pimc.passes.relayout import BY_PARTS, Relayout
 
 SHARD_REASON = "pim.partition"
 #: A cut input of a GEMM larger than this part of the activation memory is not made whole, but gathered by rows.
 GATHER_SHARE = 4
 #: Bytes up to which a stored table is loaded whole to look up rows in it.
 LOAD_LIMIT = 32 << 10
-
-_POINTWISE = (nn.UnaryOp, nn.BinaryOp, nn.CastOp, nn.CompareOp, nn.SelectOp)
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,12 @@ class PartitionPass(Pass):
         machine = Machine(context.target)
         groups = find_groups(module)
         heads = _head_counts(module) if self.algorithm == "paper" else {}
-        for function in module.walk():
-            if isinstance(function, func.FuncOp) and function.body.blocks:
-                _FunctionPartition(machine, groups, heads, self).run(function)
+        functions = {op.sym_name.data: op for op in module.ops if isinstance(op, func.FuncOp) and op.body.blocks}
+        done: dict[str, list[LayoutAttr | None]] = {}
+        called = {op.callee.string_value() for op in module.walk() if isinstance(op, func.CallOp)}
+        for name, function in functions.items():
+            if name not in called:
+                _FunctionPartition(machine, groups, heads, self, Relayout(machine), functions, done).run(function)
         for new in module.walk():
             reason = new.attributes.get(SHARD_REASON)
             if isinstance(reason, StringAttr):
@@ -122,22 +126,25 @@ class _FunctionPartition:
     groups: dict[nn.LinearOp, LinearGroup]
     heads: dict[nn.LinearOp, tuple[int, int]]
     options: PartitionPass
-    gathered: dict[SSAValue, SSAValue] = field(default_factory=dict)
+    layouts: Relayout
+    functions: Mapping[str, func.FuncOp]
+    done: dict[str, list[LayoutAttr | None]]
     written: dict[tuple[Attribute, SSAValue], nn.CacheWriteOp] = field(default_factory=dict)
 
     def run(self, function: func.FuncOp) -> None:
-        """Rewrite ``function``; its result types follow what it returns."""
-        entry = is_entry(function)
-        for op in list(function.walk()):
-            if op is function or op.parent is None:
-                continue
-            self.visit(op, entry)
+        """Rewrite ``function``; its types follow what it takes and returns."""
+        self.block(function.body.block, is_entry(function))
         for write in self.written.values():
             raise InputError("a cache is written that no attention behind it reads", where=where(write))
         returned = function.get_return_op()
-        if returned is not None:
-            outputs = [value.type for value in returned.operands]
-            function.function_type = FunctionType.from_lists(function.function_type.inputs.data, outputs)
+        outputs = [] if returned is None else [value.type for value in returned.operands]
+        function.function_type = FunctionType.from_lists([a.type for a in function.body.block.args], outputs)
+
+    def block(self, block: Block, entry: bool = False) -> None:
+        """Rewrite the operations of a block, in order."""
+        for op in list(block.ops):
+            if op.parent is not None:
+                self.visit(op, entry)
 
     def visit(self, op: Operation, entry: bool) -> None:
         """Rewrite one operation, or make its operands whole."""
@@ -160,50 +167,64 @@ class _FunctionPartition:
                 self.embedding(op, op.table)
             case nn.GatherOp() if _is_lookup(op):
                 self.embedding(op, op.x)
+            case nn.SelectTokenOp():
+                self.select_token(op)
             case func.ReturnOp() if entry:
                 pass
-            case pim.LayoutChangeOp():  # the user's own
-                pass
-            case nn.NnOp() if op.operands:
-                self.elementwise(op)
+            case func.ReturnOp():
+                op.operands = [self.layouts.settled(value) for value in op.operands]
+            case func.CallOp():
+                self.call(op)
+            case scf.ForOp():
+                self.loop(op)
+            case nn.NnOp() if op.operands and isinstance(op, BY_PARTS):
+                self.layouts.choose(op)
             case _:
                 self.make_whole(op)
 
     # -- values ----
 
     def whole(self, value: SSAValue) -> SSAValue:
-        """``value`` on every core: itself, or its one gather (right behind its definition)."""
-        if pim.shard_of(value.type) is None:
-            return value
-        if value not in self.gathered:
-            owner = value.owner
-            if not isinstance(owner, Operation):
-                parent = owner.parent_op()
-                place = None if parent is None else where(parent)
-                raise InputError("a block argument is cut over the cores", where=place)
-            gather = with_location(pim.AllGatherOp(value), owner)
-            after = owner
-            while isinstance(after.next_op, pim.AllGatherOp) and after.next_op.input.owner is owner:
-                after = after.next_op
-            Rewriter.insert_op(gather, InsertPoint.after(after))
-            self.gathered[value] = gather.output
-        return self.gathered[value]
+        """``value`` on every core."""
+        return self.layouts.whole(value)
 
     def make_whole(self, op: Operation) -> None:
         """Replace operands that are cut by their gathers."""
-        for index, operand in enumerate(op.operands):
-            op.operands[index] = self.whole(operand)
+        op.operands = [self.whole(operand) for operand in op.operands]
 
-    def elementwise(self, op: nn.NnOp) -> None:
-        """Keep the cut if all operands share it and the result's shape; constant numbers have none."""
-        tensors = [v for v in op.operands if isinstance(v.type, TensorType) and not _is_number(v)]
-        shapes = {nn.tensor_of(value).get_shape() for value in (*tensors, *op.results)}
-        pointwise = isinstance(op, _POINTWISE)
-        if not pointwise or len(shapes) > 1 or len({pim.layout_of(value.type) for value in tensors}) > 1:
-            self.make_whole(op)
-        for result, type_ in zip(op.results, op.types_with_layouts(), strict=True):
+    def call(self, op: func.CallOp) -> None:
+        """Partition the callee for the layouts of its first call; a later call changes its operands to them."""
+        name = op.callee.string_value()
+        callee = self.functions[name]
+        if name not in self.done:
+            op.operands = [self.layouts.settled(value) for value in op.operands]
+            self.done[name] = [layout_of(value.type) for value in op.operands]
+            for argument, value in zip(callee.body.block.args, op.operands, strict=True):
+                Rewriter.replace_value_with_new_type(argument, value.type)
+            replace(self, layouts=Relayout(self.machine), written={}).run(callee)
+        op.operands = [
+            self.layouts.to(value, layout) if isinstance(value.type, TensorType) else value
+            for value, layout in zip(op.operands, self.done[name], strict=True)
+        ]
+        for result, type_ in zip(op.results, callee.function_type.outputs, strict=True):
             if result.type != type_:
                 Rewriter.replace_value_with_new_type(result, type_)
+
+    def loop(self, op: scf.ForOp) -> None:
+        """What a loop carries keeps the layout that it has before."""
+        body, first = op.body.block, len(op.operands) - len(op.iter_args)
+        for index, value in enumerate(op.iter_args):
+            settled = self.layouts.settled(value)
+            op.operands[first + index] = settled
+            for carried in (body.args[1 + index], op.results[index]):
+                Rewriter.replace_value_with_new_type(carried, settled.type)
+        self.block(body)
+        yielded = body.last_op
+        assert isinstance(yielded, scf.YieldOp)
+        yielded.operands = [
+            self.layouts.to(value, layout_of(argument.type))
+            for value, argument in zip(yielded.operands, body.args[1:], strict=True)
+        ]
 
     # -- operations ----
 
@@ -255,6 +276,13 @@ class _FunctionPartition:
             shard = feature_shard(heads, dim, self.machine.channels, self.machine.cores)
             return shard, f"head-wise by Algorithm 1: {heads} heads of {dim}"
         return tensor_shard(n, self.machine.cores), "tensor-wise: equal blocks of features"
+
+    def select_token(self, op: nn.SelectTokenOp) -> None:
+        """The core that has the row sends it to all."""
+        if layout_of(op.x.type) is None:
+            self.make_whole(op)
+            return
+        self.replace(op, pim.SelectTokenOp(self.layouts.settled(op.x), self.whole(op.length)))
 
     def cache_write(self, op: nn.CacheWriteOp) -> None:
         """Note the write; the second of a pair becomes the ``pim.kv_append`` of both (see
@@ -345,7 +373,10 @@ class _FunctionPartition:
         copied = positional and size <= self.options.replicate_limit
         per_core = rows if copied else -(-rows // self.machine.cores)
         wrap = isinstance(op, nn.GatherOp)
-        new = pim.EmbeddingOp(table, self.whole(ids), per_core, copied, op.result.type, wrap=wrap)
+        type_ = nn.tensor_of(op.result)
+        new = pim.EmbeddingOp(
+            table, self.whole(ids), per_core, copied, pim.with_layout(type_, self.layouts.by_rows(type_)), wrap=wrap
+        )
         new.attributes |= op.attributes
         reason = (
             f"table of {size} bytes, indexed by position: a copy in every tile" if copied else "rows cut over the tiles"
@@ -363,11 +394,6 @@ def _is_behind(op: Operation, other: Operation, block: Block) -> bool:
     if op.parent_block() is not block:
         return False
     return block.get_operation_index(op) > block.get_operation_index(other)
-
-
-def _is_number(value: SSAValue) -> bool:
-    """Whether ``value`` is a constant of one element: an operand of an instruction, on every core."""
-    return isinstance(value.owner, nn.ConstantOp) and prod(nn.tensor_of(value).get_shape()) == 1
 
 
 def _is_lookup(op: nn.GatherOp) -> bool:

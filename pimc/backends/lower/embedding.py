@@ -1,30 +1,40 @@
-"""Table rows by token or position: the owner reads the row from its channels and multicasts it."""
+"""Table rows by token or position: the owner reads the row from its channels and sends it to those that want it.
+
+Where the tokens are cut over the cores, that is the core that has the token; else all.
+"""
 
 from __future__ import annotations
 
-from pimc.backends.lower.context import LoweringContext, rows_of, shape_of
+from dataclasses import replace
+from math import prod
+
+from xdsl.ir import SSAValue
+
+from pimc.backends.lower.context import LoweringContext, rows_of, shape_of, whole_shape_of
+from pimc.backends.lower.parts import Part, clear_padding, fresh_parts, own_indices, parts_of, set_parts
 from pimc.backends.lower.values import Strip, Tensor
-from pimc.ir.pim.ops import EmbeddingOp
+from pimc.backends.lower.views import View
+from pimc.ir.layout import layout_of
+from pimc.ir.pim.ops import EmbeddingOp, SelectTokenOp
 
 
 def lower_embedding(ctx: LoweringContext, op: EmbeddingOp) -> None:
     """A replicated table is read at consecutive positions; a cut one by the owner of each token's row."""
-    rows, features = rows_of(op.output), shape_of(op.output)[-1]
     if op.replicated is not None:
-        ctx.set(op.output, Tensor((_read_positions(ctx, op, rows, features),)))
+        ctx.set(op.output, Tensor((_read_positions(ctx, op),)))
         return
-    core = ctx.core
+    core, features = ctx.core, shape_of(op.output)[-1]
     table = ctx.weight(op.table)
     region = ctx.memory.rows(table.name)
     tokens = ctx.integers(op.ids)
     per_core = op.rows_per_core.value.data
     row_bytes = region.row_bytes.data
-    whole = ctx.strip("embedding", rows, features, remote=True)
+    (result,) = fresh_parts(ctx, op.output, "embedding", remote=True)
     staging = ctx.alloc("embedding.row", row_bytes, memory="temp")
     semaphore = ctx.semaphores.take()
     first = core.const([per_core * number for number in range(ctx.cores)])
-    group = {"group_base": core.const(0), "group_size": core.const(ctx.cores)}
-    with ctx.each_row(rows) as row:
+    tokens_in_all = prod(whole_shape_of(op.ids))
+    with ctx.each_row(tokens_in_all) as row:
         place = core.address(tokens.buffer.value)
         if row is not None:
             place = core.add(place, core.slli(row, imm=2))
@@ -37,20 +47,57 @@ def lower_embedding(ctx: LoweringContext, op: EmbeddingOp) -> None:
         with core.if_(owned, "ne", core.const(0)):
             source = core.add(core.const(region.region.base, table.name), core.mul(local, core.const(row_bytes)))
             core.hrd(core.address(staging.value), source, core.const(features * 2))
-            core.nmcast(
-                ctx.address(whole, row),
-                core.address(staging.value),
-                core.const(features * 2),
-                sem=semaphore,
-                **group,
-            )
-    core.wait(core.const(0), sem=semaphore, imm=rows)
-    ctx.set(op.output, Tensor((whole,)))
+            _send_row(ctx, result, row, core.address(staging.value), features * 2, semaphore)
+    core.wait(core.const(held_rows(ctx, result, tokens_in_all)), sem=semaphore)
+    clear_padding(ctx, result, whole_shape_of(op.output))
+    set_parts(ctx, op.output, [result])
 
 
-def _read_positions(ctx: LoweringContext, op: EmbeddingOp, rows: int, features: int) -> Strip:
-    """Rows of consecutive positions are consecutive bytes of the region: one transfer."""
+def _send_row(
+    ctx: LoweringContext, to: Part, row: SSAValue | None, source: SSAValue, size: int, semaphore: int
+) -> None:
+    """Send a row from ``source`` to its place: on all cores, or on the one that has it."""
     core = ctx.core
+    place = core.address(to.view.buffer.value, to.view.offset)
+    if to.dim is None or row is None:
+        if row is not None:
+            place = core.add(place, core.mul(row, core.const(size)))
+        group = {"group_base": core.const(0), "group_size": core.const(ctx.cores)}
+        core.nmcast(place, source, core.const(size), sem=semaphore, **group)
+        return
+    rows = core.const(to.round.per_core)
+    place = core.add(place, core.mul(core.remu(row, rows), core.const(size)))
+    core.nsend(place, source, core.const(size), core.divu(row, rows), sem=semaphore)
+
+
+def held_rows(ctx: LoweringContext, part: Part, rows: int) -> list[int]:
+    """How many of ``rows`` rows each core has."""
+    if part.dim is None:
+        return [rows] * ctx.cores
+    _, shard = part.cut
+    return own_indices(shard, part.index, rows, ctx.cores)[1]
+
+
+def lower_row_of_a_core(ctx: LoweringContext, op: SelectTokenOp) -> None:
+    """The core that has row ``length - 1`` sends it to all."""
+    core = ctx.core
+    (source,) = parts_of(ctx, op.x)
+    result = ctx.strip("last", 1, shape_of(op.x)[-1], remote=True)
+    semaphore = ctx.semaphores.take()
+    row, rows = core.addi(ctx.scalar(op.length), imm=-1), core.const(source.round.per_core)
+    with core.if_(core.divu(row, rows), "eq", core.cid()):
+        skipped = core.mul(core.remu(row, rows), core.const(source.view.strides[-2]))
+        at = core.add(core.address(source.view.buffer.value, source.view.offset), skipped)
+        group = {"group_base": core.const(0), "group_size": core.const(ctx.cores)}
+        core.nmcast(ctx.address(result), at, core.const(result.width * 2), sem=semaphore, **group)
+    core.wait(core.const(1), sem=semaphore)
+    ctx.set(op.output, Tensor((result,)))
+
+
+def _read_positions(ctx: LoweringContext, op: EmbeddingOp) -> Strip:
+    """Rows of consecutive positions are consecutive bytes of the region: one transfer, of a core's rows."""
+    core = ctx.core
+    rows, features = rows_of(op.output), shape_of(op.output)[-1]
     positions = ctx.positions(op.ids)
     name = ctx.weight(op.table).name
     region = ctx.memory.replicated(name)
@@ -59,6 +106,16 @@ def _read_positions(ctx: LoweringContext, op: EmbeddingOp, rows: int, features: 
     first = core.lw(core.address(positions.base.buffer.value), imm=0)
     if positions.first:
         first = core.addi(first, imm=positions.first)
+    part = Part(View(strip.buffer, (rows, features), (row_bytes, 2), strip.offset))
+    layout, tokens = layout_of(op.output.type), prod(whole_shape_of(op.ids))
+    held = [rows] * ctx.cores
+    if layout is not None:
+        ((_, shard),) = layout.cuts.items()
+        starts, held = own_indices(shard, 0, tokens, ctx.cores)
+        first = core.add(first, core.const(starts))
+        part = replace(part, dim=0, shard=shard)
     source = core.add(core.const(region.region.base, name), core.mul(first, core.const(row_bytes)))
-    core.hrd(core.address(strip.buffer.value), source, core.const((rows - 1) * row_bytes + features * 2))
+    size = [(count - 1) * row_bytes + features * 2 if count else 0 for count in held]
+    core.hrd(core.address(strip.buffer.value), source, core.const(size))
+    clear_padding(ctx, part, (tokens, features))
     return strip

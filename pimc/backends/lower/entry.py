@@ -30,7 +30,7 @@ from pimc.backends.lower.context import (
     shape_of,
     widths_of,
 )
-from pimc.backends.lower.embedding import lower_embedding
+from pimc.backends.lower.embedding import lower_embedding, lower_row_of_a_core
 from pimc.backends.lower.exchange import lower_all_gather
 from pimc.backends.lower.indexing import (
     lower_gather,
@@ -71,6 +71,7 @@ from pimc.ir.pim.ops import (
     GemmOp,
     GemvOp,
     KvAppendOp,
+    SelectTokenOp,
     YieldOp,
 )
 from pimc.ir.sram_control import ProgramOp as SramProgramOp
@@ -179,7 +180,7 @@ def _layer_loop(ctx: LoweringContext, op: scf.ForOp, functions: Mapping[str, fun
     carried: list[Strip] = []
     for initial, argument in zip(op.iter_args, op.body.block.args[1:], strict=True):
         if shard_of(argument.type) is not None:
-            raise ctx.unsupported("a value carried from layer to layer must be replicated")
+            raise ctx.unsupported("the features of a value carried from layer to layer must be together")
         home = ctx.strip("carried", rows_of(argument), widths_of(argument)[0])
         copy(ctx, ctx.tensor(initial).whole, home)
         carried.append(home)
@@ -295,6 +296,7 @@ LOWERINGS: dict[type[Operation], Lowering] = {
     AllToAllOp: cast(Lowering, lower_change),
     TakeOp: cast(Lowering, lower_take),
     EmbeddingOp: cast(Lowering, lower_embedding),
+    SelectTokenOp: cast(Lowering, lower_row_of_a_core),
     KvAppendOp: cast(Lowering, lower_kv_append),
     AttentionOp: cast(Lowering, lower_attention),
     AttentionFullOp: cast(Lowering, lower_attention_full),

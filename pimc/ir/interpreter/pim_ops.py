@@ -60,7 +60,16 @@ def _embedding(frame: Frame, op: pim.EmbeddingOp, args: Sequence[Any]) -> Sequen
     bad = ids[(ids < 0) | (ids >= table.shape[0])]
     if bad.size:
         raise InputError(f"{op.name}: id {int(bad.flat[0])} is out of range [0, {table.shape[0]})", where=where(op))
-    return (table[ids],)
+    return (_owned(table[ids], op.output),)
+
+
+@TABLE.register(pim.SelectTokenOp, exact=True)
+def _select_token(frame: Frame, op: pim.SelectTokenOp, args: Sequence[Any]) -> Sequence[Value]:
+    x, length = args
+    row = int(length[0]) - 1
+    if not 0 <= row < x.shape[1]:
+        raise InputError(f"{op.name}: row {row} is out of range [0, {x.shape[1]})", where=where(op))
+    return (_owned(x, op.x)[:, row : row + 1],)
 
 
 @TABLE.register(pim.KvAppendOp)

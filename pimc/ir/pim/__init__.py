@@ -30,6 +30,7 @@ from pimc.ir.pim.ops import (
     GemvOp,
     KvAppendOp,
     MatrixOp,
+    SelectTokenOp,
     YieldOp,
 )
 
@@ -45,6 +46,7 @@ PIM = Dialect(
         AttentionOp,
         AttentionFullOp,
         EmbeddingOp,
+        SelectTokenOp,
         AsyncOp,
         AwaitOp,
         YieldOp,
@@ -72,6 +74,7 @@ __all__ = [
     "MatrixOp",
     "Piece",
     "RegionAttr",
+    "SelectTokenOp",
     "ShardAttr",
     "ShardRound",
     "TakeOp",

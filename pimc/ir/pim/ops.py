@@ -275,7 +275,7 @@ class EmbeddingOp(IRDLOperation):
 
     The rows are cut over the tiles, ``rows_per_core`` each: the owner reads the row and multicasts it.  With
     ``replicated`` every tile holds the whole table and reads its own copy, at consecutive ids.  With ``wrap`` a
-    negative id counts from the end (``nn.gather``).
+    negative id counts from the end (``nn.gather``).  The result may be cut along ``M``: each core has its rows.
     """
 
     name = "pim.embedding"
@@ -310,13 +310,45 @@ class EmbeddingOp(IRDLOperation):
         )
 
     def verify_(self) -> None:
-        """Shapes agree; the result is replicated."""
+        """Shapes agree; the features of the result are whole."""
         table, ids = _shape(self.table), _shape(self.ids)
         if len(table) != 2 or _shape(self.output) != (*ids, table[1]):
             raise VerifyException(f"rows {ids} of a {table} table are not {_shape(self.output)}")
-        _require_replicated(self.output, "the result")
+        layout = layout_of(self.output.type)
+        if layout is not None:
+            layout.check(_shape(self.output))
+            if len(table) - 1 + len(ids) - 1 in layout.cuts or len(layout.cuts) > 1 or prod(ids) != max(ids, default=1):
+                raise VerifyException(f"the result may be cut along its rows only, but is {self.output.type}")
         if self.rows_per_core.value.data < 1:
             raise VerifyException("rows_per_core must be at least 1")
+
+
+@irdl_op_definition
+class SelectTokenOp(IRDLOperation):
+    """Row ``length - 1`` of ``x [1, M, F]``, which is cut along M, on every core: ``[1, 1, F]`` (`nn.select_token`)."""
+
+    name = "pim.select_token"
+    x = operand_def(AnyTensor)
+    length = operand_def(AnyTensor)
+    output = result_def(AnyTensor)
+    traits = traits_def(Pure())
+    assembly_format = "$x `,` $length attr-dict `:` functional-type(operands, results)"
+
+    def __init__(self, x: SSAValue, length: SSAValue) -> None:
+        type_ = x.type
+        assert isinstance(type_, TensorType)
+        result = TensorType(type_.element_type, (1, 1, _shape(x)[-1]))
+        super().__init__(operands=[x, length], result_types=[result])
+
+    def verify_(self) -> None:
+        """The operand is cut along its rows, the result whole."""
+        layout = layout_of(self.x.type)
+        if layout is None or list(layout.cuts) != [1] or len(_shape(self.x)) != 3:
+            raise VerifyException(f"x must be cut along its rows, but is {self.x.type}")
+        layout.check(_shape(self.x))
+        _require_replicated(self.output, "the result")
+        if _shape(self.output) != (1, 1, _shape(self.x)[-1]):
+            raise VerifyException(f"the result {_shape(self.output)} is not one row of {_shape(self.x)}")
 
 
 @irdl_op_definition

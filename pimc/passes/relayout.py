@@ -1,0 +1,174 @@
+"""The layouts of values while ``partition`` walks a function: what to cut, and the changes that this takes.
+
+An operator on values that are cut computes on parts, where its iteration space allows it.  Of the cuts that its
+operands have, and of no cut, it gets the one for which changes of its operands and its own work take the least time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+from xdsl.dialects.builtin import TensorType
+from xdsl.ir import Attribute, Block, SSAValue
+from xdsl.rewriter import InsertPoint, Rewriter
+from xdsl.utils.exceptions import VerifyException
+
+from pimc.diagnostics import InternalError
+from pimc.ir import nn, pim
+from pimc.ir.layout import LayoutAttr, ShardAttr, layout_of
+from pimc.ir.locations import with_location
+from pimc.ir.nn.layouts import cut_name, layout_under
+from pimc.ir.nn.space import Space
+from pimc.passes.machine import Machine
+
+#: Operators of single elements: they work on any part of tensors that are cut alike.
+POINTWISE = (nn.UnaryOp, nn.BinaryOp, nn.CastOp, nn.CompareOp, nn.SelectOp)
+#: Operators whose lowering works on parts: what it does follows from the shapes of operands and results alone.
+BY_PARTS = (*POINTWISE, nn.RmsNormOp, nn.LayerNormOp, nn.SoftmaxOp, nn.RopeOp)
+Cuts = Mapping[str, ShardAttr]
+"""How dimensions of an iteration space are cut, by name."""
+
+
+@dataclass
+class Relayout:
+    """Changes of layout in one function, each made once."""
+
+    machine: Machine
+    changed: dict[tuple[SSAValue, LayoutAttr | None], SSAValue] = field(default_factory=dict)
+
+    def to(self, value: SSAValue, layout: LayoutAttr | None) -> SSAValue:
+        """``value`` with a layout: itself, or its one change (right behind its definition)."""
+        have = layout_of(value.type)
+        if have == layout:
+            return value
+        if (value, layout) not in self.changed:
+            change = _change(value, have, layout)
+            self._insert(change, value)
+            self.changed[value, layout] = change.output
+        return self.changed[value, layout]
+
+    def _insert(self, change: pim.LayoutChangeOp, value: SSAValue) -> None:
+        owner = value.owner
+        if isinstance(owner, Block):
+            parent = owner.parent_op()
+            if parent is not None:
+                with_location(change, parent)
+            first = owner.first_op
+            while isinstance(first, pim.LayoutChangeOp):
+                first = first.next_op
+            point = InsertPoint.at_end(owner) if first is None else InsertPoint.before(first)
+        else:
+            with_location(change, owner)
+            after = owner
+            while isinstance(after.next_op, pim.LayoutChangeOp) and after.next_op.input.owner is owner:
+                after = after.next_op
+            point = InsertPoint.after(after)
+        Rewriter.insert_op(change, point)
+
+    def whole(self, value: SSAValue) -> SSAValue:
+        """``value`` on every core."""
+        return self.to(value, None) if isinstance(value.type, TensorType) else value
+
+    def settled(self, value: SSAValue) -> SSAValue:
+        """``value`` as it crosses the border of a loop or function: its features together, its rows cut where that is
+        faster.
+        """
+        layout = layout_of(value.type)
+        if layout is None or not isinstance(value.type, TensorType) or value.type.get_num_dims() - 1 not in layout.cuts:
+            return value
+        return self.to(value, self.by_rows(value.type))
+
+    def by_rows(self, type_: TensorType[Attribute]) -> LayoutAttr | None:
+        """The cut of a tensor along its longest leading dimension; None where work on whole rows is faster."""
+        shape = type_.get_shape()
+        dim = max(range(len(shape) - 1), key=lambda d: shape[d], default=None)
+        if dim is None or prod(shape) == 0 or not self.machine.rows_pay(shape[dim], prod(shape) // shape[dim]):
+            return None
+        return LayoutAttr.of({dim: ShardAttr.blocks(shape[dim], self.machine.cores)})
+
+    # -- operators ----
+
+    def choose(self, op: nn.NnOp) -> None:
+        """Change the operands of an operator to the cheapest layouts that its space allows; results follow."""
+        space = op.space()
+        cuts = min(self._candidates(op, space), key=lambda cuts: self._time(op, space, cuts))
+        for index, (operand, access) in enumerate(zip(op.operands, space.operands, strict=True)):
+            if isinstance(operand.type, TensorType):
+                op.operands[index] = self.to(operand, layout_under(space, access, cuts))
+        for result, type_ in zip(op.results, op.types_with_layouts(), strict=True):
+            if result.type != type_:
+                Rewriter.replace_value_with_new_type(result, type_)
+
+    def _candidates(self, op: nn.NnOp, space: Space) -> list[Cuts]:
+        """The cuts of single dimensions that operands have and the space allows, and none."""
+        found: list[Cuts] = []
+        for operand, access in zip(op.operands, space.operands, strict=True):
+            layout = layout_of(operand.type)
+            if layout is None or access is None or len(layout.cuts) != 1:
+                continue
+            ((dim, shard),) = layout.cuts.items()
+            name = cut_name(space, access, dim)
+            if name is not None and {name: shard} not in found and self._allowed(op, space, name, shard):
+                found.append({name: shard})
+        return [*sorted(found, key=_leading(space)), {}]
+
+    def _allowed(self, op: nn.NnOp, space: Space, name: str, shard: ShardAttr) -> bool:
+        """Whether an operator can be cut along a dimension: every index of it names it alone.
+
+        Features are cut only where all operands are so already and have the result's shape.
+        """
+        features = False
+        for value, access in zip((*op.operands, *op.results), (*space.operands, *space.results), strict=True):
+            if access is None:
+                if isinstance(value.type, TensorType):
+                    return False
+                continue
+            named = [dim for dim, index in enumerate(access.indices) if name in {term for term, _ in index.terms}]
+            if any(cut_name(space, access, dim) != name for dim in named) or len(named) > 1:
+                return False
+            features = features or len(access.shape) - 1 in named
+        return not features or (isinstance(op, POINTWISE) and self._cut_alike(op, space, {name: shard}))
+
+    def _cut_alike(self, op: nn.NnOp, space: Space, cuts: Cuts) -> bool:
+        """Whether all operands but numbers have the result's shape and the layout of these cuts."""
+        shape = nn.tensor_of(op.results[0]).get_shape()
+        return all(
+            is_number(value)
+            or (nn.tensor_of(value).get_shape() == shape and layout_of(value.type) == layout_under(space, access, cuts))
+            for value, access in zip(op.operands, space.operands, strict=True)
+            if access is not None
+        )
+
+    def _time(self, op: nn.NnOp, space: Space, cuts: Cuts) -> int:
+        """Estimated time of the changes that a cut takes, and of the work on a part."""
+        total = 0
+        for operand, access in zip(op.operands, space.operands, strict=True):
+            layout = layout_under(space, access, cuts)
+            if isinstance(operand.type, TensorType) and (operand, layout) not in self.changed:
+                total += self.machine.change_fs(operand.type, layout)
+        largest = {name: range(shard.max_local_size) for name, shard in cuts.items()}
+        points = prod(len(indices) for indices in space.full(largest).values())
+        return total + self.machine.vector_fs(points)
+
+
+def _leading(space: Space) -> Callable[[Cuts], int]:
+    """Cuts of earlier dimensions first."""
+    order = {dim.name: index for index, dim in enumerate(space.dims)}
+    return lambda cuts: min(order[name] for name in cuts)
+
+
+def is_number(value: SSAValue) -> bool:
+    """Whether ``value`` is a constant of one element: an operand of an instruction, on every core."""
+    return isinstance(value.owner, nn.ConstantOp) and prod(nn.tensor_of(value).get_shape()) == 1
+
+
+def _change(value: SSAValue, have: LayoutAttr | None, layout: LayoutAttr | None) -> pim.LayoutChangeOp:
+    """The operation that gives a value another layout."""
+    try:
+        if layout is None:
+            return pim.AllGatherOp(value)
+        return pim.TakeOp(value, layout) if have is None else pim.AllToAllOp(value, layout)
+    except VerifyException as error:
+        raise InternalError(f"cannot change {value.type} to {layout}: {error}") from error
