@@ -9,11 +9,12 @@ from types import MappingProxyType
 from xdsl.dialects import func
 from xdsl.ir import SSAValue
 
-from pimc.backends.lower.context import LoweringContext, element_bytes, rows_of, shape_of, widths_of
+from pimc.backends.lower.context import LoweringContext, element_bytes, rows_of, shape_of, whole_shape_of, widths_of
 from pimc.backends.lower.exchange import round_counts
+from pimc.backends.lower.parts import own_indices, parts_of
 from pimc.backends.lower.values import Integers, Scalar, Strip, Tensor
 from pimc.ir.input_ranges import input_ranges
-from pimc.ir.layout import shard_of
+from pimc.ir.layout import layout_of, shard_of
 from pimc.ir.signature import input_names, output_names
 from pimc.ports import identifiers
 
@@ -44,10 +45,12 @@ def lower_outputs(ctx: LoweringContext, function: func.FuncOp, returned: func.Re
     """Where the host finds each result: the pieces of a cut one on their cores, a whole one on the first core."""
     ctx.at(returned)
     for name, value in zip(identifiers(output_names(function)), returned.arguments, strict=True):
-        if shard_of(value.type) is None:
+        if layout_of(value.type) is None:
             _whole_output(ctx, name, value)
-        else:
+        elif shard_of(value.type) is not None:
             _cut_output(ctx, name, value)
+        else:
+            _rows_output(ctx, name, value)
 
 
 def _whole_output(ctx: LoweringContext, name: str, value: SSAValue) -> None:
@@ -89,4 +92,24 @@ def _cut_output(ctx: LoweringContext, name: str, value: SSAValue) -> None:
                 start=strip.offset + row * strip.pitch,
                 offset=[row * shape[-1] + start for start in starts],
                 count=counts,
+            )
+
+
+def _rows_output(ctx: LoweringContext, name: str, value: SSAValue) -> None:
+    """Each core has its part of a leading dimension."""
+    shape = whole_shape_of(value)
+    for part in parts_of(ctx, value):
+        (dim, shard), view = part.cut, part.view
+        first, count = own_indices(shard, part.index, shape[dim], ctx.cores)
+        inner = prod(shape[dim + 1 :])
+        for outer in range(prod(shape[:dim])):
+            ctx.core.port(
+                view.buffer.value,
+                name,
+                "output",
+                "f16" if view.itemsize == 2 else "i32",
+                shape,
+                start=view.offset + outer * view.shape[dim] * inner * view.itemsize,
+                offset=[(outer * shape[dim] + at) * inner for at in first],
+                count=[number * inner for number in count],
             )
