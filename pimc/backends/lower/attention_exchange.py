@@ -4,29 +4,41 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xdsl.ir import SSAValue
+
 from pimc.backends.lower.context import F32_BYTES, LoweringContext
-from pimc.backends.lower.heads import HeadGroup, Partial, Shape
+from pimc.backends.lower.heads import HeadGroup, Shape
+from pimc.backends.lower.online import OnlineSoftmax
 from pimc.backends.lower.values import Buffer, Strip
 
 
 @dataclass(frozen=True)
+class Partial:
+    """A core's share of a block of query rows before the exchange: the softmax over its own slots."""
+
+    group: HeadGroup
+    shape: Shape
+    softmax: OnlineSoftmax
+
+
+@dataclass(frozen=True)
 class Statistics:
-    """Maxima and sums of all cores of the group, ``[cores, G * rows]`` f32 each, and the semaphore of their arrival."""
+    """Maxima and sums of all cores of the group, ``[cores, rows * share]`` f32 each; the semaphore of their arrival."""
 
     maxima: Buffer
     sums: Buffer
     semaphore: int
 
 
-def send_statistics(ctx: LoweringContext, partial: Partial, shape: Shape) -> Statistics:
+def send_statistics(ctx: LoweringContext, partial: Partial) -> Statistics:
     """Multicast the core's maxima and sums to its group, as one row of everybody's table."""
-    core, group = ctx.core, partial.group
-    row = shape.share * shape.rows * F32_BYTES
+    core, group, softmax = ctx.core, partial.group, partial.softmax
+    row = partial.shape.stacked * F32_BYTES
     maxima = ctx.alloc("attention.maxima", group.cores * row, remote=True)
     sums = ctx.alloc("attention.sums", group.cores * row, remote=True)
     statistics = Statistics(maxima, sums, ctx.semaphores.take())
     own = [rank * row for rank in group.rank]
-    for table, source in ((maxima, partial.maxima), (sums, partial.sums)):
+    for table, source in ((maxima, softmax.maxima), (sums, softmax.sums)):
         core.nmcast(
             core.address(table.value, own),
             core.address(source.value),
@@ -47,11 +59,12 @@ class Slices:
     semaphore: int
 
 
-def send_slices(ctx: LoweringContext, partial: Partial, statistics: Statistics, shape: Shape) -> Slices:
+def send_slices(ctx: LoweringContext, partial: Partial, statistics: Statistics) -> Slices:
     """Scale the core's outputs by its share of each softmax, and send every core of the group its features."""
-    core, group, out = ctx.core, partial.group, partial.out
+    core, group, shape = ctx.core, partial.group, partial.shape
     core.wait(core.const(0), sem=statistics.semaphore, imm=2 * group.cores)
-    _scale_outputs(ctx, partial, statistics, shape)
+    partial.softmax.scale(ctx, _softmax_shares(ctx, group, statistics, shape))
+    out = _outputs(ctx, partial)
     width = group.slice(shape)
     part = shape.rows * width * 2
     slices = Slices(ctx.alloc("attention.parts", group.cores * part, remote=True), width, ctx.semaphores.take())
@@ -69,26 +82,26 @@ def send_slices(ctx: LoweringContext, partial: Partial, statistics: Statistics, 
     return slices
 
 
-def _scale_outputs(ctx: LoweringContext, partial: Partial, statistics: Statistics, shape: Shape) -> None:
-    """out *= sum_own * exp(max_own - max) / sum over cores of the same: the core's weight in each softmax."""
-    core, group = ctx.core, partial.group
-    factor = _softmax_shares(ctx, group, statistics, shape)
-    for head in range(shape.share):
+def _outputs(ctx: LoweringContext, partial: Partial) -> Strip:
+    """The outputs as fp16, zeros behind those of a row up to whole slices of the group's cores."""
+    core, group, shape = ctx.core, partial.group, partial.shape
+    out = ctx.strip("attention.out", shape.rows, group.slice(shape) * group.cores)
+    rest = out.width - shape.width
+    if rest:
         with ctx.each_row(shape.rows) as row:
-            at = core.address(factor.value, head * shape.rows * F32_BYTES)
-            if row is not None:
-                at = core.add(at, core.slli(row, imm=2))
-            features = core.add(ctx.address(partial.out, row), core.const(head * shape.dim * 2))
-            core.vmuls_h(features, features, at, core.const(shape.dim))
+            tail = core.add(ctx.address(out, row), core.const(shape.width * 2))
+            core.vfill_h(tail, tail, ctx.f32(0.0), core.const(rest))
+    partial.softmax.round(ctx, ctx.address(out), out.pitch, shape.share)
+    return out
 
 
 def _softmax_shares(ctx: LoweringContext, group: HeadGroup, statistics: Statistics, shape: Shape) -> Buffer:
-    """f32 [G * rows]: this core's share of the sum of every softmax, all of them side by side.
+    """f32 [rows * share]: this core's share of the sum of every softmax, all of them side by side.
 
-    Maximum and sum over the cores are trees over halves of the ``[cores, G * rows]`` tables, so that the chain of
+    Maximum and sum over the cores are trees over halves of the ``[cores, rows * share]`` tables, so that the chain of
     dependent instructions grows with the logarithm of the cores; the maxima are spread back by doubling.
     """
-    core, count = ctx.core, shape.share * shape.rows
+    core, count = ctx.core, shape.stacked
     size = group.cores * count * F32_BYTES
     common, weights = ctx.alloc("attention.common", size), ctx.alloc("attention.weights", size)
     factor = ctx.alloc("attention.factor", count * F32_BYTES)
@@ -121,18 +134,16 @@ def _tree(ctx: LoweringContext, instruction: str, source: Buffer, to: Buffer, ro
         source, half = to, half // 2
 
 
-def sum_slices(ctx: LoweringContext, partial: Partial, slices: Slices, shape: Shape) -> Strip:
-    """Wait for the group's parts of this core's features and add them in f32."""
+def sum_slices(ctx: LoweringContext, partial: Partial, slices: Slices, to: SSAValue) -> None:
+    """Wait for the group's parts of this core's features and add them in f32; ``to``: address of their first row."""
     core, cores = ctx.core, partial.group.cores
     core.wait(core.const(0), sem=slices.semaphore, imm=cores)
-    result = ctx.strip("attention.slice", shape.rows, slices.width)
-    elements = shape.rows * slices.width
+    elements = partial.shape.rows * slices.width
     core.vwsum(
-        ctx.address(result),
+        to,
         core.address(slices.parts.value),
         ctx.f32_vector(1.0, cores),
         core.const(elements),
         rows=core.const(cores),
         stride_a=core.const(elements * 2),
     )
-    return result

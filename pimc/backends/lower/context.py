@@ -224,6 +224,18 @@ class LoweringContext:
         with self.core.loop(self.core.const(0), self.core.const(rows)) as row:
             yield row
 
+    @contextmanager
+    def row_blocks(self, rows: int, size: int) -> Iterator[SSAValue | None]:
+        """A loop over blocks of ``size`` rows, giving the first row's register; no loop (None) for a single block.
+
+        The last block ends with the last row: some rows are done twice where ``size`` does not divide ``rows``.
+        """
+        if rows <= size:
+            yield None
+            return
+        with self.core.loop(self.core.const(0), self.core.const(rows), size) as first:
+            yield self.core.min(first, self.core.const(rows - size))
+
     # -- constants ---------------------------------------------------------------------------------------------
 
     def f32(self, value: float) -> SSAValue:

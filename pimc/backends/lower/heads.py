@@ -1,21 +1,25 @@
-"""What both halves of attention share: the groups of cores that work on a KV head, and a core's partial result."""
+"""What all forms of attention share: its figures, and the groups of cores that work on a KV head."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from pimc.backends.lower.context import LoweringContext
-from pimc.backends.lower.values import Buffer, Strip
 from pimc.ir.pim.attributes import HeadRound, HeadsAttr
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Figures of an attention: queries a KV head (``share``), head dimension, new tokens (``rows``)."""
+    """Figures of an attention: queries a KV head (``share``), head dimension, query rows (``rows``)."""
 
     share: int
     dim: int
     rows: int
+
+    @property
+    def stacked(self) -> int:
+        """Rows of a KV head's queries one below the other: row ``r * share + h`` is head h of query row r."""
+        return self.rows * self.share
 
     @property
     def width(self) -> int:
@@ -38,16 +42,6 @@ class HeadGroup:
         """log2 of the cores."""
         return self.cores.bit_length() - 1
 
-    @property
-    def slots(self) -> str:
-        """Origin of a constant that is a core's number of cache slots (it follows from the longest sequence)."""
-        return f"slots.{self.index}"
-
-    @property
-    def pitch(self) -> str:
-        """Origin of a constant that is the bytes of a row of scores, one a cache slot."""
-        return f"scores.{self.index}.pitch"
-
     def slice(self, shape: Shape) -> int:
         """Features of a KV head's queries that a core ends with (the last ones of a group may end with fewer)."""
         return -(-shape.width // self.cores)
@@ -55,16 +49,6 @@ class HeadGroup:
     def cuts(self, shape: Shape) -> int:
         """Rounds of the result's shard: one, or one a head where a head's features do not fill its cores."""
         return len(set(self.heads)) if shape.width % self.cores else 1
-
-
-@dataclass(frozen=True)
-class Partial:
-    """A core's share of a round before the exchange: ``out`` [rows, G * D], and f32 maxima and sums [G, rows]."""
-
-    group: HeadGroup
-    out: Strip
-    maxima: Buffer
-    sums: Buffer
 
 
 def groups_of(ctx: LoweringContext, rounds: HeadsAttr) -> list[HeadGroup]:

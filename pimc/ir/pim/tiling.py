@@ -9,6 +9,8 @@ from xdsl.ir import Operation
 
 _SLOTS = "pim.tile_slots"
 _BUFFERS = "pim.tile_buffers"
+_ROWS = "pim.tile_rows"
+_KEYS = "pim.tile_keys"
 
 
 @dataclass(frozen=True)
@@ -30,3 +32,24 @@ class GemmTiling:
         """Write the tiling on ``op``."""
         op.attributes[_SLOTS] = IntegerAttr(self.slots, i64)
         op.attributes[_BUFFERS] = IntegerAttr(self.buffers, i64)
+
+
+@dataclass(frozen=True)
+class AttentionTiling:
+    """Attention takes ``rows`` query rows at a time, and for each the keys and values in blocks of ``keys`` rows."""
+
+    rows: int
+    keys: int
+
+    @staticmethod
+    def of(op: Operation) -> AttentionTiling | None:
+        """The tiling that ``op`` carries, or None."""
+        rows, keys = op.attributes.get(_ROWS), op.attributes.get(_KEYS)
+        if not isinstance(rows, IntegerAttr) or not isinstance(keys, IntegerAttr):
+            return None
+        return AttentionTiling(rows.value.data, keys.value.data)
+
+    def attach(self, op: Operation) -> None:
+        """Write the tiling on ``op``."""
+        op.attributes[_ROWS] = IntegerAttr(self.rows, i64)
+        op.attributes[_KEYS] = IntegerAttr(self.keys, i64)

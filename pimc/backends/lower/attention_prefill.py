@@ -1,0 +1,90 @@
+"""Attention of a block of query rows over the cached slots, on the tensor unit.
+
+The query heads of a KV head are rows of one block: row ``r * share + h`` is head h of query row r.
+"""
+
+from __future__ import annotations
+
+from xdsl.ir import SSAValue
+
+from pimc.backends.lower.alibi import Alibi
+from pimc.backends.lower.attention_exchange import Partial
+from pimc.backends.lower.attention_query import own_queries
+from pimc.backends.lower.attention_tensor import Matrix, multiply_by_columns, multiply_by_rows
+from pimc.backends.lower.cache_stream import KvBlock, KvStream, slots_up_to
+from pimc.backends.lower.context import LoweringContext
+from pimc.backends.lower.heads import HeadGroup, Shape
+from pimc.backends.lower.online import HIDDEN, OnlineSoftmax, Rows
+from pimc.backends.lower.values import Strip
+from pimc.ir.pim.ops import AttentionOp
+
+
+def prefill_partial(
+    ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q: Strip, shape: Shape, keys: int, row: SSAValue | None
+) -> Partial:
+    """The softmax of the core's own slots, ``keys`` at a time, for ``shape.rows`` query rows from ``row`` on."""
+    core = ctx.core
+    position = ctx.scalar(op.position)
+    if row is not None:
+        position = core.add(position, row)
+    first = core.const(0)
+    stop = slots_up_to(ctx, group, core.addi(position, imm=shape.rows - 1))
+    stream = KvStream.of(ctx, op, group, keys)
+    stream.begin(ctx, first, stop)
+    query = own_queries(ctx, q, group, shape, op.scale.value.data, row)
+    softmax = OnlineSoftmax.of(ctx, shape.stacked, shape.dim)
+    softmax.begin(ctx)
+    alibi = Alibi.of(ctx, op, group, keys)
+    scores = ctx.alloc("attention.scores", shape.stacked * keys * 2)
+    left = Matrix(core.address(query.value), shape.dim * 2)
+    weights, part = (
+        Matrix(core.address(scores.value), keys * 2),
+        Matrix(core.address(softmax.part.value), shape.dim * 2),
+    )
+    with stream.blocks(ctx, first, stop) as block:
+        multiply_by_rows(ctx, left, Matrix(block.keys, stream.pitch), weights, shape.stacked, block.count, shape.dim)
+        rows = Rows(shape.stacked, weights.at, keys * 2, block.count)
+        if alibi is not None:
+            _add_bias(ctx, alibi, group, shape, rows, position, block)
+        _hide(ctx, group, shape, rows, position, block)
+        softmax.weigh(ctx, rows, seen=False)
+        values = Matrix(block.values, stream.pitch)
+        multiply_by_columns(ctx, weights, values, part, shape.stacked, shape.dim, block.count)
+        softmax.add(ctx)
+    return Partial(group, shape, softmax)
+
+
+def _add_bias(
+    ctx: LoweringContext,
+    alibi: Alibi,
+    group: HeadGroup,
+    shape: Shape,
+    rows: Rows,
+    position: SSAValue,
+    block: KvBlock,
+) -> None:
+    """Add the bias of ALiBi to every row of scores."""
+    core = ctx.core
+    first = core.add(core.slli(block.first, imm=group.shift), core.const(group.rank))
+    with core.loop(core.const(0), core.const(shape.rows)) as row:
+        ahead = core.sub(core.add(position, row), first)
+        with core.loop(core.const(0), core.const(shape.share)) as head:
+            index = core.add(core.mul(row, core.const(shape.share)), head)
+            at = core.add(rows.at, core.mul(index, core.const(rows.pitch)))
+            alibi.add(ctx, head, at, ahead, block.count)
+
+
+def _hide(ctx: LoweringContext, group: HeadGroup, shape: Shape, rows: Rows, position: SSAValue, block: KvBlock) -> None:
+    """Hide the slots that a query row does not see, in blocks that have some."""
+    core = ctx.core
+    behind = core.add(block.first, block.count)
+    some = core.if_(slots_up_to(ctx, group, position), "lt", behind)
+    with some, core.loop(core.const(0), core.const(shape.rows)) as row:
+        seen = core.sub(slots_up_to(ctx, group, core.add(position, row)), block.first)
+        seen = core.min(core.max(seen, core.const(0)), block.count)
+        hidden = core.sub(block.count, seen)
+        at = core.add(rows.at, core.mul(row, core.const(shape.share * rows.pitch)))
+        at = core.add(at, core.slli(seen, imm=1))
+        with core.loop(core.const(0), core.const(shape.share)) as head:
+            to = core.add(at, core.mul(head, core.const(rows.pitch)))
+            core.vfill_h(to, to, ctx.f32(HIDDEN), hidden)

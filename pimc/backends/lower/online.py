@@ -1,0 +1,158 @@
+"""Online softmax: the running maximum, sum and output of rows of scores that come in blocks of columns.
+
+The statistics and the output are f32; a block's scores are fp16.  The output is always that of the columns so far,
+normalised: the weights of a block are divided by the sum up to and with it, and what was there before is scaled by its
+share of that sum.  So no product of weights and values can leave fp16 where the values do not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from xdsl.ir import SSAValue
+
+from pimc.backends.lower.context import F32_BYTES, LoweringContext
+from pimc.backends.lower.values import Buffer
+
+#: The maximum of no columns: below every score, and finite, so that differences to it are numbers.
+NOTHING: Final = -1e30
+#: The score of a column that a row does not see.
+HIDDEN: Final = -math.inf
+#: The least sum that weights are divided by, for rows that have seen nothing.
+_LEAST: Final = 1e-30
+#: Up to so many rows, each has its own instructions; more are a loop.
+_UNROLLED: Final = 8
+
+
+@dataclass(frozen=True)
+class Rows:
+    """``rows`` rows of ``count`` (a register) elements, ``pitch`` bytes apart from address ``at``."""
+
+    rows: int
+    at: SSAValue
+    pitch: int
+    count: SSAValue
+
+
+@dataclass(frozen=True)
+class OnlineSoftmax:
+    """The state of ``rows`` rows with outputs of ``dim`` elements; see the module.
+
+    ``maxima`` and ``sums`` are f32 ``[rows]``.  ``part`` is where a block's product of weights and values is written,
+    fp16 ``[rows, dim]``, and ``total`` the output, f32.
+    """
+
+    rows: int
+    dim: int
+    maxima: Buffer
+    sums: Buffer
+    total: Buffer
+    part: Buffer
+    wide: Buffer
+    highest: Buffer
+    factors: Buffer
+    added: Buffer
+
+    @staticmethod
+    def of(ctx: LoweringContext, rows: int, dim: int) -> OnlineSoftmax:
+        """Buffers for so many rows."""
+        line, size = rows * F32_BYTES, rows * dim
+        maxima, sums, highest, factors, added = (
+            ctx.alloc(f"attention.{name}", line) for name in ("max", "sum", "highest", "factors", "added")
+        )
+        total, wide = (ctx.alloc(f"attention.{name}", size * F32_BYTES) for name in ("total", "wide"))
+        part = ctx.alloc("attention.part", size * 2)
+        return OnlineSoftmax(rows, dim, maxima, sums, total, part, wide, highest, factors, added)
+
+    def begin(self, ctx: LoweringContext) -> None:
+        """No columns yet."""
+        core = ctx.core
+        for buffer, value, count in (
+            (self.maxima, NOTHING, self.rows),
+            (self.sums, 0.0, self.rows),
+            (self.total, 0.0, self.rows * self.dim),
+        ):
+            at = core.address(buffer.value)
+            core.vfill_f(at, at, ctx.f32(value), core.const(count))
+
+    def weigh(self, ctx: LoweringContext, scores: Rows, *, seen: bool) -> None:
+        """Scores to weights, in place, and the statistics up to and with this block.
+
+        ``seen``: every row has a score that counts, in this block or before.
+        """
+        core, rows = ctx.core, ctx.core.const(self.rows)
+        highest, maxima, sums, factors, added = (
+            core.address(b.value) for b in (self.highest, self.maxima, self.sums, self.factors, self.added)
+        )
+        reduce_rows(ctx, "vrmax_h", self.highest, scores)
+        core.vmax_f(highest, highest, maxima, rows)
+        apply_rows(ctx, "vexps_h", scores, self.highest)
+        core.vsub_f(factors, maxima, highest, rows)
+        core.vexp_f(factors, factors, rows)
+        core.vmov_f(maxima, highest, rows)
+        core.vmul_f(factors, factors, sums, rows)
+        reduce_rows(ctx, "vrsum_h", self.added, scores)
+        core.vadd_f(sums, factors, added, rows)
+        if not seen:
+            core.vmaxs_f(sums, sums, ctx.f32(_LEAST), rows)
+        apply_rows(ctx, "vdivs_h", scores, self.sums)
+        core.vdiv_f(factors, factors, sums, rows)
+
+    def add(self, ctx: LoweringContext) -> None:
+        """Add ``part``, this block's product of weights and values, to the output."""
+        core, size = ctx.core, ctx.core.const(self.rows * self.dim)
+        total, wide = core.address(self.total.value), core.address(self.wide.value)
+        self.scale(ctx, self.factors)
+        core.vcvt_f(wide, core.address(self.part.value), size)
+        core.vadd_f(total, total, wide, size)
+
+    def scale(self, ctx: LoweringContext, factors: Buffer) -> None:
+        """Multiply the output of row i by ``factors[i]`` (f32)."""
+        apply_rows(ctx, "vmuls_f", self._outputs(ctx), factors)
+
+    def round(self, ctx: LoweringContext, to: SSAValue, pitch: int, share: int) -> None:
+        """Write the output as fp16 from address ``to`` on: ``share`` rows side by side, then the next ``pitch`` bytes
+        further.
+        """
+        core, width = ctx.core, share * self.dim
+        source = core.address(self.total.value)
+        if pitch == width * 2:
+            core.vcvt_h(to, source, core.const(self.rows * self.dim))
+            return
+        with ctx.each_row(self.rows // share) as row:
+            if row is not None:
+                source = core.add(source, core.mul(row, core.const(width * F32_BYTES)))
+                to = core.add(to, core.mul(row, core.const(pitch)))
+            core.vcvt_h(to, source, core.const(width))
+
+    def _outputs(self, ctx: LoweringContext) -> Rows:
+        at = ctx.core.address(self.total.value)
+        return Rows(self.rows, at, self.dim * F32_BYTES, ctx.core.const(self.dim))
+
+
+def reduce_rows(ctx: LoweringContext, instruction: str, to: Buffer, rows: Rows) -> None:
+    """``to[i]`` (f32) = a reduction of row i."""
+    _each(ctx, to, rows, lambda row, number: ctx.core.emit(instruction, number, row, rows.count))
+
+
+def apply_rows(ctx: LoweringContext, instruction: str, rows: Rows, scalars: Buffer) -> None:
+    """Row i, in place, with the f32 number ``scalars[i]``."""
+    _each(ctx, scalars, rows, lambda row, number: ctx.core.emit(instruction, row, row, number, rows.count))
+
+
+def _each(ctx: LoweringContext, numbers: Buffer, rows: Rows, body: Callable[[SSAValue, SSAValue], object]) -> None:
+    """``body`` with the addresses of every row and of its number."""
+    core = ctx.core
+    if rows.rows <= _UNROLLED:
+        for row in range(rows.rows):
+            at = core.add(rows.at, core.const(row * rows.pitch)) if row else rows.at
+            body(at, core.address(numbers.value, row * F32_BYTES))
+        return
+    first, stop = core.address(numbers.value), core.address(numbers.value, rows.rows * F32_BYTES)
+    with core.loop_carrying(first, stop, [rows.at], F32_BYTES) as loop:
+        (at,) = loop.carried
+        body(at, loop.counter)
+        loop.next = [core.add(at, core.const(rows.pitch))]

@@ -1,0 +1,55 @@
+"""Blocks of an attention: how many query rows at a time, and how many keys and values for each.
+
+Both follow from the units and memories of the target, never from the longest sequence.
+"""
+
+from __future__ import annotations
+
+from pimc.diagnostics import TargetError
+from pimc.ir import nn
+from pimc.ir.locations import where
+from pimc.ir.pim.ops import AttentionOp
+from pimc.ir.pim.tiling import AttentionTiling
+from pimc.targets.target import Target
+
+#: Buffers of keys, and of values: a block is read under the work on the one before.
+BUFFERS = 2
+
+
+def attention_tiling(op: AttentionOp, target: Target, budget: int) -> tuple[AttentionTiling, str]:
+    """The blocks of a cached attention whose keys, values and scores take at most ``budget`` bytes, and why.
+
+    Raises TargetError where not even one slot fits.
+    """
+    share, dim = op.heads.value.data // op.kv_heads.value.data, op.head_dim.value.data
+    column = target.hbm.column_bytes
+    slot = 2 * BUFFERS * (-(-2 * dim // column) * column)  # of keys and values
+    tokens = nn.tensor_of(op.q).get_shape()[1]
+    if tokens == 1:
+        unit = target.pim_unit
+        rows, keys, why = 1, unit.lanes, "the lanes of the SRAM-PIM unit"
+        each = slot + 2 * share
+        parts = -(-dim // unit.lanes)
+        while keys > 1 and parts * keys + dim > unit.rows:
+            keys, why = keys // 2, "the rows of the SRAM-PIM unit's array"
+        fits = parts * keys + dim <= unit.rows
+    else:
+        rows, keys, why = max(1, target.tcu.rows // share), 1, "local memory"
+        each = slot + 2 * rows * share
+        while 2 * keys * each <= budget:
+            keys, why = 2 * keys, "local memory"
+        fits = True
+    while keys > 1 and keys * each > budget:
+        keys, why = keys // 2, "local memory"
+    if not fits or keys * each > budget:
+        raise TargetError(
+            f"attention with heads of {dim} does not fit: one slot's keys, values and scores take {each} bytes, "
+            f"they may take {budget}",
+            where=where(op),
+            hint="a larger key_share of the pass tile, or a target with more local memory",
+        )
+    reason = (
+        f"{rows} x {share} query rows and {keys} slots at a time, as {why} allows; keys and values in {BUFFERS} "
+        f"buffers each: {keys * each} of {budget} bytes"
+    )
+    return AttentionTiling(rows, keys), reason
