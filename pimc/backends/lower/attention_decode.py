@@ -12,10 +12,10 @@ from xdsl.ir import SSAValue
 from pimc.backends.lower.alibi import Alibi
 from pimc.backends.lower.attention_exchange import Partial
 from pimc.backends.lower.attention_query import own_queries
-from pimc.backends.lower.cache_stream import KvBlock, KvStream, slots_up_to
+from pimc.backends.lower.cache_stream import KvBlock, KvStream, slots_before, slots_up_to
 from pimc.backends.lower.context import LoweringContext
 from pimc.backends.lower.heads import HeadGroup, Shape
-from pimc.backends.lower.online import OnlineSoftmax, Rows
+from pimc.backends.lower.online import OnlineSoftmax, Rows, cap_rows
 from pimc.backends.lower.values import Buffer, Strip
 from pimc.ir.pim.ops import AttentionOp
 
@@ -26,10 +26,10 @@ def decode_partial(
     """The softmax of the core's own slots, ``keys`` at a time."""
     core = ctx.core
     position = ctx.scalar(op.position)
-    first, stop = core.const(0), slots_up_to(ctx, group, position)
+    first, stop = slots_before(ctx, op, group, position), slots_up_to(ctx, group, position)
     stream = KvStream.of(ctx, op, group, keys)
     stream.begin(ctx, first, stop)
-    query = own_queries(ctx, q, group, shape, op.scale.value.data, None)
+    query = own_queries(ctx, op, q, group, shape, None)
     softmax = OnlineSoftmax.of(ctx, shape.stacked, shape.dim)
     softmax.begin(ctx)
     alibi = Alibi.of(ctx, op, group, keys)
@@ -42,6 +42,8 @@ def decode_partial(
             to = core.address(scores.value, head * keys * 2)
             array.scores(ctx, core.address(query.value, head * shape.dim * 2), to, block.count)
         array.turn_values(ctx, block)
+        if op.softcap is not None:
+            cap_rows(ctx, rows, op.softcap.value.data)
         if alibi is not None:
             ahead = core.sub(position, core.add(core.slli(block.first, imm=group.shift), core.const(group.rank)))
             for head in range(shape.share):

@@ -11,10 +11,10 @@ from pimc.backends.lower.alibi import Alibi
 from pimc.backends.lower.attention_exchange import Partial
 from pimc.backends.lower.attention_query import own_queries
 from pimc.backends.lower.attention_tensor import Matrix, multiply_by_columns, multiply_by_rows
-from pimc.backends.lower.cache_stream import KvBlock, KvStream, slots_up_to
+from pimc.backends.lower.cache_stream import KvBlock, KvStream, slots_before, slots_up_to
 from pimc.backends.lower.context import LoweringContext
 from pimc.backends.lower.heads import HeadGroup, Shape
-from pimc.backends.lower.online import HIDDEN, OnlineSoftmax, Rows
+from pimc.backends.lower.online import HIDDEN, OnlineSoftmax, Rows, cap_rows
 from pimc.backends.lower.values import Strip
 from pimc.ir.pim.ops import AttentionOp
 
@@ -27,11 +27,11 @@ def prefill_partial(
     position = ctx.scalar(op.position)
     if row is not None:
         position = core.add(position, row)
-    first = core.const(0)
+    first = slots_before(ctx, op, group, position)
     stop = slots_up_to(ctx, group, core.addi(position, imm=shape.rows - 1))
     stream = KvStream.of(ctx, op, group, keys)
     stream.begin(ctx, first, stop)
-    query = own_queries(ctx, q, group, shape, op.scale.value.data, row)
+    query = own_queries(ctx, op, q, group, shape, row)
     softmax = OnlineSoftmax.of(ctx, shape.stacked, shape.dim)
     softmax.begin(ctx)
     alibi = Alibi.of(ctx, op, group, keys)
@@ -44,9 +44,13 @@ def prefill_partial(
     with stream.blocks(ctx, first, stop) as block:
         multiply_by_rows(ctx, left, Matrix(block.keys, stream.pitch), weights, shape.stacked, block.count, shape.dim)
         rows = Rows(shape.stacked, weights.at, keys * 2, block.count)
+        if op.softcap is not None:
+            cap_rows(ctx, rows, op.softcap.value.data)
         if alibi is not None:
             _add_bias(ctx, alibi, group, shape, rows, position, block)
-        _hide(ctx, group, shape, rows, position, block)
+        _hide_later(ctx, group, shape, rows, position, block)
+        if op.window is not None:
+            _hide_earlier(ctx, op, group, shape, rows, position, block)
         softmax.weigh(ctx, rows, seen=False)
         values = Matrix(block.values, stream.pitch)
         multiply_by_columns(ctx, weights, values, part, shape.stacked, shape.dim, block.count)
@@ -74,17 +78,46 @@ def _add_bias(
             alibi.add(ctx, head, at, ahead, block.count)
 
 
-def _hide(ctx: LoweringContext, group: HeadGroup, shape: Shape, rows: Rows, position: SSAValue, block: KvBlock) -> None:
-    """Hide the slots that a query row does not see, in blocks that have some."""
+def _hide_later(
+    ctx: LoweringContext, group: HeadGroup, shape: Shape, rows: Rows, position: SSAValue, block: KvBlock
+) -> None:
+    """Hide the slots behind a query row's own position, in blocks where there are such rows."""
     core = ctx.core
     behind = core.add(block.first, block.count)
     some = core.if_(slots_up_to(ctx, group, position), "lt", behind)
     with some, core.loop(core.const(0), core.const(shape.rows)) as row:
-        seen = core.sub(slots_up_to(ctx, group, core.add(position, row)), block.first)
-        seen = core.min(core.max(seen, core.const(0)), block.count)
-        hidden = core.sub(block.count, seen)
-        at = core.add(rows.at, core.mul(row, core.const(shape.share * rows.pitch)))
-        at = core.add(at, core.slli(seen, imm=1))
-        with core.loop(core.const(0), core.const(shape.share)) as head:
-            to = core.add(at, core.mul(head, core.const(rows.pitch)))
-            core.vfill_h(to, to, ctx.f32(HIDDEN), hidden)
+        seen = _within(ctx, slots_up_to(ctx, group, core.add(position, row)), block)
+        _fill(ctx, shape, rows, row, seen, core.sub(block.count, seen))
+
+
+def _hide_earlier(
+    ctx: LoweringContext,
+    op: AttentionOp,
+    group: HeadGroup,
+    shape: Shape,
+    rows: Rows,
+    position: SSAValue,
+    block: KvBlock,
+) -> None:
+    """Hide the slots before a query row's window, in blocks where there are such rows."""
+    core = ctx.core
+    last = slots_before(ctx, op, group, core.addi(position, imm=shape.rows - 1))
+    with core.if_(block.first, "lt", last), core.loop(core.const(0), core.const(shape.rows)) as row:
+        hidden = _within(ctx, slots_before(ctx, op, group, core.add(position, row)), block)
+        _fill(ctx, shape, rows, row, core.const(0), hidden)
+
+
+def _within(ctx: LoweringContext, slot: SSAValue, block: KvBlock) -> SSAValue:
+    """How many slots of a block lie before ``slot``."""
+    core = ctx.core
+    return core.min(core.max(core.sub(slot, block.first), core.const(0)), block.count)
+
+
+def _fill(ctx: LoweringContext, shape: Shape, rows: Rows, row: SSAValue, first: SSAValue, count: SSAValue) -> None:
+    """Hide ``count`` slots from ``first`` on in the scores of all heads of a query row."""
+    core = ctx.core
+    at = core.add(rows.at, core.mul(row, core.const(shape.share * rows.pitch)))
+    at = core.add(at, core.slli(first, imm=1))
+    with core.loop(core.const(0), core.const(shape.share)) as head:
+        to = core.add(at, core.mul(head, core.const(rows.pitch)))
+        core.vfill_h(to, to, ctx.f32(HIDDEN), count)

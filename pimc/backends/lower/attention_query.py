@@ -7,6 +7,7 @@ from xdsl.ir import SSAValue
 from pimc.backends.lower.context import LoweringContext
 from pimc.backends.lower.heads import HeadGroup, Shape
 from pimc.backends.lower.values import Buffer, Strip
+from pimc.ir.pim.ops import AttentionOp
 
 
 def query_address(
@@ -18,9 +19,13 @@ def query_address(
 
 
 def own_queries(
-    ctx: LoweringContext, q: Strip, group: HeadGroup, shape: Shape, scale: float, first: SSAValue | None
+    ctx: LoweringContext, op: AttentionOp, q: Strip, group: HeadGroup, shape: Shape, first: SSAValue | None
 ) -> Buffer:
-    """``shape.rows`` rows from row ``first`` on (None: the first) times ``scale``, without gaps: ``[stacked, dim]``."""
+    """``shape.rows`` rows from row ``first`` on (None: the first), without gaps: ``[stacked, dim]``.
+
+    They are scaled, so that their products with keys are scores, or with a softcap c, scores / c.
+    """
+    scale = op.scale.value.data / (1.0 if op.softcap is None else op.softcap.value.data)
     core = ctx.core
     own = ctx.alloc("attention.query", shape.rows * shape.width * 2)
     with ctx.each_row(shape.rows) as row:

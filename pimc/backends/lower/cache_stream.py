@@ -41,6 +41,15 @@ def slots_up_to(ctx: LoweringContext, group: HeadGroup, position: SSAValue) -> S
     return core.addi(core.srai(ahead, imm=group.shift), imm=1)
 
 
+def slots_before(ctx: LoweringContext, op: AttentionOp, group: HeadGroup, position: SSAValue) -> SSAValue:
+    """A register with the first slot of the core that the query at ``position`` sees: later than 0 by a window."""
+    core = ctx.core
+    if op.window is None:
+        return core.const(0)
+    behind = core.sub(position, core.const(op.window.value.data))
+    return core.max(slots_up_to(ctx, group, behind), core.const(0))
+
+
 @dataclass(frozen=True)
 class KvBlock:
     """A block in local memory: its first slot, its slots, and the addresses of its keys and values (registers)."""

@@ -143,13 +143,29 @@ def apply_rows(ctx: LoweringContext, instruction: str, rows: Rows, scalars: Buff
     _each(ctx, scalars, rows, lambda row, number: ctx.core.emit(instruction, row, row, number, rows.count))
 
 
-def _each(ctx: LoweringContext, numbers: Buffer, rows: Rows, body: Callable[[SSAValue, SSAValue], object]) -> None:
-    """``body`` with the addresses of every row and of its number."""
+def cap_rows(ctx: LoweringContext, rows: Rows, softcap: float) -> None:
+    """``softcap * tanh(x)`` of fp16 scores that were divided by it."""
+
+    def body(row: SSAValue, _: SSAValue) -> None:
+        ctx.core.vtanh_h(row, row, rows.count)
+        ctx.core.vmuls_h(row, row, ctx.f32(softcap), rows.count)
+
+    _each(ctx, None, rows, body)
+
+
+def _each(
+    ctx: LoweringContext, numbers: Buffer | None, rows: Rows, body: Callable[[SSAValue, SSAValue], object]
+) -> None:
+    """``body`` with the addresses of every row and of its number, if there are numbers."""
     core = ctx.core
     if rows.rows <= _UNROLLED:
         for row in range(rows.rows):
             at = core.add(rows.at, core.const(row * rows.pitch)) if row else rows.at
-            body(at, core.address(numbers.value, row * F32_BYTES))
+            body(at, at if numbers is None else core.address(numbers.value, row * F32_BYTES))
+        return
+    if numbers is None:
+        with core.loop(rows.at, core.add(rows.at, core.const(rows.rows * rows.pitch)), rows.pitch) as at:
+            body(at, at)
         return
     first, stop = core.address(numbers.value), core.address(numbers.value, rows.rows * F32_BYTES)
     with core.loop_carrying(first, stop, [rows.at], F32_BYTES) as loop:

@@ -158,7 +158,7 @@ def _cache_read(frame: Frame, op: nn.CacheReadOp, args: Sequence[Any]) -> Sequen
     return (cache[layer : layer + 1].copy(),)
 
 
-def attend(q: Array, k: Array, v: Array, scale: float, mask: Array | None) -> Array:
+def attend(q: Array, k: Array, v: Array, scale: float, mask: Array | None, softcap: float | None = None) -> Array:
     """Grouped-query attention: q ``[M, H, D]``, k, v ``[P, Hkv, D]``, additive mask to ``[H, M, P]``; ``[M,
     H, D]``.
     """
@@ -167,6 +167,8 @@ def attend(q: Array, k: Array, v: Array, scale: float, mask: Array | None) -> Ar
     group = heads // kv_heads
     queries = q.reshape(tokens, kv_heads, group, size).transpose(1, 2, 0, 3)
     scores = queries @ k.transpose(1, 2, 0)[:, None] * np.float32(scale)
+    if softcap is not None:
+        scores = np.tanh(scores / np.float32(softcap)) * np.float32(softcap)
     if mask is not None:
         full = np.broadcast_to(mask, (heads, tokens, keys))
         scores = scores + full.reshape(kv_heads, group, tokens, keys)
@@ -178,6 +180,12 @@ def causal_mask(tokens: int, keys: int, first: int) -> Array:
     """``[tokens, keys]``: 0 where key <= first + token, else -inf."""
     allowed = np.arange(keys)[None, :] <= first + np.arange(tokens)[:, None]
     return np.where(allowed, np.float32(0), np.float32(-np.inf))
+
+
+def window_mask(tokens: int, keys: int, first: int, window: int) -> Array:
+    """``[tokens, keys]``: -inf where key <= first + token - window, else 0."""
+    seen = np.arange(keys)[None, :] > first + np.arange(tokens)[:, None] - window
+    return np.where(seen, np.float32(0), np.float32(-np.inf))
 
 
 def alibi(slopes: Sequence[float], tokens: int, keys: int, first: int) -> Array:
@@ -197,10 +205,14 @@ def _attention(frame: Frame, op: nn.AttentionOp, args: Sequence[Any]) -> Sequenc
         raise InputError(f"nn.attention: layer {layer}, position {stop - 1} is outside the cache", where=where(op))
     heads = q.reshape(tokens, op.heads.value.data, op.head_dim.value.data)
     mask = causal_mask(tokens, stop, start) if op.causal.value.data and tokens > 1 else None
+    if op.window is not None:
+        hidden = window_mask(tokens, stop, start, op.window.value.data)
+        mask = hidden if mask is None else mask + hidden
     if op.slopes is not None:
         bias = alibi(op.slopes.get_values(), tokens, stop, start)
         mask = bias if mask is None else mask + bias
-    result = attend(heads, keys[layer, :stop], values[layer, :stop], op.scale.value.data, mask)
+    softcap = None if op.softcap is None else op.softcap.value.data
+    result = attend(heads, keys[layer, :stop], values[layer, :stop], op.scale.value.data, mask, softcap)
     return (result.reshape(q.shape),)
 
 

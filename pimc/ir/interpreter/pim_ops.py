@@ -106,6 +106,8 @@ def _attention(frame: Frame, op: pim.AttentionOp, args: Sequence[Any]) -> Sequen
         op.rounds.head_rounds,
         shard,
         None if op.slopes is None else op.slopes.get_values(),
+        None if op.window is None else op.window.value.data,
+        None if op.softcap is None else op.softcap.value.data,
     )
     return (result,)
 

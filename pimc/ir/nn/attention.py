@@ -201,8 +201,10 @@ class AttentionOp(NnOp):
     Query m stands at absolute position ``p = position + m`` and attends to cache slots ``0 .. p`` (with
     ``causal`` false: to ``0 .. position + M - 1``).  Head h reads key/value head ``h // (H / Hkv)``.  Scores
     are ``scale * q . k``, then softmax, then the weighted sum of v.  With ``slopes`` (one a head, ALiBi: Press et al.,
-    Train Short, Test Long, 2022) the score of slot s grows by ``slope * (s - p)``.  The caches are read after the
-    writes that precede the operator in program order.
+    Train Short, Test Long, 2022) the score of slot s grows by ``slope * (s - p)``.  With ``window`` (a sliding window,
+    of causal attention) query m sees the last ``window`` of its slots alone: ``max(0, p - window + 1) .. p``.  With
+    ``softcap`` a scaled score s becomes ``softcap * tanh(s / softcap)`` (before slopes and masks).  The caches are read
+    after the writes that precede the operator in program order.
     """
 
     name = "nn.attention"
@@ -219,6 +221,8 @@ class AttentionOp(NnOp):
     scale = prop_def(FloatAttr[Float32Type])
     causal = prop_def(BoolAttr)
     slopes = opt_prop_def(SlopesAttr)
+    window = opt_prop_def(IntegerAttrI64)
+    softcap = opt_prop_def(FloatAttr[Float32Type])
     result = result_def(TensorType)
 
     traits = traits_def(MemoryReadEffect())
@@ -237,10 +241,14 @@ class AttentionOp(NnOp):
         scale: float,
         causal: bool = True,
         slopes: Sequence[float] | None = None,
+        window: int | None = None,
+        softcap: float | None = None,
     ) -> None:
         properties: dict[str, Attribute | None] = {"k": symbol_of(k), "v": symbol_of(v)}
         if slopes is not None:
             properties["slopes"] = DenseArrayBase.from_list(f32, list(slopes))
+        properties["window"] = None if window is None else integer(window)
+        properties["softcap"] = None if softcap is None else FloatAttr(softcap, f32)
         properties |= head_properties(heads, kv_heads, head_dim, scale, causal)
         construct(self, [q, layer, position], properties)
 
@@ -253,6 +261,11 @@ class AttentionOp(NnOp):
         check_shape(q, (1, None, heads * size), "nn.attention q")
         given = heads if self.slopes is None else len(self.slopes)
         check(given == heads, f"nn.attention: {given} slopes for {heads} heads")
+        if self.window is not None:
+            check(self.window.value.data >= 1, f"nn.attention: a window of {self.window.value.data} slots")
+            check(bool(self.causal.value.data), "nn.attention: a window needs causal attention")
+        if self.softcap is not None:
+            check(self.softcap.value.data > 0, f"nn.attention: softcap {self.softcap.value.data} is not positive")
         check_position(tensor_of(self.position, "nn.attention position"), "nn.attention position")
         for symbol in (self.k, self.v):
             cache = cache_type(self, symbol)
@@ -278,6 +291,8 @@ class AttentionOp(NnOp):
         if context is None:
             cache = cache_type(self, self.k)
             context = cache.get_shape()[1] if cache is not None else q.get_shape()[1]
+        if self.window is not None:  # all queries together see window + M - 1 slots
+            context = min(context, self.window.value.data + q.get_shape()[1] - 1)
         size, kv_heads = self.head_dim.value.data, self.kv_heads.value.data
         moved = 2 * context * kv_heads * size * element_bytes(q.element_type)
         return Cost(self.space().flops({"n": range(context)}), moved + 2 * tensor_bytes(q))

@@ -221,10 +221,10 @@ class KvAppendOp(IRDLOperation):
 class AttentionOp(IRDLOperation):
     """Attention of new queries over the cached slots, head-wise on groups of cores (Algorithm 1).
 
-    ``q`` is ``[1, M, heads * head_dim]``, replicated; query m sees slots ``0 .. position + m``; ``slopes`` are those
-    of ALiBi, one a query head (see `nn.attention`).  Each core
-    of a head's group computes the partial maximum, sum and output over its own slots; the group exchanges
-    them, and each core ends with its share of the head group's features: the result's shard.
+    ``q`` is ``[1, M, heads * head_dim]``, replicated; query m sees slots ``0 .. position + m``; ``slopes``, ``window``
+    and ``softcap`` are those of `nn.attention`.  Each core of a head's group computes the partial
+    maximum, sum and output over its own slots; the group exchanges them, and each core ends with its share of the head
+    group's features: the result's shard.
     """
 
     name = "pim.attention"
@@ -239,6 +239,8 @@ class AttentionOp(IRDLOperation):
     scale = prop_def(FloatAttr)
     causal = prop_def(BoolAttr)
     slopes = opt_prop_def(DenseArrayBase)
+    window = opt_prop_def(IntegerAttr.constr(i64))
+    softcap = opt_prop_def(FloatAttr)
     rounds = prop_def(HeadsAttr)
     output = result_def(AnyTensor)
     irdl_options = (ParsePropInAttrDict(),)

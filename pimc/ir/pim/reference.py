@@ -88,6 +88,8 @@ def attention(
     rounds: Sequence[HeadRound],
     shard: ShardAttr,
     slopes: Sequence[float] | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
 ) -> Floats:
     """Attention of q ``[1, M, H*D]`` over cached keys and values ``[S, Hkv, D]`` by head rounds.
 
@@ -102,7 +104,9 @@ def attention(
     for r in rounds:
         for head in range(r.first, r.first + r.heads):
             steep = np.asarray(slopes or [0.0] * group * kv_heads, np.float32)[head * group : (head + 1) * group]
-            whole = _head(queries[:, head], keys[:, head], values[:, head], position, scale, causal, r, steep)
+            whole = _head(
+                queries[:, head], keys[:, head], values[:, head], position, scale, causal, r, steep, window, softcap
+            )
             first = head * group * dim
             for core in r.cores_of(head):
                 for piece in shard.pieces(core, q.shape[2]):
@@ -121,6 +125,8 @@ def _head(
     causal: bool,
     r: HeadRound,
     slopes: Floats,
+    window: int | None,
+    softcap: float | None,
 ) -> Floats:
     """One KV head: q ``[M, G, D]``, keys and values ``[S, D]``, slopes ``[G]``; ``[M, G * D]`` from the cores' partial
     results.
@@ -128,6 +134,7 @@ def _head(
     tokens, group, dim = q.shape
     limit = position + tokens
     last = position + np.arange(tokens) if causal else np.full(tokens, limit - 1)
+    first = last - (limit if window is None else window - 1)
     partial: list[tuple[Floats, Floats, Floats]] = []
     for rank in range(r.cores_per_head):
         slots = np.arange(rank, limit, r.cores_per_head)
@@ -135,8 +142,11 @@ def _head(
             continue
         scores = np.einsum("mgd,sd->mgs", q, keys[slots].astype(np.float32)) * np.float32(scale)
         distance = (slots[None, :] - position - np.arange(tokens)[:, None]).astype(np.float32)
+        if softcap is not None:
+            scores = np.tanh(scores / np.float32(softcap)) * np.float32(softcap)
         scores = scores + slopes[None, :, None] * distance[:, None, :]
-        scores = np.where(slots[None, None, :] <= last[:, None, None], scores, -np.inf)
+        seen = (slots[None, :] <= last[:, None]) & (slots[None, :] >= first[:, None])
+        scores = np.where(seen[:, None, :], scores, -np.inf)
         peak = scores.max(-1)
         weights = np.exp(scores - np.where(np.isfinite(peak), peak, 0)[..., None])
         partial.append((peak, weights.sum(-1), weights @ values[slots].astype(np.float32)))
