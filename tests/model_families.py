@@ -19,6 +19,7 @@ from transformers import (
     BertConfig,
     BertModel,
     BloomConfig,
+    Gemma2Config,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
@@ -59,6 +60,8 @@ OPT = TOKENS | {
 OPT_350M = OPT | {"word_embed_proj_dim": 32, "do_layer_norm_before": False}
 SMOLLM2 = SIZES | {"hidden_size": 144, "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True}
 
+GEMMA2 = SIZES | {"query_pre_attn_scalar": 32}
+
 Builder = Callable[[], PretrainedConfig]
 
 #: Decoders: every type of model that folders may have, and forms of the same type that differ in their operators.
@@ -69,6 +72,10 @@ DECODERS: Mapping[str, Builder] = {
     "qwen3": lambda: Qwen3Config(**GROUPED, head_dim=32),
     "mistral": lambda: MistralConfig(**GROUPED, sliding_window=None),
     "gemma": lambda: GemmaConfig(**SIZES, num_key_value_heads=1, head_dim=32),
+    # a window of 5 in every other layer; the cap of scores is in the eager form alone
+    "gemma2": lambda: Gemma2Config(
+        **GEMMA2, num_key_value_heads=2, head_dim=32, sliding_window=5, attn_implementation="eager"
+    ),
     "phi3": lambda: Phi3Config(**GROUPED),
     "gpt2": lambda: GPT2Config(**GPT2),
     "gpt_neox": lambda: GPTNeoXConfig(**SIZES, rotary_pct=0.25, tie_word_embeddings=False),
@@ -85,6 +92,11 @@ FORMS: Mapping[str, Builder] = {
     "phi3, heads of 24, half turned": lambda: Phi3Config(**GROUPED | {"hidden_size": 96}, partial_rotary_factor=0.5),
     "gpt_neox, heads of 80, one after the other": lambda: GPTNeoXConfig(
         **SIZES | {"hidden_size": 160, "num_attention_heads": 2}, rotary_pct=0.25, use_parallel_residual=False
+    ),
+    "mistral, a window of 6": lambda: MistralConfig(**GROUPED, sliding_window=6),
+    "phi3, a window of 9": lambda: Phi3Config(**GROUPED, sliding_window=9),
+    "qwen2, a window of 4 in the second layer": lambda: Qwen2Config(
+        **GROUPED, use_sliding_window=True, sliding_window=4, max_window_layers=1
     ),
     "gpt2, untied, 7 heads of 5": lambda: GPT2Config(
         **GPT2 | {"n_embd": 35, "n_head": 7, "tie_word_embeddings": False}

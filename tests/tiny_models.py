@@ -45,6 +45,8 @@ class Shape:
     max_seq: int = 32
     chunk: int = 8
     biases: bool = False
+    window: int | None = None
+    softcap: float | None = None
     prefix: str = "model.layers.{}"
 
     @property
@@ -107,6 +109,8 @@ class _Entry:
                 kv_heads=s.kv_heads,
                 head_dim=s.head_dim,
                 scale=s.head_dim**-0.5,
+                window=s.window,
+                softcap=s.softcap,
             )
         )
         x = self.add(nn.AddOp(x, self.linear(o, f"{name}.self_attn.o_proj", s.hidden, s.hidden)))

@@ -17,7 +17,9 @@ from pimc.timings import stage
 if TYPE_CHECKING:
     import torch
 
-MODEL_TYPES: Final = ("bloom", "gemma", "gpt2", "gpt_neox", "llama", "mistral", "opt", "phi3", "qwen2", "qwen3")
+MODEL_TYPES: Final = (
+    "bloom", "gemma", "gemma2", "gpt2", "gpt_neox", "llama", "mistral", "opt", "phi3", "qwen2", "qwen3",
+)  # fmt: skip
 """Architectures whose decoder takes positions, a mask and a cache as the export wrapper gives them."""
 
 _TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json", "tokenizer.model")

@@ -28,6 +28,10 @@ MODEL: Final = "model"
 """Attribute of the wrapper that holds the user's model; parameter names are found below it."""
 
 
+_FULL: Final = "full_attention"
+_SLIDING: Final = "sliding_attention"
+
+
 @dataclass(frozen=True)
 class DecoderShape:
     """Sizes of a decoder that the program states as module attributes; ``slots`` is S, the size of the
@@ -67,14 +71,7 @@ def decoder_shape(model: torch.nn.Module, max_seq: int, prefill_chunk: int) -> D
 def _check_supported(config: object, slots: int) -> None:
     if getattr(config, "is_encoder_decoder", False):
         raise InputError("encoder-decoder models are not supported")
-    window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention" if window is None else "sliding_attention"])
-    if isinstance(window, int) and window < slots and kinds != {"full_attention"}:
-        raise InputError(
-            f"attention over a sliding window of {window} tokens is not supported",
-            hint=f"with --max-seq up to {window} the window never slides",
-        )
-    if other := kinds - {"full_attention", "sliding_attention"}:
+    if other := set(getattr(config, "layer_types", None) or ()) - {_FULL, _SLIDING}:
         raise InputError(f"layers of type {sorted(other)[0]!r} are not supported")
     limit = getattr(config, "max_position_embeddings", None)
     if isinstance(limit, int) and slots > limit:
@@ -92,6 +89,8 @@ def export_entries(model: torch.nn.Module, shape: DecoderShape, attention: str =
     """
     import torch
 
+    if getattr(model.config, "attn_logit_softcapping", None) is not None:
+        attention = "eager"  # the other form leaves the cap out
     model.set_attn_implementation(attention)
     programs: dict[str, ExportedProgram] = {}
     # A model on the meta device has shapes alone; then everything is made there.
@@ -122,6 +121,9 @@ def _wrapper(model: torch.nn.Module, shape: DecoderShape, attention: str) -> tor
     parameters = inspect.signature(model.forward).parameters
     # Bloom takes no positions: it makes its mask and the bias of its heads from the length of the cache.
     own_positions = "position_ids" not in parameters
+
+    window = _window(model.config)
+    by_layer = _SLIDING in (getattr(model.config, "layer_types", None) or ())  # then a model takes a mask of each kind
 
     class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
         """One layer of the cache: writes the chunk at its positions and returns all slots."""
@@ -166,14 +168,20 @@ def _wrapper(model: torch.nn.Module, shape: DecoderShape, attention: str) -> tor
             self, tokens: torch.Tensor, position: torch.Tensor, length: torch.Tensor | None = None
         ) -> torch.Tensor:
             positions = position + torch.arange(tokens.shape[1], dtype=torch.int32)
-            mask = torch.arange(shape.slots, dtype=torch.int32)[None, :] <= positions[:, None]
+            slots = torch.arange(shape.slots, dtype=torch.int32)
+            masks = {_FULL: slots[None, :] <= positions[:, None]}
+            if window is not None:
+                masks[_SLIDING] = masks[_FULL] & (slots[None, :] > positions[:, None] - window)
             if attention == "eager":
-                mask = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
+                lowest = torch.finfo(torch.float32).min
+                masks = {kind: torch.where(mask, 0.0, lowest) for kind, mask in masks.items()}
+            by_kind = {kind: mask[None, None] for kind, mask in masks.items()}
+            mask = by_kind if by_layer else by_kind[_FULL if window is None else _SLIDING]
             layers = [
                 BufferLayer(getattr(self, f"{K_CACHE}{i}"), getattr(self, f"{V_CACHE}{i}"), positions)
                 for i in range(shape.layers)
             ]
-            given = {} if own_positions else {"attention_mask": mask[None, None], "position_ids": positions[None]}
+            given = {} if own_positions else {"attention_mask": mask, "position_ids": positions[None]}
             output = self.model(
                 input_ids=tokens,
                 **given,
@@ -186,6 +194,13 @@ def _wrapper(model: torch.nn.Module, shape: DecoderShape, attention: str) -> tor
     if "logits_to_keep" not in parameters:
         raise InputError(f"{type(model).__name__} cannot compute the logits of one token alone")
     return Entry()
+
+
+def _window(config: object) -> int | None:
+    """The tokens that layers with a sliding window see; None where no layer has one."""
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    return window if isinstance(window, int) and (kinds is None or _SLIDING in kinds) else None
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def attention_tiling(op: AttentionOp, target: Target, budget: int) -> tuple[Atte
             hint="a larger key_share of the pass tile, or a target with more local memory",
         )
     reason = (
-        f"{rows} x {share} query rows and {keys} slots at a time, as {why} allows; keys and values in {BUFFERS} "
+        f"{rows} x {share} query rows and {keys} slots at a time ({why}); keys and values in {BUFFERS} "
         f"buffers each: {keys * each} of {budget} bytes"
     )
     return AttentionTiling(rows, keys), reason

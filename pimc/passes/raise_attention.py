@@ -1,6 +1,6 @@
 """Attention from products and softmax: grouped-query and multi-head, over a cache or over computed keys.
- Anchored at the softmax.  Before it stand, in any order, scaling by a constant and the mask; before those the
-product of queries and keys.  How heads are split, repeated for the queries that share them, and merged again
+ Anchored at the softmax.  Before it stand, in any order, scaling by a constant, a cap of the scores and the mask;
+before those the product of queries and keys.  How heads are split, repeated for the queries that share them, and merged again
 is compared as views, not by how it is written.
 """
 
@@ -32,13 +32,16 @@ class _RefuseError(Exception):
 
 @dataclass(frozen=True)
 class _Scores:
-    """The product of queries and keys, the constant it is scaled by, the mask and the bias (each with its factor)."""
+    """The product of queries and keys, the constant it is scaled by, the mask and the bias (each with its factor), and
+    the cap of the scaled scores.
+    """
 
     product: nn.MatmulOp
     scale: float
     mask: SSAValue | None = None
     mask_factor: float = 1.0
     bias: tuple[SSAValue, float] | None = None
+    softcap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,12 @@ def _raise_softmax(softmax: nn.SoftmaxOp, masks: MaskReader) -> None:
     mask = masks.read(scores.mask, sizes.queries, sizes.keys) if scores.mask is not None else None
     new: nn.AttentionOp | nn.AttentionFullOp
     if key.read is not None and value.read is not None:
-        new = _cached(context, (key.read, value.read), query, scale, sizes, mask, _slopes(scores, sizes))
+        new = _cached(context, (key.read, value.read), query, scale, sizes, mask, scores)
     elif key.read is None and value.read is None:
         if scores.bias is not None:
             raise _RefuseError("a bias is added to the scores")
+        if scores.softcap is not None:
+            raise _RefuseError("the scores are capped, and there is no cache")
         hidden = scores.mask is not None and nn.tensor_of(scores.mask).element_type == i1
         if hidden and scores.mask is not None:
             scores = replace(scores, scale=scale, mask=_additive(softmax, scores.mask))
@@ -129,6 +134,8 @@ def _scores(value: SSAValue, scale: float = 1.0, mask: SSAValue | None = None) -
         return _Scores(op, scale, mask)
     if isinstance(op, nn.ReshapeOp) and squeezed(shape_of(op.x)) == squeezed(shape_of(op.result)):
         return _scores(op.x, scale, mask)
+    if (scaled := with_scalar(op, nn.MulOp)) is not None and isinstance(scaled[0].owner, nn.TanhOp):
+        return _capped(scaled[0].owner, scale * scaled[1], mask)
     if (scaled := with_scalar(op, nn.MulOp)) is not None:
         return _scores(scaled[0], scale * scaled[1], mask) if mask is None or scaled[1] > 0 else None
     if (divided := with_scalar(op, nn.DivOp)) is not None and divided[1] != 0:
@@ -145,6 +152,14 @@ def _scores(value: SSAValue, scale: float = 1.0, mask: SSAValue | None = None) -
             if found is not None and found.bias is None:
                 return replace(found, bias=(bias, scale))
     return None
+
+
+def _capped(tanh: nn.TanhOp, softcap: float, mask: SSAValue | None) -> _Scores | None:
+    """``softcap * tanh(scale / softcap * product)`` under a mask, but with none inside."""
+    found = _scores(tanh.x)
+    if found is None or softcap <= 0 or found.mask is not None or found.bias is not None or found.softcap is not None:
+        return None
+    return replace(found, scale=found.scale * softcap, softcap=softcap, mask=mask)
 
 
 def squeezed(shape: Shape) -> Shape:
@@ -214,7 +229,7 @@ def _cached(
     scale: float,
     sizes: _Sizes,
     mask: Mask | None,
-    slopes: tuple[float, ...] | None,
+    scores: _Scores,
 ) -> nn.AttentionOp:
     key, value = reads
     if mask is None or not mask.causal or mask.position is None:
@@ -234,7 +249,9 @@ def _cached(
         kv_heads=kv_heads,
         head_dim=sizes.head_dim,
         scale=scale,
-        slopes=slopes,
+        slopes=_slopes(scores, sizes),
+        window=mask.window,
+        softcap=scores.softcap,
     )
 
 
@@ -253,7 +270,7 @@ def _additive(softmax: nn.SoftmaxOp, visible: SSAValue) -> SSAValue:
 def _uncached(
     key: _Source, value: _Source, query: SSAValue, scale: float, sizes: _Sizes, mask: Mask | None, scores: _Scores
 ) -> nn.AttentionFullOp:
-    causal = mask is not None and mask.causal and mask.position is None
+    causal = mask is not None and mask.causal and mask.position is None and mask.window is None
     added = None if causal else scores.mask
     if added is not None and scores.mask_factor != 1.0:
         raise _RefuseError("the mask is scaled with the scores, and it is not causal")

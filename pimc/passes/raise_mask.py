@@ -1,7 +1,8 @@
 """Which mask an attention has: found by computing it for sample positions.
  A mask is integer arithmetic on the position input, a comparison, and views.  It is computed here with numpy
 at several positions of the first token of the chunk, the first and the last that fit the cache among them,
-and compared with the causal mask.  A mask that depends on anything else than one position is not causal.
+and compared with the causal mask, of all keys or of a sliding window.  A mask that depends on anything else than one
+position is not causal.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _BINARY: Final[Mapping[type[Operation], Callable[[Array, Array], Array]]] = {
     nn.MaximumOp: np.maximum,
     nn.MinimumOp: np.minimum,
     nn.PowOp: np.power,
+    nn.AndOp: np.bitwise_and,
 }
 _COMPARE: Final[Mapping[str, Callable[[Array, Array], Array]]] = {
     "eq": np.equal,
@@ -47,11 +49,15 @@ class NotAMask(Exception):  # noqa: N818 - a reason, not an error
 
 @dataclass(frozen=True)
 class Mask:
-    """What is known of a mask: causal from ``position`` (None: from the first key), or the reason why not."""
+    """What is known of a mask: causal from ``position`` (None: from the first key), or the reason why not.
+
+    ``window``: how many keys up to its own a query sees, where that is fewer than there are.
+    """
 
     causal: bool
     position: SSAValue | None = None
     reason: str = ""
+    window: int | None = None
 
 
 @dataclass
@@ -94,14 +100,20 @@ def _read(mask: SSAValue, queries: int, keys: int) -> Mask:
     last = keys - queries
     starts = sorted({0, 1, 2, queries, last // 2, last - 1, last} & set(range(last + 1))) if position else [last]
     try:
-        for start in starts:
-            visible = _visible(_compute(mask, position, start, {}), queries, keys)
-            wanted = np.arange(keys)[None, :] <= start + np.arange(queries)[:, None]
-            if not np.array_equal(visible, wanted):
+        shown = {start: _visible(_compute(mask, position, start, {}), queries, keys) for start in starts}
+        window = max(1, int(shown[last][-1].sum()))  # the last query has all keys before it
+        for start, visible in shown.items():
+            if not np.array_equal(visible, seen(queries, keys, start, window)):
                 return Mask(False, reason=f"the mask at position {start} is not causal")
     except NotAMask as reason:
         return Mask(False, reason=str(reason))
-    return Mask(True, position)
+    return Mask(True, position, window=window if window < keys else None)
+
+
+def seen(queries: int, keys: int, start: int, window: int) -> npt.NDArray[np.bool_]:
+    """Boolean ``[queries, keys]``: for each query, from that at ``start`` on, the last ``window`` keys up to its own."""
+    ahead = np.arange(keys)[None, :] - start - np.arange(queries)[:, None]
+    return (ahead <= 0) & (ahead > -window)
 
 
 def _visible(values: Array, queries: int, keys: int) -> npt.NDArray[np.bool_]:

@@ -11,6 +11,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    Gemma2Config,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
@@ -26,6 +27,7 @@ from transformers import (
 from pimc.diagnostics import InputError, UnsupportedModelError
 from pimc.frontends import Checkpoint, ImportedModel, TokenizerData, import_checkpoint, import_model
 from pimc.frontends.importer import quiet_transformers
+from pimc.ir import nn
 from pimc.ir.context import parse_module, print_module, verify_module
 from pimc.ir.interpreter import Interpreter
 from pimc.ir.locations import check_locations
@@ -66,6 +68,8 @@ CONFIGS: dict[str, PretrainedConfig] = {
         },
     ),
     "mistral": MistralConfig(**LLAMA_SIZES, sliding_window=None),
+    "mistral_window": MistralConfig(**LLAMA_SIZES, sliding_window=6),
+    "gemma2": Gemma2Config(**LLAMA_SIZES, head_dim=16, sliding_window=6, attn_logit_softcapping=5.0),
     "qwen2": Qwen2Config(**LLAMA_SIZES),
     "qwen3": Qwen3Config(**LLAMA_SIZES, head_dim=16),
     "opt": OPTConfig(**OPT_SIZES),
@@ -86,8 +90,8 @@ OPERATORS = {
     "nn.param", "nn.embedding", "nn.positions", "nn.linear", "nn.rms_norm", "nn.layer_norm", "nn.rope", "nn.attention",
     "nn.cache_write", "nn.add", "nn.mul", "nn.silu", "nn.relu", "nn.gelu", "nn.select_token",
 }  # fmt: skip
-EXTRA = {"qwen3": {"nn.reshape"}, "gemma": {"nn.constant"}}
-"""Norms of single heads; the factor of the embedding."""
+EXTRA = {"qwen3": {"nn.reshape"}, "gemma": {"nn.constant"}, "gemma2": {"nn.constant", "nn.div", "nn.tanh"}}
+"""Norms of single heads; the factor of the embedding; the cap of the logits."""
 FOUND_IN_ALL = {"nn.attention": 4, "nn.cache_write": 8, "nn.select_token": 1}
 
 
@@ -242,7 +246,13 @@ def test_max_seq_beyond_the_models_positions_is_refused() -> None:
         import_checkpoint(checkpoint, max_seq=65, prefill_chunk=8)
 
 
-def test_a_window_that_slides_is_refused() -> None:
-    model: torch.nn.Module = AutoModelForCausalLM.from_config(MistralConfig(**LLAMA_SIZES, sliding_window=16))
-    with pytest.raises(InputError, match="sliding window of 16"):
-        imported(model)
+def test_windows_and_caps_by_layer() -> None:
+    """Gemma 2: every other layer has a window, and all cap their scores; no window is left that never slides."""
+    model = imported(AutoModelForCausalLM.from_config(CONFIGS["gemma2"]))
+    RaisePass().run(model.module, PassContext())
+    found = [op for op in model.module.walk() if isinstance(op, nn.AttentionOp)]
+    assert [None if op.window is None else op.window.value.data for op in found] == [6, None] * 2
+    assert {None if op.softcap is None else op.softcap.value.data for op in found} == {5.0}
+    model = imported(AutoModelForCausalLM.from_config(MistralConfig(**LLAMA_SIZES, sliding_window=MAX_SEQ)))
+    RaisePass().run(model.module, PassContext())
+    assert {op.window for op in model.module.walk() if isinstance(op, nn.AttentionOp)} == {None}

@@ -25,6 +25,7 @@ SHAPES = {
     "llama": LLAMA,
     "biases": Shape(layers=2, biases=True),
     "9-heads": Shape(layers=2, hidden=144, heads=9, kv_heads=3, ffn=100, vocab=77),
+    "window": Shape(layers=2, window=5, softcap=2.0),
     "one-head": Shape(layers=2, hidden=32, heads=1, kv_heads=1, ffn=40),
     "40-heads": Shape(layers=2, hidden=160, heads=40, kv_heads=40, ffn=64),
     "odd-groups": Shape(layers=1, hidden=24, heads=6, kv_heads=6, ffn=10),

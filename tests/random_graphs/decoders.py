@@ -28,7 +28,7 @@ def draw_decoder(seed: int) -> tuple[Shape, int]:
     hidden = heads * r.choice((8, 16, 32))
     shape = Shape(
         r.choice((1, 2, 3)), hidden, heads, kv_heads, r.choice((24, 64, 96)), r.choice((40, 100)),
-        r.choice((16, 40)), r.choice((2, 5, 8)), r.random() < 0.5,
+        r.choice((16, 40)), r.choice((2, 5, 8)), r.random() < 0.5, r.choice((None, 1, 3, 7)), r.choice((None, 2.0)),
     )  # fmt: skip
     return shape, r.randrange(2, 5)
 
