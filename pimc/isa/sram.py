@@ -107,6 +107,26 @@ _TENSOR = (
         "C[m][n] = round(acc[m][n]) for m < rows, n < cols.",
         ("rows", "cols", "stride_c"),
     ),
+    Instruction(
+        "twb.f",
+        "tcu",
+        (*op(26, 5), ZERO_RS1, ZERO_RS2, ZERO_RS3),
+        (register("dst", RD, "C, rows x cols f32, rows stride_c bytes apart"),),
+        "tcu_writeback",
+        "twb_f",
+        "C[m][n] = acc[m][n] for m < rows, n < cols: partial sums that later blocks of K go on from (tld.f).",
+        ("rows", "cols", "stride_c"),
+    ),
+    Instruction(
+        "tld.f",
+        "tcu",
+        (*op(26, 6), ZERO_RD, ZERO_RS2, ZERO_RS3),
+        (register("src", RS1, "C, rows x cols f32, rows stride_c bytes apart (0: one row for all, as a bias)"),),
+        "tcu_writeback",
+        "tld_f",
+        "acc[m][n] = C[m][n] for m < rows, n < cols; the other accumulators stay.",
+        ("rows", "cols", "stride_c"),
+    ),
 )
 
 _TRANSFER = (

@@ -19,12 +19,12 @@ CONTROLLER_SEMAPHORE = Field("controller_sem", 21, 4)
 #: Configuration registers, by name, with the number ``cfg`` takes and what they hold.
 CONFIG_REGISTERS: dict[str, tuple[int, str]] = {
     "head_dim": (0, "elements a head, for vrope"),
-    "rows": (1, "rows of a strided operation: vwsum (rows summed), trans (source rows), tmm/twb (M)"),
-    "cols": (2, "columns of a strided operation: trans (source columns), tmm/twb (N)"),
+    "rows": (1, "rows of a strided operation: vwsum (rows summed), trans (source rows), tmm/twb/tld (M)"),
+    "cols": (2, "columns of a strided operation: trans (source columns), tmm/twb/tld (N)"),
     "depth": (3, "K of tmm; active lanes of pimld and pimmv (<= 128)"),
     "stride_a": (4, "bytes between source rows: vwsum, trans, pimld; source elements: vmovs; rows of A: tmm"),
     "stride_b": (5, "bytes between destination rows: trans; destination elements: vmovs; rows of B: tmm"),
-    "stride_c": (6, "bytes between rows of C for twb"),
+    "stride_c": (6, "bytes between rows of C for twb and tld"),
     "lane": (7, "first lane that pimld writes"),
     "parts": (8, "partial sums a result that vredp adds"),
     "group_base": (9, "first core of a multicast group"),

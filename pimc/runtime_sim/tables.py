@@ -17,6 +17,7 @@ from pimc.runtime_sim.engine.array_checks import (
     NOTHING,
     TENSOR_ADD,
     TENSOR_CLEAR,
+    TENSOR_LOAD,
     TENSOR_READ,
 )
 from pimc.runtime_sim.engine.state import UNITS
@@ -36,6 +37,8 @@ _UNIT_CHECKS = {
     "tmmc_nk": TENSOR_CLEAR,
     "tmmc_kn": TENSOR_CLEAR,
     "twb": TENSOR_READ,
+    "twb_f": TENSOR_READ,
+    "tld_f": TENSOR_LOAD,
 }
 _ALONE, _SHARED, _BANKS, _MASKED = 1, 2, 3, 4
 _COMMAND_CLASSES = {

@@ -82,8 +82,11 @@ class _Footprint:
             recorder.reads.append(span(o["x"], 2 * o["depth"]))
             if name.endswith("w"):
                 recorder.writes.append(span(o["dst"], 2 * o["n"]))
-        elif name == "twb":
-            recorder.writes.append(span(o["dst"], 2 * o["cols"], o["stride_c"], o["rows"]))
+        elif name in ("twb", "twb.f"):
+            size = 4 if name == "twb.f" else 2
+            recorder.writes.append(span(o["dst"], size * o["cols"], o["stride_c"], o["rows"]))
+        elif name == "tld.f":
+            recorder.reads.append(span(o["src"], 4 * o["cols"], o["stride_c"], o["rows"]))
         else:
             by_column = name.endswith("nk")
             recorder.reads.append(span(o["a"], 2 * o["depth"], o["stride_a"], o["rows"]))

@@ -220,7 +220,16 @@ def _tensor_store(core: Core, name: str, o: Operands) -> None:
         values = core.tensor[:rows, :columns].reshape(-1)
         if not values.all():
             raise CannotTellError(f"{core.who.what}: accumulators are read before they are written")
-        core.store(o["dst"], mix("round", values), 2, o["stride_c"], rows)
+        if name == "twb.f":
+            core.store(o["dst"], values, 4, o["stride_c"], rows)
+        else:
+            core.store(o["dst"], mix("round", values), 2, o["stride_c"], rows)
+
+
+def _tensor_load(core: Core, name: str, o: Operands) -> None:
+    rows, columns = o["rows"], o["cols"]
+    if rows > 0 and columns > 0:
+        core.tensor[:rows, :columns] = core.load(o["src"], columns, 4, o["stride_c"], rows).reshape(rows, columns)
 
 
 def _word(core: Core, name: str, o: Operands) -> None:
@@ -241,7 +250,7 @@ def _actions() -> Mapping[str, _Action]:
     }
     special: dict[str, _Action] = {
         "vredp": _partial_sums, "vredpb": _partial_sums, "vrope": _rope, "vwsum": _weighted_sum, "trans": _transpose,
-        "pimld": _array_load, "twb": _tensor_store, "lw": _word, "sw": _word,
+        "pimld": _array_load, "twb": _tensor_store, "twb.f": _tensor_store, "tld.f": _tensor_load, "lw": _word, "sw": _word,
     }  # fmt: skip
     prefixes: dict[str, _Action] = {
         "vsel.": _select, "vmovs.": _strided, "vargmax.": _reduction, "pimmv.": _array_product, "tmm": _tensor_product,

@@ -29,7 +29,7 @@ BRANCHES = {
     "blt": lambda a, b: a < b,
     "bge": lambda a, b: a >= b,
 }
-HERE = {*SCALARS, *IMMEDIATES, *BRANCHES, "lui", "lw", "sw", "cid", "cfg", "nop", "halt", "trans", "pimld", "twb"}
+HERE = {*SCALARS, *IMMEDIATES, *BRANCHES, "lui", "lw", "sw", "cid", "cfg", "nop", "halt", "trans", "pimld", "twb", "twb.f", "tld.f"}
 HERE |= {f"pimmv.{f}" for f in ("a", "c", "aw", "cw")} | {f"tmm{c}.{o}" for c in ("", "c") for o in ("nk", "kn")}
 #: Covered in the other files of this folder.
 ELSEWHERE = {"wait", "sigh", "hset", "hrd", "hwr", "hrdb", "nsend", "nsend2", "nmcast", "nmcast2"}
@@ -185,6 +185,48 @@ def test_tensor_unit(order: str, m: int, n: int, k: int) -> None:
         for step in range(k):
             acc += left[:, step : step + 1] * right[step : step + 1]
     np.testing.assert_array_equal(np.stack([outputs[f"c{i}"] for i in range(m)]), acc.astype(np.float16))
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(3, 5), (64, 64), (1, 64)])
+def test_accumulators_leave_and_return(rows: int, cols: int) -> None:
+    """Sums that leave as f32 and return go on to the bits of an accumulation that stays; one row may serve all."""
+    rng = np.random.default_rng(7)
+    a = rng.normal(size=(rows, 40)).astype(np.float16)
+    b = rng.normal(size=(cols, 40)).astype(np.float16)
+    bias = rng.normal(size=cols).astype(f32)
+    b_at, sums_at, bias_at, c_at = 0x8000, 0x10000, 0x18000, 0x20000
+    pitch = 4 * cols + 8
+    text = f"""
+        config rows, {rows}
+        config cols, {cols}
+        config depth, 20
+        config stride_a, 80
+        config stride_b, 80
+        config stride_c, 0
+        li r1, 0x100
+        li r2, {b_at}
+        li r3, {sums_at}
+        li r4, {c_at}
+        li r5, {bias_at}
+        tld.f r5
+        tmm.nk r1, r2
+        config stride_c, {pitch}
+        twb.f r3
+        tmmc.nk r1, r2
+        tld.f r3
+        li r1, {0x100 + 40}
+        li r2, {b_at + 40}
+        tmm.nk r1, r2
+        twb.f r4
+        halt
+    """
+    outputs = [port(f"c{i}", "f32", cols, c_at + i * pitch) for i in range(rows)]
+    inputs = [port("a", "f16", a.size, 0x100), port("b", "f16", b.size, b_at), port("bias", "f32", cols, bias_at)]
+    result = run(program(text, inputs=inputs, outputs=outputs), {"a": a.ravel(), "b": b.ravel(), "bias": bias}).outputs
+    acc = np.tile(bias, (rows, 1))
+    for k in range(40):
+        acc += a[:, k : k + 1].astype(f32) * b[:, k].astype(f32)
+    np.testing.assert_array_equal(np.stack([result[f"c{i}"] for i in range(rows)]), acc)
 
 
 def test_transposition() -> None:

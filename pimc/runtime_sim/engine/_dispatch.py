@@ -28,6 +28,7 @@ from pimc.runtime_sim.engine.control_commands import (
     command_wait,
 )
 from pimc.runtime_sim.engine.describe import (
+    describe_accumulators,
     describe_binary,
     describe_pimld,
     describe_pimmv,
@@ -36,7 +37,6 @@ from pimc.runtime_sim.engine.describe import (
     describe_strided,
     describe_tmm,
     describe_trans,
-    describe_twb,
     describe_unary,
     describe_vredp,
     describe_vrope,
@@ -49,12 +49,14 @@ from pimc.runtime_sim.engine.semantics_matrix import (
     pimmv_aw,
     pimmv_c,
     pimmv_cw,
+    tld_f,
     tmm_kn,
     tmm_nk,
     tmmc_kn,
     tmmc_nk,
     trans,
     twb,
+    twb_f,
     vredp,
     vredpb,
     vrope,
@@ -432,8 +434,12 @@ def describe_matrix(m: Record, c: int, core: Record, s: Record, op: int) -> None
     if op == 179 or op == 181:
         describe_tmm(m, c, core, s, False)
     if op == 182:
-        describe_twb(m, c, core, s)
-    if op == 186:
+        describe_accumulators(m, c, core, s, 2, False)
+    if op == 183:
+        describe_accumulators(m, c, core, s, 4, False)
+    if op == 184:
+        describe_accumulators(m, c, core, s, 4, True)
+    if op == 188:
         describe_trans(m, c, core, s)
 
 
@@ -516,7 +522,11 @@ def execute_matrix(m: Record, c: int, s: Record, op: int) -> None:
         tmmc_kn(m, c, s)
     if op == 182:
         twb(m, c, s)
-    if op == 186:
+    if op == 183:
+        twb_f(m, c, s)
+    if op == 184:
+        tld_f(m, c, s)
+    if op == 188:
         trans(m, c, s)
 
 

@@ -8,7 +8,7 @@ from pimc.runtime_sim.engine.semantics_matrix import COLS, DEPTH, LANE, ROWS
 from pimc.runtime_sim.engine.state import Record, view_i64, view_u8
 
 #: What an instruction does to array or accumulators (``op_units_at``), from its semantics name.
-NOTHING, ARRAY_LOAD, ARRAY_CLEAR, ARRAY_ADD, TENSOR_CLEAR, TENSOR_ADD, TENSOR_READ = range(7)
+NOTHING, ARRAY_LOAD, ARRAY_CLEAR, ARRAY_ADD, TENSOR_CLEAR, TENSOR_ADD, TENSOR_READ, TENSOR_LOAD = range(8)
 
 
 @jit
@@ -50,7 +50,9 @@ def _tensor(m: Record, c: int, core: Record, s: Record, action: int) -> None:
     for row in range(core.cfg[ROWS]):
         cells = view_u8(m.tcu_acc_init_at + c * size + row * m.tcu_columns, core.cfg[COLS])
         for n in range(core.cfg[COLS]):
-            if not cells[n]:
+            if action == TENSOR_LOAD:
+                cells[n] = 1
+            elif not cells[n]:
                 fail(m, UNINITIALISED, STREAM_CORE, c, s.pc, PLACE_ACCUMULATOR, row * m.tcu_columns + n)
                 return
 

@@ -160,7 +160,7 @@ _DATA = (
     NativeArray("pim_acc", _F32, lambda f: (f["cores"], f["array_rows"]), "pimmv: n <= array_rows", use=Use.DATA),
     NativeArray(
         "tcu_acc", _F32, lambda f: (f["cores"], f["tcu_rows"] * f["tcu_columns"]),
-        "tmm, twb: rows <= tcu_rows, cols <= tcu_columns", use=Use.DATA,
+        "tmm, twb, tld: rows <= tcu_rows, cols <= tcu_columns", use=Use.DATA,
     ),
     NativeArray(
         "buffer", _F32, lambda f: (f["pchs"], f["buffer_columns"] * f["column_lanes"]),

@@ -288,14 +288,14 @@ def describe_tmm(m: Record, c: int, core: Record, s: Record, by_column: bool) ->
 
 
 @jit
-def describe_twb(m: Record, c: int, core: Record, s: Record) -> None:
-    """(dst): accumulators to fp16 rows."""
+def describe_accumulators(m: Record, c: int, core: Record, s: Record, size: int, load: bool) -> None:
+    """(dst) or (src): accumulators to or from rows of elements of ``size`` bytes."""
     rows, cols = core.cfg[ROWS], core.cfg[COLS]
     if rows < 0 or cols < 0 or rows > m.tcu_rows or cols > m.tcu_columns:
         bad(m, c, s, WHAT_TCU, rows if rows > m.tcu_rows else cols)
         return
-    add_range(m, c, s, ACCUMULATOR, READ, 0, 1, 0, 1, 1)
-    add_range(m, c, s, LOCAL, WRITE, s.value[0], 2 * cols, core.cfg[STRIDE_C], rows, 2)
+    add_range(m, c, s, ACCUMULATOR, WRITE if load else READ, 0, 1, 0, 1, 1)
+    add_range(m, c, s, LOCAL, READ if load else WRITE, s.value[0], size * cols, core.cfg[STRIDE_C], rows, size)
     s.work = rows * cols
 
 

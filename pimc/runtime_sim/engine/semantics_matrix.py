@@ -10,7 +10,7 @@ import numpy as np
 
 from pimc.runtime_sim.engine.intrinsics import dot16, half_to_float
 from pimc.runtime_sim.engine.jit import inline, jit
-from pimc.runtime_sim.engine.numbers import half_at, load_half, local_base, put_half, store_half
+from pimc.runtime_sim.engine.numbers import copy_bytes, half_at, load_half, local_base, put_half, store_half
 from pimc.runtime_sim.engine.overflow import note
 from pimc.runtime_sim.engine.records import K_BLOCK
 from pimc.runtime_sim.engine.state import Record, core_of, view_f32, view_u8, view_u16
@@ -258,6 +258,31 @@ def twb(m: Record, c: int, s: Record) -> None:
         acc = view_f32(m.tcu_acc_at + 4 * (c * size + i * m.tcu_columns), core.cfg[COLS])
         lost += store_half(base + s.value[0] + i * core.cfg[STRIDE_C], acc, core.cfg[COLS])
     note(m, c, s, lost)
+
+
+@jit
+def _accumulators(m: Record, c: int, s: Record, load: bool) -> None:
+    """Copy fp32 rows to or from the accumulators."""
+    base = local_base(m, c)
+    core = core_of(m, c)
+    size = m.tcu_rows * m.tcu_columns
+    columns = core.cfg[COLS]
+    for i in range(core.cfg[ROWS]):
+        acc = m.tcu_acc_at + 4 * (c * size + i * m.tcu_columns)
+        row = base + s.value[0] + i * core.cfg[STRIDE_C]
+        copy_bytes(row if load else acc, acc if load else row, 4 * columns)
+
+
+@inline
+def twb_f(m: Record, c: int, s: Record) -> None:
+    """The accumulators as fp32 rows."""
+    _accumulators(m, c, s, False)
+
+
+@inline
+def tld_f(m: Record, c: int, s: Record) -> None:
+    """Accumulators from fp32 rows."""
+    _accumulators(m, c, s, True)
 
 
 @jit
