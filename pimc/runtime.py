@@ -194,6 +194,8 @@ class Executable:
         timing_only: bool,
         limits: RunLimits,
     ) -> RunResult:
+        if not timing_only:
+            self.program.require_images()
         name = self.entry(entry)
         ports = self.program.entries[name]
         signature = signature_of(self.program.model, name, ports)
@@ -313,6 +315,7 @@ class Executable:
         return given
 
     def _language_model(self) -> tuple[ModelInfo, TextCodec]:
+        self.program.require_images()
         if self.program.model is None or self.program.tokenizer is None:
             raise InputError(
                 "the binary carries no tokenizer, so it cannot take text",

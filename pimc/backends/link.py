@@ -22,6 +22,7 @@ from pimc.ir.memory_map import ATTRIBUTE, MemoryMap
 from pimc.ir.weights import WeightStore
 from pimc.isa.program import (
     DTYPE_BYTES,
+    AbsentImages,
     CacheRegion,
     Entry,
     Locations,
@@ -45,7 +46,7 @@ class _EntryParts:
 
 
 def link_program(module: ModuleOp, weights: WeightStore | None, target: Target, *, share: bool = True) -> Program:
-    """The program of a module that ``emit`` has seen, with the images of its weights (None: without).
+    """The program of a module that ``emit`` has seen, with the images of its weights (None: without; it says so).
 
     With ``share`` streams that are equal are stored once.  Raises :class:`InputError` where an agent has two streams in
     an entry, a port is declared in two ways, or (see ``build_images``) a weight does not fit.
@@ -66,8 +67,13 @@ def link_program(module: ModuleOp, weights: WeightStore | None, target: Target, 
     if memory is not None:
         memory.check(TileGeometry.of(target), target.cores.count, target.hbm.rows)
     images: Images = {}
-    if memory is not None and weights is not None:
-        images = build_images(memory, with_aliases(module, weights), TileGeometry.of(target), stored_constants(module))
+    absent: AbsentImages | None = None
+    if memory is not None and memory.image_rows:
+        if weights is None:
+            absent = AbsentImages(target.hbm.pch_count, memory.image_rows)
+        else:
+            named, geometry = with_aliases(module, weights), TileGeometry.of(target)
+            images = build_images(memory, named, geometry, stored_constants(module))
     program = Program(
         target_name=target.name,
         target_digest=target.digest,
@@ -77,6 +83,7 @@ def link_program(module: ModuleOp, weights: WeightStore | None, target: Target, 
         images=images,
         locations=locations,
         caches=_caches(memory) if memory is not None else (),
+        absent_images=absent,
     )
     return share_streams(program) if share else program
 

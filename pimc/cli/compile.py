@@ -44,6 +44,7 @@ def execute(arguments: argparse.Namespace) -> None:
         shapes=shapes_of(arguments.shapes),
         bind=values_of(arguments.bind),
         weights=arguments.weights,
+        shapes_only=arguments.shapes_only,
         dump_ir=Path(arguments.dump_ir) if arguments.dump_ir else None,
         dump_weights=not arguments.no_dump_weights,
     )

@@ -20,6 +20,8 @@ def execute(arguments: argparse.Namespace) -> None:
         if info.overrides:
             yield f"compiled with: {console.plain(', '.join(f'--set {text}' for text in info.overrides), 400)}"
         yield f"code: {info.code_bytes:,} bytes; images: {info.image_bytes:,} bytes; {info.rows:,} rows a bank"
+        if info.shapes_only:
+            yield "weights: absent (compiled with --shapes-only), so that it can be timed and computes nothing"
         if info.text is not None:
             yield f"text: {console.plain(info.text)}"
         if info.positions is not None:

@@ -120,6 +120,10 @@ def _compile(parser: Parser) -> None:
     _add_target(parser)
     parser.add_argument("--max-seq", metavar="N", type=positive, help="longest sequence, prompt included")
     parser.add_argument("--prefill-chunk", metavar="N", type=positive, help="prompt tokens processed at a time")
+    parser.add_argument(
+        "--shapes-only", action="store_true",
+        help="a binary without weights, for `pimc run --timing-only`; of a model folder, config.json is enough",
+    )  # fmt: skip
     group = parser.add_argument_group("shapes and values of inputs (ONNX models, encoders)")
     group.add_argument(
         "--shape", metavar="NAME=1,128", type=key_value, action="append", default=[], dest="shapes",

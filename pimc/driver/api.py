@@ -51,6 +51,7 @@ def compile(
     pipeline: str | None = None,
     plugins: Sequence[str] = (),
     weights: str | Path | None = None,
+    shapes_only: bool = False,
 ) -> Executable:
     """Compile a model for a target.
 
@@ -71,6 +72,8 @@ def compile(
         pipeline: passes to run, or an edit of the default pipeline (see docs/cli.md).
         plugins: Python files or modules with passes of your own.
         weights: of IR, the safetensors file with its weights; by default the one beside it.
+        shapes_only: make a program without weights, which can be timed (``run(..., timing_only=True)``) and computes
+            nothing; of a model folder, config.json is enough, and a model on the meta device is.
 
     Raises:
         InputError: the model cannot be read, or does not fit the target.
@@ -91,6 +94,7 @@ def compile(
         shapes=dict(shapes or {}),
         bind={name: np.asarray(value) for name, value in (bind or {}).items()},
         weights=weights,
+        shapes_only=shapes_only,
     )
     result = compile_model(model, example_inputs, options=options)
     return Executable(result.program, result.target)

@@ -50,6 +50,8 @@ class Options:
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     bind: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     weights: str | Path | None = None
+    shapes_only: bool = False
+    """Make a binary without weights, for timing: of a model folder, config.json is enough."""
     dump_ir: Path | None = None
     """A folder for the IR before and after each pass, and ``model.safetensors`` beside it."""
     dump_weights: bool = True
@@ -135,6 +137,7 @@ def load_source(
             shapes=options.shapes,
             bind=options.bind,
             weights=options.weights,
+            shapes_only=options.shapes_only,
         )
     except ModuleNotFoundError as error:
         if error.name not in _MODEL_LIBRARIES:
@@ -156,6 +159,7 @@ def run_passes(model: ImportedModel, planned: Plan, observers: Sequence[Observer
     context = PassContext(
         machine=planned.target,
         weights=model.weights,
+        shapes_only=options.shapes_only,
         target_name=str(options.target),
         overrides=options.overrides,
         source=model.source,

@@ -29,8 +29,8 @@ class EntryInfo:
 class ProgramInfo:
     """A binary: sizes in bytes, rows of a bank, what it was compiled for, and its entry points.
 
-    ``text``: whether it takes text, and with what; None for a program of arrays.  ``positions``: what its KV caches
-    hold.
+    ``shapes_only``: whether it has no weights, so that it can be timed only.  ``text``: whether it takes text, and with
+    what; None for a program of arrays.  ``positions``: what its KV caches hold.
     """
 
     model: str | None
@@ -41,6 +41,7 @@ class ProgramInfo:
     code_bytes: int
     image_bytes: int
     rows: int
+    shapes_only: bool
     text: str | None
     positions: int | None
     entries: tuple[EntryInfo, ...]
@@ -56,6 +57,7 @@ class ProgramInfo:
             "code_bytes": self.code_bytes,
             "image_bytes": self.image_bytes,
             "rows_per_bank": self.rows,
+            "shapes_only": self.shapes_only,
             "text": self.text,
             "cache_positions": self.positions,
             "entries": {
@@ -86,6 +88,7 @@ def info_of(program: Program, file_bytes: int) -> ProgramInfo:
         code_bytes=sum(words.nbytes for words in program.code.values()),
         image_bytes=sum(image.nbytes for image in program.images.values()),
         rows=program.rows,
+        shapes_only=program.absent_images is not None,
         text=_text(program, model.get("max_seq"), model.get("chat_template")),
         positions=min((cache.positions for cache in program.caches), default=None),
         entries=tuple(_entry(program, entry) for entry in program.entries),

@@ -19,6 +19,7 @@ def program_report(program: Program) -> dict[str, object]:
     return {
         "target": program.target_name,
         "rows_per_bank": program.rows,
+        "shapes_only": program.absent_images is not None,
         "image_bytes": sum(image.nbytes for image in program.images.values()),
         "code_bytes": sum(words.nbytes for words in program.code.values()),
         "entries": {name: entry_report(program, entry) for name, entry in program.entries.items()},
@@ -53,7 +54,8 @@ def program_lines(program: Program) -> Iterator[str]:
         core, group = (extent(program, tensors) for tensors in (entry.cores, entry.groups))
         yield f"@{name}: {core} a core, {group} a channel group"
     images = sum(image.nbytes for image in program.images.values())
-    yield f"memory image: {images:,} bytes; {program.rows} rows a bank"
+    held = f"{images:,} bytes" if program.absent_images is None else "absent, for timing only"
+    yield f"memory image: {held}; {program.rows} rows a bank"
 
 
 def extent(program: Program, tensors: Mapping[int, str]) -> str:

@@ -30,13 +30,14 @@ MODEL_FILE: Final = "model.safetensors"
 _INFO, _TOKENIZER = "pimc.model", "pimc.tokenizer"
 
 
-def import_ir(path: Path, weights: Path | None = None) -> ImportedModel:
+def import_ir(path: Path, weights: Path | None = None, *, shapes_only: bool = False) -> ImportedModel:
     """The module in a file, and what goes with it.
 
     Args:
         path: the IR, of any stage.
         weights: a safetensors file with its weights.  By default that beside the IR: of the same stem, or
             ``model.safetensors``.
+        shapes_only: whether the IR may lack its weights.
 
     Raises:
         InputError: the IR cannot be parsed or verified; a weight is missing or has another shape.
@@ -51,7 +52,8 @@ def import_ir(path: Path, weights: Path | None = None) -> ImportedModel:
         metadata = {**others, **metadata}
     try:
         stage = stage_of(module)
-        check_weights(module, store, weights or beside)
+        if not shapes_only:
+            check_weights(module, store, weights or beside)
     except InputError as error:
         raise source.explain(error) from None
     info = None

@@ -46,13 +46,15 @@ def encoder_type(path: Path) -> str | None:
     return kind if isinstance(kind, str) and kind in ENCODER_TYPES else None
 
 
-def import_encoder_folder(path: Path, shapes: Mapping[str, Sequence[int]], max_seq: int) -> ImportedModel:
+def import_encoder_folder(
+    path: Path, shapes: Mapping[str, Sequence[int]], max_seq: int, *, shapes_only: bool = False
+) -> ImportedModel:
     """Import a folder; ``shapes`` gives the shape of ``input_ids`` (else one row of ``max_seq`` tokens) or
-    ``pixel_values``.
+    ``pixel_values``.  With ``shapes_only`` its weights are any numbers.
     """
     from pimc.frontends.huggingface import folder_tokenizer
 
-    model = _load(path)
+    model = _make(path) if shapes_only else _load(path)
     imported = import_encoder(model, shapes, max_seq, _pooling_of(path))
     tokenizer: TokenizerData = folder_tokenizer(path)
     return replace(
@@ -105,6 +107,21 @@ def _image_inputs(model: torch.nn.Module, shape: Sequence[int] | None) -> dict[s
     sides = side if isinstance(side, list | tuple) else (side, side)
     size = tuple(shape) if shape is not None else (1, config.num_channels, *sides)
     return {"pixel_values": torch.zeros(size, device=next(model.parameters()).device)}
+
+
+def _make(path: Path) -> torch.nn.Module:
+    """The model of a configuration, initialised as for training."""
+    from transformers import AutoModel
+
+    from pimc.frontends.blank import bad_config
+    from pimc.frontends.huggingface import read_config
+
+    config = read_config(path)
+    try:
+        model: torch.nn.Module = AutoModel.from_config(config)
+    except Exception as error:  # it may raise anything
+        raise bad_config(error, str(path / "config.json")) from error
+    return model.float().eval()
 
 
 @stage("read the weights")

@@ -1,4 +1,4 @@
-"""GGUF files -> a PyTorch model of `transformers` with dequantised float32 weights.
+"""GGUF files -> a PyTorch model of `transformers`, and its weights, expanded to float32 when they are asked for.
  The header is read by :mod:`pimc.frontends.gguf_file`; block formats are expanded by the `gguf` package.
 Which metadata key is which field of the model's configuration, and which tensor is which parameter, follows
 the naming conventions of llama.cpp ("Standardized tensor names" in the GGUF specification).
@@ -7,7 +7,9 @@ the naming conventions of llama.cpp ("Standardized tensor names" in the GGUF spe
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,12 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pimc.diagnostics import InputError
+from pimc.frontends.blank import blank_model
+from pimc.frontends.checkpoint_files import StoredWeight
 from pimc.frontends.gguf_file import GgufFile, TensorEntry, read_gguf
 from pimc.frontends.gguf_tokenizer import convert_tokenizer
 from pimc.frontends.model import Checkpoint
+from pimc.ir.weights import WeightArray
 from pimc.timings import stage
 
 if TYPE_CHECKING:
+    import gguf
     import torch
 
 _BLOCK: Final = re.compile(r"blk\.(\d+)\.(.+)\.(weight|bias)$")
@@ -63,8 +69,11 @@ ARCHITECTURES: Final = {
 }
 
 
-def load_gguf(path: Path) -> Checkpoint:
-    """The model in a GGUF file; InputError if it is damaged or of an architecture or format not supported."""
+def load_gguf(path: Path, *, shapes_only: bool = False) -> Checkpoint:
+    """The model in a GGUF file, whose weights stay there until they are asked for.
+
+    InputError if it is damaged or of an architecture or format not supported.
+    """
     file = read_gguf(path)
     name = file.text("general.architecture")
     architecture = ARCHITECTURES.get(name or "")
@@ -75,9 +84,10 @@ def load_gguf(path: Path) -> Checkpoint:
             where=str(path),
         )
     fields = _config_fields(file, name)
-    weights = _load_weights(file, architecture, fields)
-    model = _build(architecture.model_type, fields, weights, path)
-    return Checkpoint(model, convert_tokenizer(file), file.text("general.basename") or path.stem)
+    weights = _find_weights(file, architecture, fields)
+    model, readers = _build(architecture.model_type, fields, weights, path)
+    name = file.text("general.basename") or path.stem
+    return Checkpoint(model, convert_tokenizer(file), name, readers, shapes_only=shapes_only)
 
 
 def _config_fields(file: GgufFile, prefix: str) -> dict[str, int | float | bool]:
@@ -120,28 +130,40 @@ def _parameter_name(tensor: str) -> str | None:
 
 
 @stage("read the weights")
-def _load_weights(
+def _find_weights(
     file: GgufFile, architecture: Architecture, fields: dict[str, int | float | bool]
-) -> dict[str, npt.NDArray[np.float32]]:
-    """Every tensor of the file as float32 under its parameter name."""
-    raw = file.raw()
-    weights: dict[str, npt.NDArray[np.float32]] = {}
+) -> dict[str, StoredWeight]:
+    """Every tensor of the file under its parameter name."""
+    found: dict[str, StoredWeight] = {}
+    size = file.path.stat().st_size
     for entry in file.tensors.values():
         if entry.name in _IGNORED:
             continue
         name = _parameter_name(entry.name)
         if name is None:
             raise InputError(f"tensor {entry.name!r} is not one that this architecture has", where=str(file.path))
-        value = _expand(file, entry, raw)
+        blocks = _blocks(file, entry, size)
+        heads = None
         if architecture.interleaved_rope and name.rsplit(".", maxsplit=2)[1] in ("q_proj", "k_proj"):
-            key = "num_attention_heads" if ".q_proj." in name else "num_key_value_heads"
-            value = _split_halves(value, int(fields[key]))
-        weights[name] = value
-    return weights
+            heads = int(fields["num_attention_heads" if ".q_proj." in name else "num_key_value_heads"])
+        found[name] = StoredWeight(blocks.shape, partial(_expand, blocks, heads))
+    return found
 
 
-def _expand(file: GgufFile, entry: TensorEntry, raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """The values of a tensor, rows first."""
+@dataclass(frozen=True)
+class _Blocks:
+    """A tensor of a file, unexpanded: ``stored`` is its shape in bytes, ``shape`` in elements, rows first."""
+
+    path: Path
+    name: str
+    kind: gguf.GGMLQuantizationType
+    shape: tuple[int, ...]
+    stored: tuple[int, ...]
+    start: int
+
+
+def _blocks(file: GgufFile, entry: TensorEntry, file_bytes: int) -> _Blocks:
+    """Where a tensor is; InputError where it is of no format that can be expanded, or not wholly there."""
     import gguf
 
     try:
@@ -155,20 +177,29 @@ def _expand(file: GgufFile, entry: TensorEntry, raw: npt.NDArray[np.uint8]) -> n
         raise InputError(f"tensor {entry.name!r}: shape {shape} is no multiple of {block}", where=str(file.path))
     start = file.data_offset + entry.offset
     stop = start + count // block * size
-    if stop > raw.size:
+    if stop > file_bytes:
         raise InputError(
-            f"the GGUF file is truncated: tensor {entry.name!r} ends at byte {stop}, the file has {raw.size}",
+            f"the GGUF file is truncated: tensor {entry.name!r} ends at byte {stop}, the file has {file_bytes}",
             hint="download or copy the file again",
             where=str(file.path),
         )
-    data = raw[start:stop].reshape(*shape[:-1], shape[-1] // block * size)
+    stored = (*shape[:-1], shape[-1] // block * size)
     try:
-        values = gguf.dequantize(np.asarray(data), kind)
+        gguf.dequantize(np.zeros(size, np.uint8), kind)
     except NotImplementedError:
         raise InputError(
             f"tensor {entry.name!r} has format {kind.name}, which cannot be expanded", where=str(file.path)
         ) from None
-    return np.array(values, dtype=np.float32, copy=None if values.flags.writeable else True).reshape(shape)
+    return _Blocks(file.path, entry.name, kind, shape, stored, start)
+
+
+def _expand(blocks: _Blocks, heads: int | None) -> npt.NDArray[np.float32]:
+    """The values of a tensor; of a projection to ``heads`` whose rotary pairs are neighbours, halves."""
+    import gguf
+
+    data = np.memmap(blocks.path, np.uint8, "r", blocks.start, blocks.stored)
+    values = np.asarray(gguf.dequantize(np.asarray(data), blocks.kind), np.float32).reshape(blocks.shape)
+    return values if heads is None else _split_halves(values, heads)
 
 
 def _split_halves(value: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
@@ -177,36 +208,21 @@ def _split_halves(value: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(value.shape)
 
 
-@stage("read the weights")
 def _build(
-    model_type: str,
-    fields: dict[str, int | float | bool],
-    weights: dict[str, npt.NDArray[np.float32]],
-    path: Path,
-) -> torch.nn.Module:
-    """The `transformers` model around the weights, which are not copied."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.initialization import no_init_weights
+    model_type: str, fields: dict[str, int | float | bool], weights: dict[str, StoredWeight], path: Path
+) -> tuple[torch.nn.Module, dict[str, Callable[[], WeightArray]]]:
+    """The `transformers` model with blank parameters, and what reads their values."""
+    from transformers import AutoConfig
 
     theta = fields.pop("rope_theta")
     config = AutoConfig.for_model(model_type, **fields, rope_parameters={"rope_type": "default", "rope_theta": theta})
-    with no_init_weights():
-        model: torch.nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    expected = model.state_dict()
-    if fields["tie_word_embeddings"]:
-        weights = {
-            **weights,
-            "lm_head.weight": weights.get("model.embed_tokens.weight", np.zeros(0, np.float32)),
-        }
-    for name, have in expected.items():
-        value = weights.get(name)
-        if value is None or value.shape != tuple(have.shape):
-            shape = "absent" if value is None else f"of shape {value.shape}"
-            raise InputError(f"weight {name!r} must have shape {tuple(have.shape)} and is {shape}", where=str(path))
+    model = blank_model(config, str(path))
+    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name, shape in expected.items():
+        have = weights.get(name)
+        if have is None or have.shape != shape:
+            found = "absent" if have is None else f"of shape {have.shape}"
+            raise InputError(f"weight {name!r} must have shape {shape} and is {found}", where=str(path))
     if extra := sorted(set(weights) - set(expected)):
         raise InputError(f"the model has no parameter {extra[0]!r} for a tensor of the file", where=str(path))
-    tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
-    model.load_state_dict(tensors, assign=True)
-    model.tie_weights()
-    return model.eval()
+    return model, {name: weights[name].read for name in expected}

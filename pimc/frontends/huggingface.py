@@ -6,12 +6,16 @@ Nothing is fetched from a network: a folder is complete or refused.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pimc.diagnostics import InputError
+from pimc.frontends.blank import bad_config, blank_model
+from pimc.frontends.checkpoint_files import readers_of, stored_weights
 from pimc.frontends.encoders import ENCODER_TYPES
 from pimc.frontends.model import Checkpoint, TokenizerData
+from pimc.ir.weights import WeightArray
 from pimc.timings import stage
 
 if TYPE_CHECKING:
@@ -26,17 +30,40 @@ _TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json", "tokenizer.model")
 _ROLES: Final = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
-def load_folder(path: Path) -> Checkpoint:
-    """The model in a folder with ``config.json`` and weights; InputError names what is missing or
-    unsupported.
+def load_folder(path: Path, *, shapes_only: bool = False) -> Checkpoint:
+    """The model in a folder with ``config.json`` and, unless ``shapes_only``, weights; these stay in their files.
+
+    InputError names what is missing or unsupported.
     """
     config = _read_json(path / "config.json", path)
     model_type = config.get("model_type")
     if model_type not in MODEL_TYPES:
         raise unsupported_type(model_type, str(path / "config.json"))
-    model = _load_model(path)
-    eos_ids = _eos_ids(path, config)
-    return Checkpoint(model, _load_tokenizer(path, eos_ids), path.resolve().name)
+    model = blank_model(read_config(path), str(path / "config.json"))
+    tokenizer = _load_tokenizer(path, _eos_ids(path, config))
+    name = path.resolve().name
+    if shapes_only:
+        return Checkpoint(model, tokenizer, name, shapes_only=True)
+    if config.get("quantization_config"):
+        raise InputError(
+            "the checkpoint is quantised", hint="give one in float32, float16 or bfloat16, or GGUF", where=str(path)
+        )
+    return Checkpoint(model, tokenizer, name, _readers(model, path))
+
+
+@stage("read the weights")
+def _readers(model: torch.nn.Module, path: Path) -> Mapping[str, Callable[[], WeightArray]]:
+    return readers_of(model, stored_weights(path), str(path))
+
+
+def read_config(path: Path) -> object:
+    """The configuration of a folder, as `transformers` reads it; InputError where it does not."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # it may raise anything
+        raise bad_config(error, str(path / "config.json")) from error
 
 
 def unsupported_type(model_type: object, where: str | None = None) -> InputError:
@@ -47,28 +74,6 @@ def unsupported_type(model_type: object, where: str | None = None) -> InputError
         " parts whose shapes are fixed: pimc.compile(model.get_encoder(), example_inputs), or their ONNX file",
         where=where,
     )
-
-
-@stage("read the weights")
-def _load_model(path: Path) -> torch.nn.Module:
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
-        raise InputError(
-            f"the model cannot be loaded: {_first_line(error)}",
-            hint="the folder needs config.json and model.safetensors or pytorch_model.bin",
-            where=str(path),
-        ) from error
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"the checkpoint lacks {len(missing)} weight(s), the first is {missing[0]!r}", where=str(path))
-    loaded: torch.nn.Module = model
-    return loaded.eval()
 
 
 def folder_tokenizer(path: Path) -> TokenizerData:

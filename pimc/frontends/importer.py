@@ -18,7 +18,6 @@ from pimc.ir import nn
 from pimc.timings import stage
 
 if TYPE_CHECKING:
-    import torch
     from torch.export import ExportedProgram
 
     from pimc.frontends.torch_export import DecoderShape
@@ -50,7 +49,7 @@ def import_checkpoint(
     from pimc.frontends.torch_export import decoder_shape, export_entries
 
     shape = decoder_shape(checkpoint.model, max_seq, prefill_chunk)
-    names, weights = collect_weights(checkpoint.model)
+    names, weights = collect_weights(checkpoint)
     programs = export_entries(checkpoint.model, shape, attention)
     module = _build_module(programs, names, weights, shape, checkpoint.name)
     used = {op.weight_name.data for op in module.walk() if isinstance(op, nn.ParamOp)}
@@ -67,8 +66,8 @@ def import_checkpoint(
     )
 
 
-def collect_weights(model: torch.nn.Module) -> tuple[dict[str, str], ModelWeights]:
-    """Parameter path in the export wrapper -> weight name, and the weights as numpy views of the parameters.
+def collect_weights(checkpoint: Checkpoint) -> tuple[dict[str, str], ModelWeights]:
+    """Parameter path in the export wrapper -> weight name, and the weights: numpy views of the parameters, or deferred.
 
     Tied parameters have one name: that of the first module that holds them.
     """
@@ -78,10 +77,16 @@ def collect_weights(model: torch.nn.Module) -> tuple[dict[str, str], ModelWeight
     names: dict[str, str] = {}
     first: dict[int, str] = {}
     weights = ModelWeights({})
-    for name, parameter in model.named_parameters(remove_duplicate=False):
+    for name, parameter in checkpoint.model.named_parameters(remove_duplicate=False):
         canonical = first.setdefault(id(parameter), name)
         names[f"{MODEL}.{name}"] = canonical
-        if canonical == name:
+        if canonical != name:
+            continue
+        if checkpoint.shapes_only:
+            weights.add(name, absent_array(tuple(parameter.shape)), absent=True)
+        elif checkpoint.readers is not None:
+            weights.add_deferred(name, tuple(parameter.shape), checkpoint.readers[name])
+        else:
             weights.add(name, weight_array(parameter), absent=parameter.is_meta)
     return names, weights
 

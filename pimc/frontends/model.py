@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from xdsl.dialects.builtin import ModuleOp
 from pimc.frontends.weights import ModelWeights
 from pimc.ir.source_map import SourceMap
 from pimc.ir.stages import Stage
+from pimc.ir.weights import WeightArray
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +30,17 @@ class TokenizerData:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model: the PyTorch module in float32 (evaluation mode), its tokenizer, and a name."""
+    """A loaded model: the PyTorch module in float32 (evaluation mode), its tokenizer, and a name.
+
+    ``readers`` give the values of the parameters by name, where the module's are blank (:mod:`pimc.frontends.blank`);
+    None: they are in the module.  ``shapes_only``: there are no values.
+    """
 
     model: torch.nn.Module
     tokenizer: TokenizerData
     name: str
+    readers: Mapping[str, Callable[[], WeightArray]] | None = None
+    shapes_only: bool = False
 
 
 @dataclass(frozen=True)

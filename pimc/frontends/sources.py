@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 Array: TypeAlias = NDArray[np.generic]
-Loader: TypeAlias = Callable[[Path], Checkpoint]
 
 _KINDS: Final = "a Hugging Face folder (it needs config.json), a .gguf, .onnx, .pt2 or .mlir file, or file.py:function"
 
@@ -39,6 +38,7 @@ def import_model(
     shapes: Mapping[str, Sequence[int]] | None = None,
     bind: Mapping[str, Array] | None = None,
     weights: str | Path | None = None,
+    shapes_only: bool = False,
 ) -> ImportedModel:
     """Import a model.
 
@@ -52,13 +52,14 @@ def import_model(
         shapes: of an ONNX model or an encoder, shapes of inputs that it leaves open.
         bind: of an ONNX model, values of inputs that become constants.
         weights: of IR, the safetensors file with its weights.
+        shapes_only: weights need not be there: of a folder, config.json is enough; IR may lack its file of weights.
 
     Raises:
         InputError: what is wrong with the input: missing, not a model, truncated, weights that do not fit fp16.
         UnsupportedModelError: operators without a conversion, all of them.
         UsageError: arguments that the kind of source does not take.
     """
-    given = _Given(max_seq, prefill_chunk, example_inputs, shapes or {}, bind or {})
+    given = _Given(max_seq, prefill_chunk, example_inputs, shapes or {}, bind or {}, shapes_only)
     if is_ir(source):
         return given.of_ir(Path(str(source)), None if weights is None else Path(weights))
     if weights is not None:
@@ -81,12 +82,14 @@ class _Given:
         example_inputs: Sequence[object] | Mapping[str, object] | None,
         shapes: Mapping[str, Sequence[int]],
         bind: Mapping[str, Array],
+        shapes_only: bool,
     ) -> None:
         self.max_seq = max_seq
         self.prefill_chunk = prefill_chunk
         self.example_inputs = example_inputs
         self.shapes = shapes
         self.bind = bind
+        self.shapes_only = shapes_only
 
     def of_path(self, text: str) -> ImportedModel:
         """A file, a folder, or the name of code."""
@@ -111,7 +114,7 @@ class _Given:
         self._refuse("IR", examples=True)
         if not path.is_file():
             raise InputError("there is no such file", where=str(path))
-        return import_ir(path, weights)
+        return import_ir(path, weights, shapes_only=self.shapes_only)
 
     def _of_file(self, path: Path) -> ImportedModel:
         if path.suffix == ".onnx":
@@ -120,7 +123,7 @@ class _Given:
         if path.is_dir() and encoder_type(path) is not None:
             self._refuse("an encoder's folder", examples=True, onnx=False)
             with quiet_transformers():
-                return import_encoder_folder(path, self._open_shapes(), self.max_seq)
+                return import_encoder_folder(path, self._open_shapes(), self.max_seq, shapes_only=self.shapes_only)
         self._refuse("this kind of source", examples=True)
         if path.suffix == ".pt2":
             from pimc.frontends.pt2 import load_pt2
@@ -129,11 +132,13 @@ class _Given:
         if path.is_dir():
             from pimc.frontends.huggingface import load_folder
 
-            return self._language_model(load_folder, path)
+            with quiet_transformers():
+                return self._language_model(load_folder(path, shapes_only=self.shapes_only))
         if path.suffix == ".gguf" or path.open("rb").read(4) == b"GGUF":
             from pimc.frontends.gguf import load_gguf
 
-            return self._language_model(load_gguf, path)
+            with quiet_transformers():
+                return self._language_model(load_gguf(path, shapes_only=self.shapes_only))
         raise InputError("a file of a kind that is not known", hint=f"give {_KINDS}", where=str(path))
 
     def _open_shapes(self) -> Mapping[str, Sequence[int]]:
@@ -142,11 +147,10 @@ class _Given:
             raise UsageError("an encoder takes no values of inputs", hint="they go with ONNX models")
         return self.shapes
 
-    def _language_model(self, load: Loader, path: Path) -> ImportedModel:
+    def _language_model(self, checkpoint: Checkpoint) -> ImportedModel:
         from pimc.frontends.importer import import_checkpoint
 
-        with quiet_transformers():
-            return import_checkpoint(load(path), max_seq=self.max_seq, prefill_chunk=self.prefill_chunk)
+        return import_checkpoint(checkpoint, max_seq=self.max_seq, prefill_chunk=self.prefill_chunk)
 
     def _of_onnx(self, source: object) -> ImportedModel:
         from pimc.frontends.onnx import import_onnx
@@ -181,13 +185,13 @@ class _Given:
         return _of_program(with_shapes(source, self.shapes), "program", None)
 
     def _of_pretrained(self, source: object) -> ImportedModel:
-        from pimc.frontends.importer import checkpoint_of, import_checkpoint
+        from pimc.frontends.importer import checkpoint_of
 
         with quiet_transformers():
             if source.config.model_type in ENCODER_TYPES:  # type: ignore[attr-defined]  # of a PreTrainedModel
                 return import_encoder(source, self._open_shapes(), self.max_seq)
             self._refuse("a language model")
-            return import_checkpoint(checkpoint_of(source), max_seq=self.max_seq, prefill_chunk=self.prefill_chunk)
+            return self._language_model(checkpoint_of(source))
 
     def _refuse(self, kind: str, *, examples: bool = False, onnx: bool = True) -> None:
         """UsageError for arguments that ``kind`` has no use for."""

@@ -161,7 +161,8 @@ def _wrapper(model: torch.nn.Module, shape: DecoderShape, attention: str) -> tor
             self.model = model
             for prefix in (K_CACHE, V_CACHE):
                 for layer in range(shape.layers):
-                    cache = torch.zeros(1, shape.kv_heads, shape.slots, shape.head_dim)
+                    # Not zeros: nothing reads them, and pages that nothing touches take no memory.
+                    cache = torch.empty(1, shape.kv_heads, shape.slots, shape.head_dim)
                     self.register_buffer(f"{prefix}{layer}", cache, persistent=False)
 
         def forward(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,38 @@ _DTYPES: Mapping[str, str] = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": 
 _HINT = "f16, bf16, f32 or f64 are read; `pimc compile --dump-ir DIR` writes such a file"
 
 
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a safetensors file, ``begin`` to ``end`` in bytes; none of it is in memory."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    def read(self) -> WeightArray:
+        """The values: mapped where numpy has their type, so that memory is given back with the array.
+
+        Raises InputError where the file is no longer as it was.
+        """
+        if self.begin == self.end:  # nothing cannot be mapped
+            return np.zeros(self.shape, np.float32)
+        try:
+            raw = np.memmap(self.path, np.uint8, "r", self.begin, self.end - self.begin)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot be read any more: {error}", where=str(self.path)) from error
+        return _array(raw, self.dtype, self.shape)
+
+
 def read_weights(path: Path) -> tuple[ModelWeights, Mapping[str, str]]:
-    """The weights of a file and its metadata, a text by key.
+    """The weights of a file and its metadata, a text by key; errors as of :func:`list_tensors`."""
+    tensors, metadata = list_tensors(path)
+    return ModelWeights({name: tensor.read() for name, tensor in tensors.items()}), metadata
+
+
+def list_tensors(path: Path) -> tuple[dict[str, StoredTensor], Mapping[str, str]]:
+    """The tensors of a safetensors file by name, unread, and its metadata, a text by key.
 
     Raises:
         InputError: it cannot be read, is no safetensors file, or holds other than floating-point numbers.
@@ -42,15 +73,15 @@ def read_weights(path: Path) -> tuple[ModelWeights, Mapping[str, str]]:
         raise InputError(f"cannot be read: {error.strerror or error}", where=where) from error
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
     header = json.loads(data[8:start].tobytes())
-    arrays: dict[str, WeightArray] = {}
+    tensors: dict[str, StoredTensor] = {}
     for name, entry in header.items():
         if name == "__metadata__":
             continue
         if entry["dtype"] not in _DTYPES:
             raise InputError(f"weight {name!r} has elements of type {entry['dtype']}", hint=_HINT, where=where)
         begin, end = entry["data_offsets"]
-        arrays[name] = _array(data[start + begin : start + end], entry["dtype"], tuple(entry["shape"]))
-    return ModelWeights(arrays), metadata
+        tensors[name] = StoredTensor(path, entry["dtype"], tuple(entry["shape"]), start + begin, start + end)
+    return tensors, metadata
 
 
 def _array(raw: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], dtype: str, shape: tuple[int, ...]) -> WeightArray:

@@ -7,7 +7,7 @@ numpy can, so that a pass can ask for a part of a weight without moving data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -22,26 +22,40 @@ _FLOAT16_MAX: Final = 65504.0
 class ModelWeights:
     """Named arrays (a :class:`pimc.ir.weights.WeightStore`); a name with view suffixes gives a view.
 
-    A weight may be *absent*: of a model on PyTorch's meta device only shapes are known.
+    A weight may be *absent*: of a model on PyTorch's meta device, or imported for its shapes, only those are known.  It
+    may be *deferred*: its values stay in a file until they are asked for, and only the last ones are kept.
     """
 
     def __init__(self, arrays: Mapping[str, WeightArray]) -> None:
         self._arrays = dict(arrays)
         self._absent: set[str] = set()
+        self._readers: dict[str, Callable[[], WeightArray]] = {}
+        self._last: tuple[str, WeightArray] | None = None
 
     def __getitem__(self, name: str) -> WeightArray:
         if not self.has_values(name):
             raise InputError(
                 f"weight {name!r} has a shape and no values: the model is on the meta device",
-                hint="load the model's weights to compile it; without them it can be imported and inspected",
+                hint="load the model's weights to compile it; without them it can be compiled with --shapes-only",
             )
-        return self._view(name)
+        base = split_views(name)[0]
+        return self._view(name, self._values(base) if base in self._readers else None)
 
-    def _view(self, name: str) -> WeightArray:
+    def _values(self, name: str) -> WeightArray:
+        """The values of a deferred weight.  The last ones are kept: views of one weight are asked for in a row."""
+        if self._last is None or self._last[0] != name:
+            self._last = None
+            value = self._readers[name]()
+            check_fp16(name, value)
+            self._last = name, value
+        return self._last[1]
+
+    def _view(self, name: str, value: WeightArray | None = None) -> WeightArray:
+        """A weight or a view of it; of ``value``, if that is given."""
         base, views = split_views(name)
         if base not in self._arrays:
             raise unknown_weight(base, self._arrays)
-        value = self._arrays[base]
+        value = self._arrays[base] if value is None else value
         for view in views:
             value = _apply(value, view, name)
         return value
@@ -61,6 +75,10 @@ class ModelWeights:
         """Whether the values of a weight are known, not only its shape."""
         return split_views(name)[0] not in self._absent
 
+    def is_deferred(self, name: str) -> bool:
+        """Whether the values of a weight stay in a file until they are asked for."""
+        return split_views(name)[0] in self._readers
+
     def digest(self, name: str) -> str:
         """SHA-256 of element type, shape and values (hexadecimal)."""
         return array_digest(self[name])
@@ -75,9 +93,17 @@ class ModelWeights:
         if absent:
             self._absent.add(name)
 
+    def add_deferred(self, name: str, shape: tuple[int, ...], read: Callable[[], WeightArray]) -> None:
+        """Add a weight whose values ``read`` gives when asked; they are checked then (:func:`check_fp16`)."""
+        self.add(name, absent_array(shape))
+        self._readers[name] = read
+
     def add_reshaped(self, name: str, source: str, shape: tuple[int, ...]) -> None:
         """Add a weight that is another one in another shape (a convolution's as a matrix)."""
-        self.add(name, self._view(source).reshape(shape), absent=not self.has_values(source))
+        if split_views(source)[0] in self._readers:
+            self.add_deferred(name, shape, lambda: self[source].reshape(shape))
+        else:
+            self.add(name, self._view(source).reshape(shape), absent=not self.has_values(source))
 
 
 def absent_array(shape: tuple[int, ...]) -> WeightArray:
@@ -103,9 +129,9 @@ def check_fp16(name: str, value: WeightArray) -> None:
 
 @stage("check the weights")
 def check_all_fp16(weights: ModelWeights, names: Iterable[str]) -> None:
-    """:func:`check_fp16` of every weight in ``names`` that has values."""
+    """:func:`check_fp16` of every weight in ``names`` that has values here; deferred ones are checked when read."""
     for name in names:
-        if weights.has_values(name):
+        if weights.has_values(name) and not weights.is_deferred(name):
             check_fp16(name, weights[name])
 
 

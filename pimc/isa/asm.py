@@ -16,10 +16,11 @@ from pimc.diagnostics import IsaError, PimcError
 from pimc.isa.codec import encode, word_dtype
 from pimc.isa.container import load_program, validate_program
 from pimc.isa.disasm import images_digest, text_digest
-from pimc.isa.metadata import CACHE_FIGURES, IDENTIFIER, INT32, PORT_NAME, VERSION, parse_model
+from pimc.isa.metadata import ABSENT_FIGURES, CACHE_FIGURES, IDENTIFIER, INT32, PORT_NAME, VERSION, parse_model
 from pimc.isa.program import (
     DTYPE_BYTES,
     STREAM_ISAS,
+    AbsentImages,
     CacheRegion,
     Entry,
     Json,
@@ -173,6 +174,7 @@ class _Assembler:
         self.tokenizer: str | None = None
         self.model: Mapping[str, Json] | None = None
         self.caches: list[CacheRegion] = []
+        self.absent_images: AbsentImages | None = None
         self.entries: dict[str, _Entry] = {}
         self.streams: dict[str, _Stream] = {}
         self.entry: _Entry | None = None
@@ -208,9 +210,10 @@ class _Assembler:
             raise place.at(line.head, "the text must start with .pimx and the format version")
         handlers: dict[str, Callable[[_Arguments], None]] = {
             ".pimx": self._pimx, ".target": self._target, ".rows": self._rows, ".images": self._images,
-            ".tokenizer": self._tokenizer, ".model": self._model, ".cache": self._cache, ".entry": self._enter,
-            ".input": self._port, ".output": self._port, ".range": self._range, ".piece": self._piece,
-            ".stream": self._start, ".same": self._same, ".location": self._location, ".loc": self._loc,
+            ".absent": self._absent_images, ".tokenizer": self._tokenizer, ".model": self._model,
+            ".cache": self._cache, ".entry": self._enter, ".input": self._port, ".output": self._port,
+            ".range": self._range, ".piece": self._piece, ".stream": self._start, ".same": self._same,
+            ".location": self._location, ".loc": self._loc,
         }  # fmt: skip
         arguments: _Arguments = _Arguments(place, line)
         handlers[name](arguments)
@@ -238,7 +241,7 @@ class _Assembler:
         }
         program = Program(
             *self.target, self.rows, entries, code, self.images, locations, self.model, self.tokenizer,
-            tuple(self.caches),
+            tuple(self.caches), self.absent_images,
         )  # fmt: skip
         validate_program(program, self.source)
         return program
@@ -320,6 +323,12 @@ class _Assembler:
         if images_digest(program.images) != digest:
             raise arguments.place.at(arguments.head, f"the images of {program.name} are not these (digest)")
         self.images = program.images
+
+    def _absent_images(self, arguments: _Arguments) -> None:
+        figures = {
+            key: (arguments.word(key), arguments.number(key, most, 1))[1] for key, most in ABSENT_FIGURES.items()
+        }
+        self.absent_images = AbsentImages(**figures)
 
     def _tokenizer(self, arguments: _Arguments) -> None:
         program, digest = self._referred(arguments)

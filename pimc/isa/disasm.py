@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pimc.diagnostics import UsageError
 from pimc.isa.codec import decode_words
 from pimc.isa.hbm import HBM_ISA
-from pimc.isa.metadata import CACHE_FIGURES, VERSION, dump_json
+from pimc.isa.metadata import ABSENT_FIGURES, CACHE_FIGURES, VERSION, dump_json
 from pimc.isa.program import Entry, LoadedProgram, Locations, Port, Program, stream_name
 from pimc.isa.spec import Instruction, InstructionSet, OperandKind
 from pimc.isa.syntax import format_operand
@@ -88,6 +88,9 @@ def _head(program: Program, reference: str) -> Iterator[str]:
     yield f".rows {program.rows}"
     if program.images:
         yield f".images {_quote(reference)} sha256 {_quote(images_digest(program.images))}"
+    if program.absent_images is not None:
+        absent = " ".join(f"{key} {getattr(program.absent_images, key)}" for key in ABSENT_FIGURES)
+        yield f".absent {absent}"
     if program.tokenizer is not None:
         yield f".tokenizer {_quote(reference)} sha256 {_quote(text_digest(program.tokenizer))}"
     if program.model is not None:

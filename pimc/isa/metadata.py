@@ -18,7 +18,17 @@ import numpy as np
 
 from pimc.diagnostics import IsaError
 from pimc.isa.model import check_model
-from pimc.isa.program import DTYPE_BYTES, CacheRegion, Entry, Json, Locations, Port, PortPiece, Program
+from pimc.isa.program import (
+    DTYPE_BYTES,
+    AbsentImages,
+    CacheRegion,
+    Entry,
+    Json,
+    Locations,
+    Port,
+    PortPiece,
+    Program,
+)
 from pimc.limits import AGENTS, ELEMENTS, HEADER_VALUES, MODEL_BYTES, PORTS, RANK, ROWS
 
 VERSION = (1, 0)
@@ -34,6 +44,8 @@ _LONGEST_INTEGER = 20  # digits of 64 bits
 CACHE_FIGURES: Mapping[str, int] = MappingProxyType(
     {"base": 0, "layers": 1, "layer_stride": 0, "slots": 1, "slot_bytes": 1, "cores": 1}
 )
+#: The figures of absent images in a file and in assembly text, and the greatest value of each; the least is 1.
+ABSENT_FIGURES: Mapping[str, int] = MappingProxyType({"channels": int(AGENTS), "rows": int(ROWS)})
 
 
 class MetadataParts(NamedTuple):
@@ -44,6 +56,7 @@ class MetadataParts(NamedTuple):
     rows: int
     entries: dict[str, Entry]
     caches: tuple[CacheRegion, ...]
+    absent_images: AbsentImages | None
 
 
 def _refuse(where: str, message: str) -> NoReturn:
@@ -199,8 +212,8 @@ def parse_pimx(text: str, where: str) -> MetadataParts:
             where=where,
             hint="compile the model again with this version of pimc",
         )
-    keys = ("version", "target", "rows", "entries")
-    fields = json_object(value, where, (*keys, "caches") if isinstance(value, dict) and "caches" in value else keys)
+    optional = [key for key in ("caches", "absent_images") if isinstance(value, dict) and key in value]
+    fields = json_object(value, where, ("version", "target", "rows", "entries", *optional))
     target = json_object(fields["target"], f"{where}.target", ("name", "digest"))
     entries = fields["entries"]
     if not isinstance(entries, dict):
@@ -217,7 +230,14 @@ def parse_pimx(text: str, where: str) -> MetadataParts:
             _cache(item, f"{where}.caches[{i}]")
             for i, item in enumerate(_list(fields.get("caches", []), f"{where}.caches", 1 << 12))
         ),
+        _absent(fields["absent_images"], f"{where}.absent_images") if "absent_images" in fields else None,
     )
+
+
+def _absent(value: Json, where: str) -> AbsentImages:
+    given = json_object(value, where, tuple(ABSENT_FIGURES))
+    figures = {key: json_int(given[key], f"{where}.{key}", 1, most) for key, most in ABSENT_FIGURES.items()}
+    return AbsentImages(**figures)
 
 
 def _cache(value: Json, where: str) -> CacheRegion:
@@ -280,6 +300,7 @@ def dump_metadata(program: Program) -> dict[str, str]:
         "rows": program.rows,
         "entries": {name: _entry_json(entry) for name, entry in program.entries.items()},
         **({"caches": [asdict(cache) for cache in program.caches]} if program.caches else {}),
+        **({"absent_images": asdict(program.absent_images)} if program.absent_images is not None else {}),
     }
     result = {"pimx": dump_json(pimx)}
     if program.locations:

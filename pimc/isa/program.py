@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from pimc.diagnostics import InputError
 from pimc.isa.codec import DecodedProgram, Words
 from pimc.isa.hbm import HBM_ISA
 from pimc.isa.spec import InstructionSet
@@ -95,6 +96,18 @@ class CacheRegion:
 
 
 @dataclass(frozen=True)
+class AbsentImages:
+    """The memory images that a program without weights lacks: ``rows`` of every bank of pseudo-channels 0 to
+    ``channels`` - 1.
+
+    Such a program takes its time and computes nothing.
+    """
+
+    channels: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Entry:
     """An entry point: the tensor with the stream of each core and group that runs, and the ports."""
 
@@ -131,7 +144,8 @@ class Program:
     entries refer to them, several cores of identical code to the same one.  ``images``: by pseudo-channel,
     the fp16 bits of the first rows of its banks, uint16[rows, banks, lanes].  ``locations``: by tensor
     name.  ``model``: what the command line wants to know of the model.  ``tokenizer``: the text of its
-    tokenizer.json.  ``caches``: where they lie in the memory of a tile.
+    tokenizer.json.  ``caches``: where they lie in the memory of a tile.  ``absent_images``: of a program that was made
+    without weights, what its images would take (None: ``images`` are all that there are).
     """
 
     target_name: str
@@ -144,6 +158,15 @@ class Program:
     model: Mapping[str, Json] | None = None
     tokenizer: str | None = None
     caches: tuple[CacheRegion, ...] = ()
+    absent_images: AbsentImages | None = None
+
+    def require_images(self) -> None:
+        """Raise :class:`InputError` unless the program has the weights that it computes with."""
+        if self.absent_images is not None:
+            raise InputError(
+                "the program has no weights, as it was compiled with --shapes-only: it can only be timed",
+                hint="time it with `pimc run --timing-only`, or compile the model without --shapes-only",
+            )
 
     def stream_isa(self, tensor: str) -> InstructionSet:
         """The instruction set of a code tensor."""

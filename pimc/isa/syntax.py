@@ -16,8 +16,8 @@ from pimc.isa.sram import CONFIG_REGISTERS
 
 #: Directives, for suggestions and for the checks of the assembler.
 DIRECTIVES = (
-    ".pimx", ".target", ".rows", ".images", ".tokenizer", ".model", ".cache", ".entry", ".input", ".output",
-    ".range", ".piece", ".stream", ".same", ".location", ".loc",
+    ".pimx", ".target", ".rows", ".images", ".absent", ".tokenizer", ".model", ".cache", ".entry", ".input",
+    ".output", ".range", ".piece", ".stream", ".same", ".location", ".loc",
 )  # fmt: skip
 
 #: Characters of the longest integer that is read; Python itself refuses some thousands of digits.

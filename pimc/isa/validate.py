@@ -257,6 +257,10 @@ def _check_port(port: Port, where: str, *, is_output: bool) -> None:
 
 
 def _check_images(program: Program, where: str) -> None:
+    absent = program.absent_images
+    if absent is not None and (program.images or absent.rows > program.rows):
+        what = "has images" if program.images else f"has {absent.rows} of {program.rows} rows"
+        raise IsaError(f"a program without weights {what}", where=where)
     shapes = {image.shape[1:] for image in program.images.values()}
     if len(shapes) > 1:
         raise IsaError("images differ in banks or row size", where=where)
@@ -299,6 +303,10 @@ def check_against_target(program: LoadedProgram, target: TargetLimits) -> None:
     for cache in program.caches:
         _check_cache(cache, program.rows, target)
     _require(program.rows <= hbm.rows, f"{program.rows} rows a bank, the target has {hbm.rows}", "rows")
+    absent = program.absent_images
+    if absent is not None:
+        where = f"the absent images are of {absent.channels} pseudo-channels"
+        _require(absent.channels <= hbm.pch_count, f"the target has {hbm.pch_count}", where)
     for pch, image in program.images.items():
         where = f"image {pch}"
         _require(pch < hbm.pch_count, f"the target has {hbm.pch_count} pseudo-channels", where)

@@ -56,7 +56,8 @@ class PassContext:
     """What a pass sees besides the module.
 
     ``ir``: the xDSL context with the dialects; ``machine``: the target, None where the command gave none;
-    ``weights``: values of the `nn.param`, None where only shapes are known; ``target_name`` and
+    ``weights``: the store of the `nn.param`, None where there is none; ``shapes_only``: a program without weights is
+    wanted, whether the store has values or not; ``target_name`` and
     ``overrides``: how the target was named, handed to plain xDSL passes that have options ``target`` and
     ``set``; ``program``: what ``link`` made; ``source``: the text that the module was parsed from, None
     for one that pimc made.
@@ -65,6 +66,7 @@ class PassContext:
     ir: Context = field(default_factory=make_context)
     machine: Target | None = None
     weights: WeightStore | None = None
+    shapes_only: bool = False
     target_name: str | None = None
     overrides: tuple[str, ...] = ()
     decisions: list[Decision] = field(default_factory=list)

@@ -1,7 +1,8 @@
 """``link``: the emitted streams, their ports and the memory images put together to a program.
 
 The program is no IR: it is left in the context (:attr:`pimc.passes.base.PassContext.program`), and the module stays as
-it is.  Without weights, as in ``pimc opt``, the program has no images; all else is checked alike.
+it is.  Without weights, as in ``pimc opt`` and with ``--shapes-only``, the program has no images and
+states that; all else is checked alike.
 """
 
 from __future__ import annotations
@@ -27,4 +28,5 @@ class LinkPass(Pass):
 
     @override
     def run(self, module: ModuleOp, context: PassContext) -> None:
-        context.program = link_program(module, context.weights, context.target, share=self.share)
+        weights = None if context.shapes_only else context.weights
+        context.program = link_program(module, weights, context.target, share=self.share)

@@ -46,7 +46,12 @@ class Machine:
         checks: bool = True,
         trace: bool | int = False,
     ) -> None:
-        """Load the program's images; raises TargetError where it does not fit the target."""
+        """Load the program's images.
+
+        Raises TargetError where it does not fit the target, InputError where it has no weights and is to compute.
+        """
+        if functional:
+            program.require_images()
         self._program, self._target = program, target
         if program.rows > target.hbm.rows:
             raise TargetError(f"the program needs {program.rows} rows a bank, the target has {target.hbm.rows}")
@@ -82,6 +87,12 @@ class Machine:
         m = self._memories.figure
         ready = self.written_columns()
         columns = np.uint32((1 << m("columns")) - 1)
+        absent = self._program.absent_images
+        if absent is not None:
+            # Nothing has contents here, the caches neither.
+            ready[: absent.channels, : absent.rows] = columns
+            for cache in self._program.caches:
+                mark_filled(ready, (cache,), cache.positions, self._target)
         for p, image in self._program.images.items():
             expected = (m("banks"), m("row_bytes") // 2)
             if p >= m("pchs") or image.shape[1:] != expected or image.shape[0] > m("rows"):
