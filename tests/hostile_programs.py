@@ -120,6 +120,10 @@ class _Source:
             return rng.choice(
                 (0, 1, 15, 16, 17, self.lanes, self.lanes - 1, self.lanes + 1 if self.chance(0.05) else 2)
             )
+        if name == "vector_rows":
+            return rng.choice((1, 2, 3, 16, 0 if self.chance(0.1) else 4))
+        if name.startswith("vector_"):  # rows of the destination mostly apart
+            return rng.choice((4, 32, 64, 64, 128, 256, 0, -64 if self.chance(0.2) else 64))
         if name.startswith(("stride", "message_")) or name == "pch_stride":
             return rng.choice((0, 2, 4, 32, 128, 256, -4 if self.chance(0.1) else 64))
         small = {

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pimc.atomic import write_text
 from pimc.isa.hbm import HBM_ISA
 from pimc.isa.spec import Instruction, InstructionSet, OperandKind
 from pimc.isa.sram import CONFIG_REGISTERS, SRAM_ISA
+from pimc.isa.sram_rows import SUFFIX, is_rows_form
 
 #: What the test tells and this module is run as.
 COMMAND = "python -m pimc.isa.reference"
@@ -23,7 +24,13 @@ _INTRODUCTIONS = {
         "`s0` to `s31`. Addresses are byte addresses in the core's local memory (activation memory first, temporary "
         "memory behind it); lengths of vector instructions are elements, lengths of transfers are bytes. `f16` and "
         "`f32` are IEEE binary16 and binary32; an instruction ending in `.h` reads and writes f16, in `.f` f32, and "
-        "computes in f32 either way, unless its line says otherwise."
+        "computes in f32 either way, unless its line says otherwise.\n\n"
+        "Vector instructions have a form for many rows, with the suffix `.r`: the instruction on each of "
+        "`vector_rows` rows, in one dispatch. Row i of an operand is at its address + i * its stride "
+        "(`vector_dst_stride`, `vector_a_stride`, and `vector_b_stride` for `b` or the scalar `s`), so that a "
+        "result or scalar is one f32 a row. Strides are bytes, may be negative, and for what is only read zero: "
+        "every row reads the same. Rows of the destination may meet neither each other nor another row of a "
+        "source."
     ),
     "hbm": (
         "One 64-bit word a command; registers `h0` to `h31` of 32 bits, semaphores `s0` to `s15`. Each "
@@ -78,11 +85,27 @@ def _instruction_set(isa: InstructionSet) -> Iterator[str]:
     yield ""
     yield "| instruction | unit | meaning |"
     yield "| --- | --- | --- |"
-    for instruction in isa.instructions:
+    rows = {i.mnemonic.removesuffix(SUFFIX): i for i in isa.instructions if is_rows_form(i)}
+    listed = [i for i in isa.instructions if not is_rows_form(i)]
+    for instruction in listed:
         anchor = f"{isa.name}-{instruction.mnemonic.replace('.', '-')}"
         yield f"| [`{instruction.mnemonic}`](#{anchor}) | {instruction.unit} | {_cell(instruction.doc)} |"
-    for instruction in isa.instructions:
+    for instruction in listed:
         yield from _instruction(isa, instruction)
+        if instruction.mnemonic in rows:
+            form = rows[instruction.mnemonic]
+            yield ""
+            yield f"Many rows: `{form.mnemonic}`, {_word(isa, form)}, reads {_names(form.config)}."
+
+
+def _word(isa: InstructionSet, instruction: Instruction) -> str:
+    """What tells an instruction's words from others."""
+    digits = isa.word_bits // 4 + 2
+    return f"word & `{instruction.match_mask:#0{digits}x}` = `{instruction.match:#0{digits}x}`"
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _instruction(isa: InstructionSet, instruction: Instruction) -> Iterator[str]:
@@ -93,15 +116,14 @@ def _instruction(isa: InstructionSet, instruction: Instruction) -> Iterator[str]
     yield ""
     yield instruction.doc
     yield ""
-    digits = isa.word_bits // 4
     facts = [
         f"Unit `{instruction.unit}`",
         f"latency `{instruction.latency}`",
         f"semantics `{instruction.semantics}`",
-        f"word & `{instruction.match_mask:#0{digits + 2}x}` = `{instruction.match:#0{digits + 2}x}`",
+        _word(isa, instruction),
     ]
     if instruction.config:
-        facts.append("reads " + ", ".join(f"`{name}`" for name in instruction.config))
+        facts.append(f"reads {_names(instruction.config)}")
     yield "; ".join(facts) + "."
     if instruction.operands:
         yield ""

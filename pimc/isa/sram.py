@@ -25,6 +25,7 @@ from pimc.isa.sram_fields import (
     op,
     register,
 )
+from pimc.isa.sram_rows import rows_forms
 from pimc.isa.sram_scalar import CONTROL, SCALAR
 from pimc.isa.sram_vector import VECTOR
 from pimc.isa.sram_words import WORDS
@@ -225,4 +226,9 @@ _NOC = (
     _message(35, "nmcast2", True, True),
 )
 
-SRAM_ISA = InstructionSet("sram", 32, "r", (*CONTROL, *SCALAR, *VECTOR, *WORDS, *_PIM, *_TENSOR, *_TRANSFER, *_NOC))
+SRAM_ISA = InstructionSet(
+    "sram",
+    32,
+    "r",
+    (*CONTROL, *SCALAR, *VECTOR, *WORDS, *_PIM, *_TENSOR, *_TRANSFER, *_NOC, *rows_forms((*VECTOR, *WORDS))),
+)

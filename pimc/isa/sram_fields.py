@@ -13,7 +13,7 @@ FUNCT = Field("funct", 0, 6)
 IMM = Field("imm16", 0, 16)
 SHIFT = Field("shift", 0, 5)
 SEMAPHORE = Field("sem", 0, 5)
-CONFIG = Field("config", 21, 4)
+CONFIG = Field("config", 21, 5)
 CONTROLLER_SEMAPHORE = Field("controller_sem", 21, 4)
 
 #: Configuration registers, by name, with the number ``cfg`` takes and what they hold.
@@ -34,6 +34,10 @@ CONFIG_REGISTERS: dict[str, tuple[int, str]] = {
     "message_rows": (13, "rows of a strided message (nsend2, nmcast2)"),
     "message_src_stride": (14, "bytes between the rows of a strided message at the sender"),
     "message_dst_stride": (15, "bytes between the rows of a strided message at the receiver"),
+    "vector_rows": (16, "rows of a many-rows vector instruction (.r)"),
+    "vector_dst_stride": (17, "bytes between the rows of dst of a many-rows vector instruction"),
+    "vector_a_stride": (18, "bytes between the rows of a of a many-rows vector instruction; may be 0 or negative"),
+    "vector_b_stride": (19, "bytes between the rows of b or s of a many-rows vector instruction, likewise"),
 }
 
 
@@ -54,5 +58,4 @@ ZERO_RS3 = (RS3, 0)
 ZERO_IMM = (IMM, 0)
 ZERO_SHIFT = (Field("zero5", 5, 11), 0)
 ZERO_SEMAPHORE = (Field("zero5", 5, 1), 0)
-ZERO_CONFIG = (Field("zero25", 25, 1), 0)
 ZERO_CONTROLLER_SEMAPHORE = (Field("zero25", 25, 1), 0)

@@ -11,7 +11,6 @@ from pimc.isa.sram_fields import (
     RS1,
     RS2,
     SHIFT,
-    ZERO_CONFIG,
     ZERO_CONTROLLER_SEMAPHORE,
     ZERO_IMM,
     ZERO_RD,
@@ -148,7 +147,7 @@ SCALAR = (
     Instruction(
         "cfg",
         "scu",
-        (*op(12), ZERO_CONFIG, ZERO_IMM),
+        (*op(12), ZERO_IMM),
         (
             Operand("config", OperandKind.CONFIG, CONFIG, "configuration register"),
             register("rs1", RS1, "value"),

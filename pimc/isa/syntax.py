@@ -138,7 +138,7 @@ def parse_operand(isa: InstructionSet, operand: Operand, token: Token, place: Pl
     if prefix:
         match = re.fullmatch(rf"{prefix}(0|[1-9][0-9]*)", token)
         value = int(match[1]) if match else None
-    elif operand.kind is OperandKind.CONFIG:
+    elif operand.kind is OperandKind.CONFIG and token.type != "INTEGER":
         value = CONFIG_REGISTERS.get(token, (None, ""))[0]
         if value is None:
             hint = suggestion(token, list(CONFIG_REGISTERS))
@@ -165,7 +165,7 @@ def format_operand(isa: InstructionSet, operand: Operand, value: int) -> str:
     if prefix:
         return f"{prefix}{value}"
     if operand.kind is OperandKind.CONFIG:
-        return _CONFIG_NAMES[value]
+        return _CONFIG_NAMES.get(value, str(value))
     if operand.kind is OperandKind.MASK:
         return f"{value:#0{operand.field.width + 2}b}"
     return str(value)

@@ -64,6 +64,7 @@ _WHAT = {
     e.WHAT_OTHER_ROW: "another row is open",
     e.WHAT_WORK: f"too much work for one instruction: more than {ROWS_LIMIT} rows, {BYTES_LIMIT} bytes with the rows "
     f"counted each, or {MACS_LIMIT} multiply-accumulates",
+    e.WHAT_ROWS: "a row of the destination meets another row of an operand",
 }
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pimc.isa.hbm import HBM_ISA
 from pimc.isa.spec import Instruction
 from pimc.isa.sram import SRAM_ISA
+from pimc.isa.sram_rows import is_rows_form, moving_operands
 from pimc.runtime_sim.engine.array_checks import (
     ARRAY_ADD,
     ARRAY_CLEAR,
@@ -65,6 +66,14 @@ def _wide(instruction: Instruction) -> int:
     return source << 4 | target
 
 
+def _rows(instruction: Instruction) -> int:
+    """Which operands of a many-rows form have rows: bit 0 dst, 1 a, 2 b or s; 0 for other instructions."""
+    if not is_rows_form(instruction):
+        return 0
+    names = [operand.name for operand in instruction.operands]
+    return sum(1 << names.index(name) for name in moving_operands(instruction))
+
+
 def _array(values: Sequence[int]) -> Int64Array:
     return np.array(values, np.int64)
 
@@ -79,6 +88,7 @@ def instruction_tables(target: Target) -> dict[str, Int64Array]:
         "op_latency": _array([models.index(target.latency(i.latency).name) for i in instructions]),
         "op_wide": _array([_wide(i) for i in instructions]),
         "op_registers": _array([register_mask(i) for i in instructions]),
+        "op_rows": _array([_rows(i) for i in instructions]),
         "op_units": _array([_UNIT_CHECKS.get(i.semantics, NOTHING) for i in instructions]),
         "latency_rate": _array([latency.rate for latency in target.latencies]),
         "latency_pipeline": _array([latency.pipeline for latency in target.latencies]),

@@ -43,7 +43,7 @@ class Cores:
 
     count: Annotated[int, Range(1, 4096)]
     scalar_registers: Annotated[int, Range(1, 32)]
-    config_registers: Annotated[int, Range(1, 16)]
+    config_registers: Annotated[int, Range(1, 32)]
     semaphores: Annotated[int, Range(1, 32)]
 
 

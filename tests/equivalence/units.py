@@ -13,7 +13,9 @@ from equivalence.memory import Accessor, Cells, span
 from equivalence.schedule import Machine
 from equivalence.streams import CannotTellError, Effect
 from equivalence.terms import CONSTANTS, UNWRITTEN, Terms, cells, constant, digest, elements, mix, symmetric, widened
+from pimc.isa.spec import Instruction
 from pimc.isa.sram import SRAM_ISA
+from pimc.isa.sram_rows import ROWS, STRIDES, SUFFIX, is_rows_form, moving_operands
 
 _COMMUTATIVE = frozenset(
     f"{name}.{form}" for name in ("vadd", "vmul", "vmax", "vmin", "veq", "vand", "vor", "vxor") for form in "hfi"
@@ -241,6 +243,17 @@ def _word(core: Core, name: str, o: Operands) -> None:
         raise CannotTellError(f"{core.who.what}: loads a word that others wrote")
 
 
+def _in_rows(action: _Action, instruction: Instruction) -> _Action:
+    """The action of a many-rows form: that of its instruction, row after row."""
+    strides = {name: STRIDES[name] for name in moving_operands(instruction)}
+
+    def rows(core: Core, name: str, o: Operands) -> None:
+        for row in range(o[ROWS]):
+            action(core, name.removesuffix(SUFFIX), {**o, **{n: o[n] + row * o[s] for n, s in strides.items()}})
+
+    return rows
+
+
 def _actions() -> Mapping[str, _Action]:
     """The action of every instruction of a unit, from its operands where they tell."""
     shapes: dict[tuple[str, ...], _Action] = {
@@ -258,13 +271,15 @@ def _actions() -> Mapping[str, _Action]:
     found: dict[str, _Action] = {}
     for instruction in SRAM_ISA.instructions:
         name = instruction.mnemonic
-        action = special.get(name) or next((a for prefix, a in prefixes.items() if name.startswith(prefix)), None)
+        action = special.get(name.removesuffix(SUFFIX)) or next(
+            (a for prefix, a in prefixes.items() if name.startswith(prefix)), None
+        )
         if action is None and instruction.latency == "vector_reduce":
             action = _reduction
         if action is None and instruction.unit == "vcu":
             action = shapes.get(tuple(operand.name for operand in instruction.operands))
         if action is not None:
-            found[name] = action
+            found[name] = _in_rows(action, instruction) if is_rows_form(instruction) else action
     return MappingProxyType(found)
 
 

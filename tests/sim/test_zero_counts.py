@@ -13,11 +13,12 @@ from pimc.isa.sram import SRAM_ISA
 from pimc.runtime_sim import Machine
 
 #: Counts that may be zero, and a value for what is not.
-COUNTS = {"n": 4, "rows": 2, "cols": 4, "depth": 4, "message_rows": 2}
+COUNTS = {"n": 4, "rows": 2, "cols": 4, "depth": 4, "message_rows": 2, "vector_rows": 2}
 ADDRESSES = {"a": 0, "b": 1024, "s": 1024, "x": 0, "src": 0, "dst": 4096, "row": 0, "core": 0, "column": 0}
 OTHERS = {
     "head_dim": 4, "parts": 1, "lane": 0, "stride_a": 32, "stride_b": 32, "stride_c": 32, "group_base": 0,
     "group_size": 1, "pch_mask": 1, "pch_stride": 32, "message_src_stride": 32, "message_dst_stride": 32,
+    "vector_dst_stride": 32, "vector_a_stride": 32, "vector_b_stride": 32,
 }  # fmt: skip
 MARK = 0x77
 SMALL = ("cores.count=1", "noc.columns=1", "noc.rows=1", "hbm.stacks=1", "hbm.channels=2")

@@ -105,7 +105,7 @@ def _clock(name: str, rows: Callable[[Figures], int], touched: str) -> NativeArr
 _TABLES = (
     *(
         _constant(name, "instructions", "any core, by instruction number")
-        for name in ("op_class", "op_unit", "op_latency", "op_wide", "op_registers", "op_units")
+        for name in ("op_class", "op_unit", "op_latency", "op_wide", "op_registers", "op_units", "op_rows")
     ),
     *(_constant(name, "latencies", "any unit, by latency model") for name in ("latency_rate", "latency_pipeline")),
     _constant("command_class", "commands", "any controller, by command number"),

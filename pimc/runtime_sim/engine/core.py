@@ -35,6 +35,7 @@ from pimc.runtime_sim.engine._dispatch import (
 from pimc.runtime_sim.engine.array_checks import check_units
 from pimc.runtime_sim.engine.checks import agent_place, copy_clock, join, local_access
 from pimc.runtime_sim.engine.describe import (
+    check_rows,
     describe_binary,
     describe_fill,
     describe_hrdb,
@@ -53,9 +54,9 @@ from pimc.runtime_sim.engine.livelock import turned
 from pimc.runtime_sim.engine.noc import room, send_message
 from pimc.runtime_sim.engine.numbers import load_float, load_half, local_base, store_float, store_half
 from pimc.runtime_sim.engine.overflow import count_reduction, count_results, note
-from pimc.runtime_sim.engine.records import CODE_STRIDE, EFFORT_LIMIT, FLIGHTS, MAX_OPERANDS, SEMAPHORES
+from pimc.runtime_sim.engine.records import ADDRESSES, CODE_STRIDE, EFFORT_LIMIT, FLIGHTS, MAX_OPERANDS, SEMAPHORES
 from pimc.runtime_sim.engine.scoreboard import all_finished, enter, hazard
-from pimc.runtime_sim.engine.semantics_matrix import PCH_MASK, PCH_STRIDE
+from pimc.runtime_sim.engine.semantics_matrix import PCH_MASK, PCH_STRIDE, VECTOR_ROWS, VECTOR_STRIDES
 from pimc.runtime_sim.engine.semantics_scalar import wrap32
 from pimc.runtime_sim.engine.signals import send
 from pimc.runtime_sim.engine.state import (
@@ -108,6 +109,9 @@ def _operands(m: Record, core: Record, s: Record, op: int, at: int, now: int) ->
         s.value[i] = value
     s.ranges = 0
     s.work = 1
+    s.repeat = 1
+    for i in range(ADDRESSES):
+        s.step[i] = 0
     s.pc = core.pc
     s.op = op
     return now
@@ -258,6 +262,15 @@ def _vector(m: Record, c: int, s: Record, op: int, kind: int) -> None:
 
 
 @jit
+def _take_rows(core: Record, s: Record, moving: int) -> None:
+    """Rows and strides of a many-rows instruction; ``moving``: its operands that have rows, a bit each."""
+    s.repeat = core.cfg[VECTOR_ROWS]
+    for i in range(ADDRESSES):
+        if moving >> i & 1:
+            s.step[i] = core.cfg[VECTOR_STRIDES + i]
+
+
+@jit
 def _describe(m: Record, c: int, core: Record, s: Record, op: int, kind: int, at: int) -> None:
     """Ranges and work of an instruction for a unit."""
     source, target = _table(m.op_wide_at, op) >> 4, _table(m.op_wide_at, op) & 15
@@ -282,6 +295,8 @@ def _describe(m: Record, c: int, core: Record, s: Record, op: int, kind: int, at
     else:
         form = _table(m.op_wide_at, op) & 15
         describe_message(m, c, core, s, form & 2 != 0, form & 1 != 0)
+    if s.repeat != 1:
+        check_rows(m, c, s)
 
 
 @jit
@@ -315,9 +330,23 @@ def _execute(m: Record, c: int, core: Record, s: Record, op: int, kind: int) -> 
         if s.work > 0 or writes(s):
             check_units(m, c, core, s)
             if m.functional and not m.error:
-                execute_matrix(m, c, s, op)
+                _rows(m, c, s, op, kind)
     elif m.functional:
-        _vector(m, c, s, op, kind)
+        _rows(m, c, s, op, kind)
+
+
+@jit
+def _rows(m: Record, c: int, s: Record, op: int, kind: int) -> None:
+    """Data of an instruction, row after row."""
+    for _ in range(s.repeat):
+        if kind == CLASS_MATRIX:
+            execute_matrix(m, c, s, op)
+        else:
+            _vector(m, c, s, op, kind)
+        for i in range(ADDRESSES):
+            s.value[i] += s.step[i]
+    for i in range(ADDRESSES):
+        s.value[i] -= s.repeat * s.step[i]
 
 
 @jit
@@ -326,6 +355,9 @@ def _unit(m: Record, c: int, core: Record, s: Record, op: int, kind: int, at: in
     unit = _table(m.op_unit_at, op)
     if core.unit_free[unit] > now:
         return core.unit_free[unit]
+    moving = _table(m.op_rows_at, op)
+    if moving:
+        _take_rows(core, s, moving)
     _describe(m, c, core, s, op, kind, at)
     if m.error:
         return now
@@ -342,7 +374,7 @@ def _unit(m: Record, c: int, core: Record, s: Record, op: int, kind: int, at: in
             return BLOCKED
     model = _table(m.op_latency_at, op)
     rate = _table(m.latency_rate_at, model)
-    busy = max(1, (s.work + rate - 1) // rate) * m.period
+    busy = max(1, s.repeat * max(1, (s.work + rate - 1) // rate)) * m.period
     core.unit_free[unit] = now + busy
     core.unit_busy[unit] += busy
     s.unit = unit

@@ -23,12 +23,14 @@ from pimc.runtime_sim.engine.errors import (
     WHAT_MASK,
     WHAT_NEGATIVE,
     WHAT_PARTS,
+    WHAT_ROWS,
     WHAT_TCU,
     WHAT_WORK,
     fail,
 )
 from pimc.runtime_sim.engine.jit import inline, jit
 from pimc.runtime_sim.engine.records import BYTES_LIMIT, MACS_LIMIT, ROWS_LIMIT
+from pimc.runtime_sim.engine.scoreboard import overlap
 from pimc.runtime_sim.engine.semantics_matrix import (
     COLS,
     DEPTH,
@@ -106,12 +108,57 @@ def local(m: Record, c: int, s: Record, mode: int, low: int, size: int, align: i
 
 
 @jit
+def operand(m: Record, c: int, s: Record, mode: int, k: int, size: int, align: int) -> None:
+    """Operand ``k`` of a vector instruction: ``size`` bytes in each of its rows."""
+    low, step, rows = s.value[k], s.step[k], s.repeat
+    if rows <= 1:
+        add_range(m, c, s, LOCAL, mode, low, size, 0, rows, align)
+        return
+    if size > 0 and (rows > ROWS_LIMIT or size * rows > BYTES_LIMIT):
+        bad(m, c, s, WHAT_WORK, rows)
+    elif mode == WRITE and abs(step) < size:
+        bad(m, c, s, WHAT_ROWS, step)
+    elif step == 0:
+        m.effort += max(size, 0) * rows
+        add_range(m, c, s, LOCAL, mode, low, size, 0, 1, align)
+    else:
+        add_range(m, c, s, LOCAL, mode, low + min((rows - 1) * step, 0), size, abs(step), rows, align)
+
+
+@inline
+def _same_rows(s: Record, w: int, r: int) -> bool:
+    """Whether the rows of two ranges go together and a row of one meets at most the same row of the other."""
+    if s.rows[w] != s.rows[r] or s.stride[w] != s.stride[r]:
+        return False
+    distance = s.low[r] - s.low[w]
+    return distance + s.size[r] <= s.stride[w] and s.size[w] - distance <= s.stride[w]
+
+
+@jit
+def check_rows(m: Record, c: int, s: Record) -> None:
+    """Refuse an instruction with a row of the destination that meets another row of a source.
+
+    Rows are in flight together, so that the result would depend on the pipeline. An instruction without elements does
+    nothing, however many rows it has.
+    """
+    if s.ranges == 0:
+        s.repeat = 0
+    for w in range(s.ranges):
+        for r in range(s.ranges):
+            if s.mode[w] == WRITE and s.mode[r] == READ and not _same_rows(s, w, r):
+                m.effort += min(s.rows[w], s.rows[r])
+                if overlap(s, w, s, r):
+                    bad(m, c, s, WHAT_ROWS, s.low[r])
+                    return
+
+
+@jit
 def describe_binary(m: Record, c: int, s: Record, source: int, target: int) -> None:
     """(dst, a, b, n): two source vectors."""
     n = s.value[3]
-    local(m, c, s, READ, s.value[1], n * source, source)
-    local(m, c, s, READ, s.value[2], n * source, source)
-    local(m, c, s, WRITE, s.value[0], n * target, target)
+    operand(m, c, s, READ, 1, n * source, source)
+    operand(m, c, s, READ, 2, n * source, source)
+    operand(m, c, s, WRITE, 0, n * target, target)
     s.work = n
 
 
@@ -119,9 +166,9 @@ def describe_binary(m: Record, c: int, s: Record, source: int, target: int) -> N
 def describe_scalar_operand(m: Record, c: int, s: Record, source: int, target: int) -> None:
     """(dst, a, s, n): a vector and an fp32 scalar."""
     n = s.value[3]
-    local(m, c, s, READ, s.value[1], n * source, source)
-    local(m, c, s, READ, s.value[2], 4 if n else 0, 4)
-    local(m, c, s, WRITE, s.value[0], n * target, target)
+    operand(m, c, s, READ, 1, n * source, source)
+    operand(m, c, s, READ, 2, 4 if n else 0, 4)
+    operand(m, c, s, WRITE, 0, n * target, target)
     s.work = n
 
 
@@ -129,8 +176,8 @@ def describe_scalar_operand(m: Record, c: int, s: Record, source: int, target: i
 def describe_fill(m: Record, c: int, s: Record, target: int) -> None:
     """(dst, -, s, n): an fp32 scalar."""
     n = s.value[3]
-    local(m, c, s, READ, s.value[2], 4 if n else 0, 4)
-    local(m, c, s, WRITE, s.value[0], n * target, target)
+    operand(m, c, s, READ, 2, 4 if n else 0, 4)
+    operand(m, c, s, WRITE, 0, n * target, target)
     s.work = n
 
 
@@ -138,8 +185,8 @@ def describe_fill(m: Record, c: int, s: Record, target: int) -> None:
 def describe_unary(m: Record, c: int, s: Record, source: int, target: int) -> None:
     """(dst, a, n): one source vector."""
     n = s.value[2]
-    local(m, c, s, READ, s.value[1], n * source, source)
-    local(m, c, s, WRITE, s.value[0], n * target, target)
+    operand(m, c, s, READ, 1, n * source, source)
+    operand(m, c, s, WRITE, 0, n * target, target)
     s.work = n
 
 
@@ -147,8 +194,8 @@ def describe_unary(m: Record, c: int, s: Record, source: int, target: int) -> No
 def describe_reduction(m: Record, c: int, s: Record, source: int) -> None:
     """(dst, a, n): a source vector, an fp32 result."""
     n = s.value[2]
-    local(m, c, s, READ, s.value[1], n * source, source)
-    local(m, c, s, WRITE, s.value[0], 4, 4)
+    operand(m, c, s, READ, 1, n * source, source)
+    operand(m, c, s, WRITE, 0, 4, 4)
     s.work = n
 
 
@@ -156,10 +203,10 @@ def describe_reduction(m: Record, c: int, s: Record, source: int) -> None:
 def describe_select(m: Record, c: int, s: Record, size: int) -> None:
     """(dst, a, b, n): elements of ``size`` bytes and fp16 conditions; what is not selected stays, so dst is read."""
     n = s.value[3]
-    local(m, c, s, READ, s.value[1], n * size, size)
-    local(m, c, s, READ, s.value[2], n * 2, 2)
-    local(m, c, s, READ, s.value[0], n * size, size)
-    local(m, c, s, WRITE, s.value[0], n * size, size)
+    operand(m, c, s, READ, 1, n * size, size)
+    operand(m, c, s, READ, 2, n * 2, 2)
+    operand(m, c, s, READ, 0, n * size, size)
+    operand(m, c, s, WRITE, 0, n * size, size)
     s.work = n
 
 
@@ -195,10 +242,10 @@ def describe_vredp(m: Record, c: int, core: Record, s: Record, biased: bool) -> 
     lanes = m.banks
     groups = (n + lanes - 1) // lanes
     size = 4 * (lanes * (groups * parts - 1) + n - lanes * (groups - 1)) if n > 0 else n
-    local(m, c, s, READ, s.value[1], size, 4)
+    operand(m, c, s, READ, 1, size, 4)
     if biased:
-        local(m, c, s, READ, s.value[2], 2 * n, 2)
-    local(m, c, s, WRITE, s.value[0], 2 * n, 2)
+        operand(m, c, s, READ, 2, 2 * n, 2)
+    operand(m, c, s, WRITE, 0, 2 * n, 2)
     s.work = n * parts
 
 
@@ -209,9 +256,9 @@ def describe_vrope(m: Record, c: int, core: Record, s: Record) -> None:
     if dim <= 0 or dim % 2 or n % dim:
         bad(m, c, s, WHAT_HEAD_DIM, dim)
         return
-    local(m, c, s, READ, s.value[1], 2 * n, 2)
-    local(m, c, s, READ, s.value[2], 4 * dim if n else 0, 2)
-    local(m, c, s, WRITE, s.value[0], 2 * n, 2)
+    operand(m, c, s, READ, 1, 2 * n, 2)
+    operand(m, c, s, READ, 2, 4 * dim if n else 0, 2)
+    operand(m, c, s, WRITE, 0, 2 * n, 2)
     s.work = n
 
 

@@ -57,7 +57,8 @@ STREAM_CORE, STREAM_PCH = 0, 1
     WHAT_CONFIG,
     WHAT_OTHER_ROW,
     WHAT_WORK,
-) = range(16)
+    WHAT_ROWS,
+) = range(17)
 
 
 @jit

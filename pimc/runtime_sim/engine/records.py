@@ -11,8 +11,9 @@ FLIGHTS = 32  # instructions in flight a core
 MESSAGES = 64  # NoC messages in flight a sender
 SIGNALS = 8192  # signals on their way
 SEMAPHORES = 32  # semaphores of an agent
-REGISTERS, CONFIGS = 32, 16  # scalar and configuration registers of a core
+REGISTERS, CONFIGS = 32, 32  # scalar and configuration registers of a core
 RANGES = 4  # memory ranges of an instruction
+ADDRESSES = 3  # operands with rows of a vector instruction: dst, a, and b or s
 WINDOW = 2  # DMA pieces a controller has open at once
 QUEUE = 64  # requests a controller's queue can hold (the target's depth is at most that)
 BLOCK_SHIFT = 5  # elements of a block of the race checker's summary, as a shift
@@ -50,7 +51,8 @@ CORE = np.dtype(
 )  # fmt: skip
 
 FLIGHT = np.dtype(
-    [(name, "i8") for name in ("active", "unit", "finish", "pc", "op", "ranges", "work", "pending", "order")]
+    [(name, "i8") for name in ("active", "unit", "finish", "pc", "op", "ranges", "work", "pending", "order", "repeat")]
+    + [("step", "i8", (ADDRESSES,))]
     + [(name, "i8", (RANGES,)) for name in ("space", "mode", "low", "size", "stride", "rows")]
     + [("value", "i8", (MAX_OPERANDS,)), ("data_end", "i8")]
 )

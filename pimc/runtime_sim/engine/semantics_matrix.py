@@ -18,6 +18,7 @@ from pimc.runtime_sim.engine.state import Record, core_of, view_f32, view_u8, vi
 # Configuration registers (pimc.isa.sram_fields.CONFIG_REGISTERS); tests hold them to the table.
 HEAD_DIM, ROWS, COLS, DEPTH, STRIDE_A, STRIDE_B, STRIDE_C, LANE, PARTS = range(9)
 GROUP_BASE, GROUP_SIZE, PCH_MASK, PCH_STRIDE, MESSAGE_ROWS, MESSAGE_SRC_STRIDE, MESSAGE_DST_STRIDE = range(9, 16)
+VECTOR_ROWS, VECTOR_STRIDES = 16, 17  # strides of dst, a, and b or s
 
 _ZERO = np.float32(0.0)
 
