@@ -48,6 +48,15 @@ TOKENS, KEYS = value("f16", 1, 5, 24), value("f16", 1, 7, 8)
         (nn.TopKOp(X, 2), "(i0, i1, t: whole) : [i0, t] -> [i0, i1], [i0, i1]"),
         (nn.ArgMaxOp(X, 1), "(i0, i1: whole) : [i0, i1] -> [i0]"),
         (
+            nn.ConvOp(IMAGE, value("f32", 4, 3, 3, 2), value("f32", 4), nn.Window((2, 1), (1, 2), (1, 0), (0, 0))),
+            "(b, o, y0, y1, c: sum, u0: sum, u1: sum) : [b, c, 2*y0 + u0 - 1, y1 + 2*u1], [o, c, u0, u1], [o]"
+            " -> [b, o, y0, y1]",
+        ),
+        (
+            nn.ConvOp(KEYS, value("f16", 14, 1, 3), None, nn.Window.plain((1,), (1,)), 7),
+            "(b, g, o, y0, c: sum, u0: sum) : [b, g + c, y0 + u0], [2*g + o, c, u0] -> [b, 2*g + o, y0]",
+        ),
+        (
             nn.AttentionFullOp(TOKENS, KEYS, KEYS, heads=6, kv_heads=2, head_dim=4, scale=0.5),
             "(m, g, r, n: softmax, d: sum, e) : [0, m, 12*g + 4*r + d], [0, n, 4*g + d], [0, n, 4*g + e]"
             " -> [0, m, 12*g + 4*r + e]",
@@ -79,6 +88,15 @@ def test_a_halo_follows_from_the_space() -> None:
     space = nn.PadOp(IMAGE, [0, 0, 1, 1], [0, 0, 1, 1]).space()
     assert space.reads(0, {"i2": range(2, 4)}) == (range(1), range(3), range(1, 3), range(8))
     assert space.reads(0, {"i2": range(1)})[2] == range(0)  # padding alone
+
+
+def test_the_halo_of_a_convolution() -> None:
+    """Rows 2 and 3 of the results of a window of 3 with step 2; the first row's window begins in the padding."""
+    window = nn.Window((2, 1), (1, 1), (1, 1), (1, 1))
+    space = nn.ConvOp(IMAGE, value("f32", 4, 3, 3, 3), None, window).space()
+    assert space.reads(0, {"y0": range(2, 4)})[2] == range(3, 8)
+    assert space.reads(0, {"y0": range(1)})[2] == range(2)
+    assert space.flops() == 2 * 4 * 4 * 8 * 3 * 9
 
 
 def test_work_of_a_part() -> None:

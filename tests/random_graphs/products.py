@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from pimc.ir import nn
 from random_graphs.case import Shape, Value
 from random_graphs.drawing import Drawing, Rule
@@ -117,7 +119,32 @@ def attention(d: Drawing) -> None:
     )  # fmt: skip
 
 
+def convolution(d: Drawing) -> None:
+    """One to three dimensions; steps, distances, padding and groups; weights stored or given."""
+    pick, rank = d.random.choice, d.random.choice((1, 2, 2, 2, 3))
+    groups = pick((1, 1, 1, 2, 3))
+    channels, outputs = groups * pick((1, 2, 3, 8)), groups * pick((1, 2, 5, 40))
+    sizes = [pick((1, 2, 5, 6, 9, 12) if rank < 3 else (1, 2, 4, 5)) for _ in range(rank)]
+    places = [pick((1, 2, 3, 3, 5)) for _ in range(rank)]
+    strides, dilations = ([pick((1, 1, 2, 3)) for _ in range(rank)] for _ in range(2))
+    low = [d.random.randrange(places[dim]) for dim in range(rank)]
+    reach = [dilation * (count - 1) + 1 for dilation, count in zip(dilations, places, strict=True)]
+    high = [max(d.random.randrange(3), reach[dim] - sizes[dim] - low[dim]) for dim in range(rank)]
+    window = nn.Window(*(tuple(numbers) for numbers in (strides, dilations, low, high)))
+    x = d.source((pick((1, 1, 2)), channels, *sizes))
+    inner = channels // groups
+    scale = (inner * int(np.prod(places))) ** -0.5
+    operands = [x, d.source((outputs, inner, *places), weight=d.random.random() < 0.7, scale=scale)]
+    if d.random.random() < 0.5:
+        operands.append(d.source((outputs,), weight=True))
+    shape = (d.value(x).shape[0], outputs, *window.counts(sizes, places))
+    d.op(
+        "nn.conv", Value(shape), operands, lambda x, w, b=None: nn.ConvOp(x, w, b, window, groups).result
+    )  # fmt: skip
+
+
 RULES: dict[Rule, int] = {
+    convolution: 2,
     linear: 6,
     product: 2,
     square: 1,

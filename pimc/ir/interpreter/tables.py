@@ -8,7 +8,7 @@ from functools import cache
 
 from pimc.ir.interpreter.table import ImplementationTable
 
-_MODULES = ("builtin_ops", "nn_ops", "nn_shape", "nn_indexing", "pim_ops")
+_MODULES = ("builtin_ops", "nn_ops", "nn_conv", "nn_shape", "nn_indexing", "pim_ops")
 
 
 @cache

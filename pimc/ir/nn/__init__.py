@@ -23,6 +23,7 @@ from pimc.ir.nn.base import (
     tensor_of,
 )
 from pimc.ir.nn.cache import CacheReadOp
+from pimc.ir.nn.conv import ConvOp, Window, window_of
 from pimc.ir.nn.elementwise import (
     PREDICATES,
     AddOp,
@@ -124,6 +125,7 @@ Nn = Dialect(
         CompareOp,
         ConcatOp,
         ConstantOp,
+        ConvOp,
         CosOp,
         CoshOp,
         CumProdOp,
@@ -216,6 +218,7 @@ __all__ = [
     "CompareOp",
     "ConcatOp",
     "ConstantOp",
+    "ConvOp",
     "CosOp",
     "CoshOp",
     "Cost",
@@ -284,6 +287,7 @@ __all__ = [
     "TopKOp",
     "TransposeOp",
     "UnaryOp",
+    "Window",
     "XorOp",
     "bytes_moved",
     "cache_type",
@@ -294,4 +298,5 @@ __all__ = [
     "python_slice",
     "tensor_bytes",
     "tensor_of",
+    "window_of",
 ]

@@ -1,0 +1,152 @@
+"""Convolutions of any number of dimensions: a window of weights moves over the last dimensions of x."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from typing_extensions import override
+from xdsl.dialects.builtin import DenseArrayBase, IntegerType, TensorType
+from xdsl.ir import Attribute
+from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, prop_def, result_def, traits_def
+from xdsl.traits import Pure
+
+from pimc.ir.nn.base import (
+    IntegerAttrI64,
+    NnOp,
+    OpClass,
+    Value,
+    check,
+    check_float,
+    check_shape,
+    construct,
+    integer,
+    integers,
+    shape_of,
+    tensor_of,
+    values_of,
+)
+from pimc.ir.nn.space import Access, Dim, Index, Space, Work, access, at
+
+IntegersAttr = DenseArrayBase.constr(IntegerType(64))
+"""Constraint of an ``array<i64: ...>`` attribute."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a window moves: for each dimension of it the step, the distance of its places, and the padding with zeros
+    before and behind x.
+    """
+
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+
+    @staticmethod
+    def plain(strides: Sequence[int], dilations: Sequence[int]) -> Window:
+        """A window without padding."""
+        none = (0,) * len(strides)
+        return Window(tuple(strides), tuple(dilations), none, none)
+
+    def counts(self, sizes: Sequence[int], window: Sequence[int]) -> tuple[int, ...]:
+        """How often a window of these sizes fits over ``sizes``; less than 1 where it does not."""
+        return tuple(
+            (size + low + high - (dilation * (places - 1) + 1)) // stride + 1
+            for size, places, stride, dilation, low, high in zip(
+                sizes, window, self.strides, self.dilations, self.low, self.high, strict=True
+            )
+        )
+
+
+def window_of(op: ConvOp) -> Window:
+    """How the window of a convolution moves."""
+    return Window(*(values_of(each) for each in (op.strides, op.dilations, op.low, op.high)))
+
+
+@irdl_op_definition
+class ConvOp(NnOp):
+    """Convolution: x ``[N, C, sizes...]``, weight ``[O, C / groups, window...]``, bias ``[O]``, result ``[N, O, ...]``.
+
+    ``result[b, o, y...] = bias[o] + sum of x[b, c, strides * y + dilations * u - low...] * weight[o, c, u...]`` over c
+    and u; outside of x are zeros, ``low`` before it and ``high`` behind it.  With ``groups``, output channels and input
+    channels are cut in so many equal parts, and each part of the outputs sees its part of the inputs alone.
+    """
+
+    name = "nn.conv"
+    CLASS: ClassVar[OpClass] = "gemm"
+
+    x = operand_def(TensorType)
+    weight = operand_def(TensorType)
+    bias = opt_operand_def(TensorType)
+    strides = prop_def(IntegersAttr)
+    dilations = prop_def(IntegersAttr)
+    low = prop_def(IntegersAttr)
+    high = prop_def(IntegersAttr)
+    groups = prop_def(IntegerAttrI64)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(self, x: Value, weight: Value, bias: Value | None, window: Window, groups: int = 1) -> None:
+        properties: dict[str, Attribute | None] = {
+            "strides": integers(window.strides),
+            "dilations": integers(window.dilations),
+            "low": integers(window.low),
+            "high": integers(window.high),
+            "groups": integer(groups),
+        }
+        construct(self, [x, weight, [bias] if bias is not None else []], properties)
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        x, weight = tensor_of(self.x, "nn.conv x"), tensor_of(self.weight, "nn.conv weight")
+        check_float(x, "nn.conv x")
+        check_float(weight, "nn.conv weight")
+        rank, groups, window = len(x.get_shape()) - 2, self.groups.value.data, window_of(self)
+        check(rank >= 1, f"nn.conv x must have batch, channels and at least one more dimension, is {x}")
+        for name, numbers in vars(window).items():
+            check(len(numbers) == rank, f"nn.conv {name} must have {rank} number(s), has {len(numbers)}")
+            least = int(name in ("strides", "dilations"))
+            check(min(numbers) >= least, f"nn.conv {name} must be at least {least}, are {list(numbers)}")
+        batch, channels, *sizes = x.get_shape()
+        check(groups >= 1 and channels % groups == 0, f"nn.conv: {channels} channels are no multiple of {groups} groups")
+        check_shape(weight, (None, channels // groups, *(None,) * rank), "nn.conv weight")
+        outputs, _, *places = weight.get_shape()
+        check(outputs % groups == 0, f"nn.conv: {outputs} output channels are no multiple of {groups} groups")
+        check(min(places) >= 1, f"nn.conv: a window without places, {weight}")
+        counts = window.counts(sizes, places)
+        check(min(counts) >= 1, f"nn.conv: a window {places} does not fit {sizes} with its padding")
+        if self.bias is not None:
+            bias = tensor_of(self.bias, "nn.conv bias")
+            check_shape(bias, (outputs,), "nn.conv bias")
+            check_float(bias, "nn.conv bias")
+        return [TensorType(x.element_type, (batch, outputs, *counts))]
+
+    @override
+    def space(self) -> Space:
+        x, weight, result = shape_of(self.x), shape_of(self.weight), shape_of(self.result)
+        groups, window = self.groups.value.data, window_of(self)
+        batch, group, output = Dim("b", x[0]), Dim("g", groups), Dim("o", weight[0] // groups)
+        places = tuple(Dim(f"y{dim}", count) for dim, count in enumerate(result[2:]))
+        channel = Dim("c", weight[1], "reduced", "sum")
+        cells = tuple(Dim(f"u{dim}", count, "reduced", "sum") for dim, count in enumerate(weight[2:]))
+        grouped = (("g", weight[1]),) if groups > 1 else ()
+        row = Index(((("g", output.size),) if groups > 1 else ()) + (("o", 1),))
+        read = tuple(
+            Index(((place.name, stride), (cell.name, dilation)), -low)
+            for place, cell, stride, dilation, low in zip(
+                places, cells, window.strides, window.dilations, window.low, strict=True
+            )
+        )
+        operands = [
+            Access(x, (*at("b"), Index((*grouped, ("c", 1))), *read)),
+            Access(weight, (row, *at("c", *(cell.name for cell in cells)))),
+        ]
+        if self.bias is not None:
+            operands.append(Access((weight[0],), (row,)))
+        written = Access(result, (*at("b"), row, *access(result[2:], places).indices))
+        outer = (batch, *([group] if groups > 1 else []), output, *places)
+        work = (Work(2), Work(int(self.bias is not None), tuple(dim.name for dim in outer)))
+        return Space((*outer, channel, *cells), tuple(operands), (written,), work)
