@@ -135,8 +135,11 @@ def _write_linear(tiles: list[HalfBits], region: RegionAttr, weights: WeightStor
             _write_words(tiles, region, saturated_bits(weights[name]).reshape(-1), geometry, layer or 0)
             continue
         name, bits = _read(weights, region.tensor.data, layer)
-        table = bits.reshape(-1, bits.shape[-1]) if bits.ndim else bits.reshape(1, 1)
-        cut = region.kind.data == "rows"
+        if region.kind.data == "kernels":
+            table = np.moveaxis(bits, 1, -1).reshape(len(bits), -1)
+        else:
+            table = bits.reshape(-1, bits.shape[-1]) if bits.ndim else bits.reshape(1, 1)
+        cut = region.kind.data in ("rows", "kernels")
         if table.shape[1] > pitch or len(table) > rows * (len(tiles) if cut else 1):
             raise InputError(f"weight {name!r} has shape {bits.shape}, which does not fit its region {region}")
         padded = np.zeros((rows * (len(tiles) if cut else 1), pitch), np.uint16)

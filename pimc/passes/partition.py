@@ -37,6 +37,7 @@ from pimc.ir.stages import Stage
 from pimc.passes.algorithm1 import feature_shard, head_rounds, rounds_shard, tensor_shard
 from pimc.passes.annotate import BYTES, FLOPS, INTENSITY
 from pimc.passes.base import Pass, PassContext
+from pimc.passes.conv_cut import cut_conv
 from pimc.passes.fusion import LinearGroup, find_groups, weight_param
 from pimc.passes.head_rounds import best_rounds
 from pimc.passes.machine import Machine
@@ -161,6 +162,8 @@ class _FunctionPartition:
                 self.attention(op)
             case nn.AttentionFullOp():
                 self.attention_full(op)
+            case nn.ConvOp() if weight_param(op.weight) is not None:
+                self.conv(op)
             case nn.CacheWriteOp():
                 self.cache_write(op)
             case nn.EmbeddingOp() if weight_param(op.table) is not None:
@@ -348,6 +351,20 @@ class _FunctionPartition:
         new.attributes |= op.attributes
         new.attributes[SHARD_REASON] = StringAttr(f"head-wise {how}, a head's cores by rows: {kv_heads} heads")
         self.replace(op, new)
+
+    def conv(self, op: nn.ConvOp) -> None:
+        """Cut the output channels over the cores; the result is made whole, in the shape it had."""
+        bias = None if op.bias is None else self.whole(op.bias)
+        new, reason = cut_conv(op, self.whole(op.x), bias, self.machine.cores)
+        new.attributes |= op.attributes
+        new.attributes[SHARD_REASON] = StringAttr(reason)
+        view = nn.ReshapeOp(new.output, nn.tensor_of(op.result).get_shape())
+        for made in (new, view):
+            with_location(made, op)
+            Rewriter.insert_op(made, InsertPoint.before(op))
+        self.make_whole(view)
+        op.result.replace_all_uses_with(view.result)
+        Rewriter.erase_op(op)
 
     def append(self, k_write: nn.CacheWriteOp, v_write: nn.CacheWriteOp, rounds: pim.HeadsAttr) -> None:
         """One ``pim.kv_append`` at the later of the two writes."""

@@ -30,6 +30,7 @@ from pimc.backends.lower.context import (
     shape_of,
     widths_of,
 )
+from pimc.backends.lower.conv import lower_computed_conv, lower_conv
 from pimc.backends.lower.embedding import lower_embedding, lower_row_of_a_core
 from pimc.backends.lower.exchange import lower_all_gather
 from pimc.backends.lower.indexing import (
@@ -62,6 +63,7 @@ from pimc.ir.hbm import ProgramOp as HbmProgramOp
 from pimc.ir.layout import shard_of
 from pimc.ir.memory_map import MemoryMap
 from pimc.ir.pim.changes import AllGatherOp, AllToAllOp, TakeOp
+from pimc.ir.pim.conv import ConvOp
 from pimc.ir.pim.encoder import AttentionFullOp
 from pimc.ir.pim.ops import (
     AsyncOp,
@@ -285,6 +287,7 @@ LOWERINGS: dict[type[Operation], Lowering] = {
     nn.GeluOp: cast(Lowering, lower_gelu),
     nn.ConstantOp: cast(Lowering, _constant_value),
     nn.MatmulOp: cast(Lowering, lower_matmul),
+    nn.ConvOp: cast(Lowering, lower_computed_conv),
     nn.GatherOp: cast(Lowering, lower_gather),
     nn.GatherElementsOp: cast(Lowering, lower_gather_elements),
     nn.GatherNdOp: cast(Lowering, lower_gather_nd),
@@ -295,6 +298,7 @@ LOWERINGS: dict[type[Operation], Lowering] = {
     AllGatherOp: cast(Lowering, lower_all_gather),
     AllToAllOp: cast(Lowering, lower_change),
     TakeOp: cast(Lowering, lower_take),
+    ConvOp: cast(Lowering, lower_conv),
     EmbeddingOp: cast(Lowering, lower_embedding),
     SelectTokenOp: cast(Lowering, lower_row_of_a_core),
     KvAppendOp: cast(Lowering, lower_kv_append),

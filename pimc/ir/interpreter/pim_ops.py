@@ -15,6 +15,7 @@ from pimc.diagnostics import InputError
 from pimc.ir import pim
 from pimc.ir.interpreter.core import Frame
 from pimc.ir.interpreter.cut_ops import slices, unowned
+from pimc.ir.interpreter.nn_conv import convolve
 from pimc.ir.interpreter.nn_ops import full_attention
 from pimc.ir.interpreter.table import Array, ImplementationTable, Value
 from pimc.ir.locations import where
@@ -118,6 +119,13 @@ def _attention_full(frame: Frame, op: pim.AttentionFullOp, args: Sequence[Any]) 
     sizes = (op.heads.value.data, op.kv_heads.value.data, op.head_dim.value.data)
     whole = full_attention((*owned, *args[3:]), sizes, op.scale.value.data, causal=bool(op.causal.value.data))
     return (_owned(whole, op.output),)
+
+
+@TABLE.register(pim.ConvOp)
+def _conv(frame: Frame, op: pim.ConvOp, args: Sequence[Any]) -> Sequence[Value]:
+    x, weight, *bias = args
+    whole = convolve(x, weight, bias[0] if bias else None, op.window, op.groups.value.data)
+    return (_owned(whole.reshape(len(x), -1), op.output),)
 
 
 def _owned(array: Array, value: SSAValue) -> Array:

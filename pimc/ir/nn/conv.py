@@ -111,7 +111,9 @@ class ConvOp(NnOp):
             least = int(name in ("strides", "dilations"))
             check(min(numbers) >= least, f"nn.conv {name} must be at least {least}, are {list(numbers)}")
         batch, channels, *sizes = x.get_shape()
-        check(groups >= 1 and channels % groups == 0, f"nn.conv: {channels} channels are no multiple of {groups} groups")
+        check(
+            groups >= 1 and channels % groups == 0, f"nn.conv: {channels} channels are no multiple of {groups} groups"
+        )
         check_shape(weight, (None, channels // groups, *(None,) * rank), "nn.conv weight")
         outputs, _, *places = weight.get_shape()
         check(outputs % groups == 0, f"nn.conv: {outputs} output channels are no multiple of {groups} groups")

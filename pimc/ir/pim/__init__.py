@@ -20,6 +20,7 @@ from pimc.ir.pim.attributes import (
     TokenType,
 )
 from pimc.ir.pim.changes import AllGatherOp, AllToAllOp, LayoutChangeOp, TakeOp
+from pimc.ir.pim.conv import ConvOp
 from pimc.ir.pim.encoder import AttentionFullOp
 from pimc.ir.pim.ops import (
     AsyncOp,
@@ -45,6 +46,7 @@ PIM = Dialect(
         KvAppendOp,
         AttentionOp,
         AttentionFullOp,
+        ConvOp,
         EmbeddingOp,
         SelectTokenOp,
         AsyncOp,
@@ -62,6 +64,7 @@ __all__ = [
     "AttentionFullOp",
     "AttentionOp",
     "AwaitOp",
+    "ConvOp",
     "EmbeddingOp",
     "GemmOp",
     "GemvLayoutAttr",

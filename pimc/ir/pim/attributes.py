@@ -164,7 +164,7 @@ class GemvLayoutAttr(ParametrizedAttribute):
 
 
 #: Kinds of linear regions: every tile has all of it; rows are cut over the tiles; a round of a K or V cache.
-REGION_KINDS = ("replicated", "rows", "flat", "cache")
+REGION_KINDS = ("replicated", "rows", "kernels", "flat", "cache")
 
 
 @irdl_attr_definition
@@ -173,7 +173,8 @@ class RegionAttr(ParametrizedAttribute):
     tensors).
 
     ``kind``: ``replicated`` (every tile holds the whole tensor, a row a pitch), ``rows`` (tile c holds rows
-    ``c * rows ..`` of a table), ``flat`` (every tile holds all elements without gaps, as one row), ``cache`` (one
+    ``c * rows ..`` of a table), ``kernels`` (tile c holds output channels ``c * rows ..`` of a convolution's weights, a
+    row all channels of the window's first place, then of the next), ``flat`` (every tile holds all elements without gaps, as one row), ``cache`` (one
     head round of a cache: ``rows`` slots).  ``tensor``: weight name (``*``
     = layer) or the symbol of a cache.  ``base``: byte address in the tile; ``size``: bytes of one copy in a
     tile; ``layer_stride``: bytes from a layer to the next; ``layers``: copies (0: not per layer).  ``rows``
