@@ -11,6 +11,7 @@ import numpy.typing as npt
 from xdsl.dialects.builtin import f32
 from xdsl.ir import SSAValue
 
+from pimc.frontends.aten_conv import scaled_conv
 from pimc.frontends.aten_shape import as_int, as_ints
 from pimc.frontends.fx_context import NodeContext
 from pimc.frontends.fx_values import Meaning
@@ -186,6 +187,9 @@ def _batch_norm(context: NodeContext) -> Meaning:
         return _computed_batch_norm(context, x, eps)
     scale = (np.float32(1) if weight is None else weight) / np.sqrt(variance + np.float32(eps))
     shift = (np.float32(0) if bias is None else bias) - mean * scale
+    folded = scaled_conv(context, arguments["input"], np.asarray(scale, np.float32), np.asarray(shift, np.float32))
+    if folded is not None:
+        return folded
     parts = [context.param(context.derived(name, part)) for name, part in (("scale", scale), ("shift", shift))]
     return _per_channel(context, x, *parts)
 

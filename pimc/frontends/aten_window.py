@@ -1,7 +1,7 @@
-"""ATen operators that slide a window: convolution, pooling, unfold -> slices, linear layers, elementwise work.
+"""ATen operators that give what lies under a window: unfold and im2col -> slices; and resizes, which are products.
 
-A convolution is a linear layer over the patches under the window (im2col).  Windows that do not overlap (the patch
-embedding of a vision transformer) are a reshape; others are one strided slice a place in the window.
+Windows that do not overlap are a reshape; others are one strided slice a place in the window.  (Convolutions:
+:mod:`pimc.frontends.aten_conv`.)
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-from xdsl.dialects.builtin import f32, i32
+from xdsl.dialects.builtin import f32
 from xdsl.ir import SSAValue
 
-from pimc.frontends.aten_shape import as_int, as_ints, pad, sizes_of
+from pimc.frontends.aten_shape import as_int, as_ints, pad
 from pimc.frontends.fx_context import NodeContext
-from pimc.frontends.fx_values import Meaning, ParamRef
+from pimc.frontends.fx_values import Meaning
 from pimc.frontends.graph import Converter
 from pimc.ir import nn
 
@@ -82,164 +80,10 @@ def _patches(context: NodeContext, x: SSAValue, window: Window) -> SSAValue:
     return context.transpose(joined, [0, *range(3, 3 + dims), 1, 2])
 
 
-def padding(context: NodeContext, window: Window) -> list[int]:
-    """Low and high of the last dimension first, as pads are given; "same" and "valid" by name."""
-    value = context.arguments["padding"]
-    dims = len(window.size)
-    if value == "valid":
-        return [0] * 2 * dims
-    if value == "same":
-        total = [window.reach(dim) - 1 for dim in range(dims)]
-        return [side for size in reversed(total) for side in (size // 2, size - size // 2)]
-    sides = per_dim(value, dims, "padding")
+def _padding(context: NodeContext, window: Window) -> list[int]:
+    """Low and high of the last dimension first, as pads are given."""
+    sides = per_dim(context.arguments["padding"], len(window.size), "padding")
     return [side for size in reversed(sides) for side in (size, size)]
-
-
-def _conv(context: NodeContext) -> Meaning:
-    """``[N, C, *sizes]`` with weights ``[O, C / groups, *window]``.
-
-    A transposed one is a plain one of the input with zeros between its elements.
-    """
-    arguments = context.arguments
-    weight = _held(context, arguments["weight"])
-    dims = len(sizes_of(weight)) - 2
-    groups = as_int(arguments["groups"], "groups")
-    x = context.operand(arguments["input"], f32)
-    shape = nn.tensor_of(x).get_shape()
-    if len(shape) == dims + 1:
-        x = context.reshape(x, (1, *shape))
-    if 0 in context.shape:
-        return context.empty()
-    stride, dilation = (per_dim(arguments[name], dims, name) for name in ("stride", "dilation"))
-    window = Window(sizes_of(weight)[2:], stride, dilation)
-    if arguments.get("transposed"):
-        weight = _turned(context, arguments["weight"], groups)
-        x = _spread(context, x, stride)
-        pads = _transposed_padding(context, window)
-        window = Window(window.size, (1,) * dims, dilation)
-    else:
-        pads = padding(context, window)
-    x = pad(context, x, pads, "constant", 0.0)
-    if groups == nn.tensor_of(x).get_shape()[1] == sizes_of(weight)[0] and groups > 1:
-        result, bias = _depthwise(context, x, weight, window), arguments["bias"]
-    else:
-        result, bias = _grouped(context, _patches(context, x, window), weight, groups)
-    if bias is not None:
-        column = context.reshape(context.operand(bias, f32), (sizes_of(weight)[0], *(1,) * dims))
-        result = context.emit(nn.AddOp(result, column))
-    return context.reshape(result, context.shape)
-
-
-def _held(context: NodeContext, argument: object) -> ParamRef | SSAValue:
-    """A weight of the model as a reference to it, a computed one as a value."""
-    found = context.meaning(argument)
-    return found if isinstance(found, ParamRef) else context.operand(argument, f32)
-
-
-def _turned(context: NodeContext, argument: object, groups: int) -> ParamRef | SSAValue:
-    """Weights ``[C, O / groups, *window]`` of a transposed convolution as those of a plain one, back to front."""
-    known = context.known(argument)
-    if known is not None:
-        backwards = np.flip(known.astype(np.float32), tuple(range(2, known.ndim)))
-        return context.derived("transposed", _regrouped(backwards, groups))
-    value = context.operand(argument, f32)
-    inputs, outputs, *size = nn.tensor_of(value).get_shape()
-    for dim, count in enumerate(size):
-        value = context.emit(nn.GatherOp(value, context.constant(np.arange(count)[::-1], i32), 2 + dim))
-    rank = 3 + len(size)
-    split = context.reshape(value, (groups, inputs // groups, outputs, *size))
-    return context.reshape(
-        context.transpose(split, (0, 2, 1, *range(3, rank))), (groups * outputs, inputs // groups, *size)
-    )
-
-
-def _regrouped(weight: npt.NDArray[np.float32], groups: int) -> npt.NDArray[np.float32]:
-    """``[C, O / groups, *window]`` as ``[O, C / groups, *window]``."""
-    inputs, outputs, *size = weight.shape
-    split = weight.reshape(groups, inputs // groups, outputs, *size).swapaxes(1, 2)
-    return np.ascontiguousarray(split.reshape(groups * outputs, inputs // groups, *size))
-
-
-def _spread(context: NodeContext, x: SSAValue, stride: Sequence[int]) -> SSAValue:
-    """The elements with ``stride - 1`` zeros between neighbours."""
-    for dim, step in enumerate(stride):
-        shape = nn.tensor_of(x).get_shape()
-        axis = len(shape) - len(stride) + dim
-        if step > 1:
-            column = context.reshape(x, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
-            pads = [0] * 2 * (len(shape) - axis - 1) + [0, step - 1]
-            wide = pad(context, column, pads, "constant", 0.0)
-            joined = context.reshape(wide, (*shape[:axis], shape[axis] * step, *shape[axis + 1 :]))
-            x = context.cut(joined, axis, 0, (shape[axis] - 1) * step + 1)
-    return x
-
-
-def _transposed_padding(context: NodeContext, window: Window) -> list[int]:
-    """What lies around the spread input of a transposed convolution: the reach of the window less its padding."""
-    dims = len(window.size)
-    inner = per_dim(context.arguments["padding"], dims, "padding")
-    outer = per_dim(context.arguments["output_padding"], dims, "output padding")
-    return [
-        side
-        for dim in reversed(range(dims))
-        for side in (window.reach(dim) - 1 - inner[dim], window.reach(dim) - 1 - inner[dim] + outer[dim])
-    ]
-
-
-def _matrix(context: NodeContext, weight: ParamRef) -> ParamRef:
-    """The weights as ``[O, C / groups * window]``: a weight of its own that shares memory."""
-    rows = weight.shape[0]
-    importer = context.importer
-    name = f"{weight.name}.matrix"
-    shape = (rows, math.prod(weight.shape[1:]))
-    if name not in importer.weights:
-        importer.weights.add_reshaped(name, weight.name, shape)
-    return ParamRef(name, shape)
-
-
-def _grouped(
-    context: NodeContext, patches: SSAValue, weight: ParamRef | SSAValue, groups: int
-) -> tuple[SSAValue, object]:
-    """Linear layers over ``[N, *counts, C, window]``, one a group of channels, as ``[N, O, *counts]``.
-
-    The second result is the bias if it has still to be added.
-    """
-    *lead, channels, places = nn.tensor_of(patches).get_shape()
-    dim = len(lead)
-    bias: object = context.arguments["bias"]
-    found = None if bias is None else context.meaning(bias)
-    shape = sizes_of(weight)
-    rows, width = shape[0] // groups, channels // groups
-    flat = (shape[0], math.prod(shape[1:]))
-    matrix = _matrix(context, weight) if isinstance(weight, ParamRef) else context.reshape(weight, flat)
-    results: list[SSAValue] = []
-    for group in range(groups):
-        part = context.cut(patches, dim, group * width, (group + 1) * width)
-        x = context.reshape(part, (*lead, width * places))
-        span = (group * rows, (group + 1) * rows)
-        if isinstance(matrix, ParamRef):
-            shift = context.param(found.rows(*span)) if isinstance(found, ParamRef) else None
-            results.append(context.emit(nn.LinearOp(x, context.param(matrix.rows(*span)), shift)))
-        else:
-            columns = context.transpose(context.cut(matrix, 0, *span), (1, 0))
-            results.append(context.emit(nn.MatmulOp(x, columns)))
-    result = context.transpose(context.concat(results, dim), [0, dim, *range(1, dim)])
-    added = isinstance(matrix, ParamRef) and isinstance(found, ParamRef)
-    return result, None if added else bias
-
-
-def _depthwise(context: NodeContext, x: SSAValue, weight: ParamRef | SSAValue, window: Window) -> SSAValue:
-    """Each channel by itself: one product and one sum a place in the window."""
-    channels, dims = sizes_of(weight)[0], len(window.size)
-    values = context.param(weight) if isinstance(weight, ParamRef) else weight
-    table = context.reshape(values, (channels, math.prod(window.size)))
-    total: SSAValue | None = None
-    for place, part in enumerate(slices(context, x, window)):
-        factor = context.reshape(context.cut(table, 1, place, place + 1), (channels, *(1,) * dims))
-        product = context.emit(nn.MulOp(part, factor))
-        total = product if total is None else context.emit(nn.AddOp(total, product))
-    assert total is not None
-    return total
 
 
 def _unfold(context: NodeContext) -> Meaning:
@@ -261,7 +105,7 @@ def _im2col(context: NodeContext) -> Meaning:
     """``[N, C, H, W]`` -> ``[N, C * window, positions]``."""
     arguments = context.arguments
     window = Window(*(per_dim(arguments[name], 2, name) for name in ("kernel_size", "stride", "dilation")))
-    x = pad(context, context.value(arguments["self"]), padding(context, window), "constant", 0.0)
+    x = pad(context, context.value(arguments["self"]), _padding(context, window), "constant", 0.0)
     patches = _patches(context, x, window)
     return context.reshape(context.transpose(patches, (0, 3, 4, 1, 2)), context.shape)
 
@@ -284,10 +128,8 @@ def _resized(context: NodeContext) -> Meaning:
 
 
 _SEPARABLE: Final = [f"aten._upsample_{kind}2d_aa.default" for kind in ("bilinear", "bicubic", "lanczos")]
-_CONVOLUTIONS: Final = [f"aten.conv{n}d.{form}" for n in (1, 2, 3) for form in ("default", "padding")]
 
 TABLE: Final[Mapping[str, Converter]] = {
-    **dict.fromkeys([*_CONVOLUTIONS, "aten.convolution.default"], _conv),
     **dict.fromkeys(_SEPARABLE, _resized),
     "aten.unfold.default": _unfold,
     "aten.im2col.default": _im2col,

@@ -162,7 +162,7 @@ class _FunctionPartition:
                 self.attention(op)
             case nn.AttentionFullOp():
                 self.attention_full(op)
-            case nn.ConvOp() if weight_param(op.weight) is not None:
+            case nn.ConvOp() if weight_param(op.weight) is not None and nn.tensor_bytes(op.result.type):
                 self.conv(op)
             case nn.CacheWriteOp():
                 self.cache_write(op)

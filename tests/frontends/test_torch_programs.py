@@ -152,6 +152,31 @@ def test_batch_norm_uses_the_statistics_of_training() -> None:
     check_import(block, (torch.randn(2, 3, 6, 6),))
 
 
+class _TwoUses(nn.Module):
+    """A convolution whose result a norm and something else use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.BatchNorm2d(4)
+        with torch.no_grad():
+            self.norm.running_mean.uniform_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return self.norm(y) + y
+
+
+def test_batch_norm_goes_into_the_weights_of_a_convolution_that_it_alone_uses() -> None:
+    def kinds(module: nn.Module, x: Tensor) -> list[str]:
+        check_import(module.eval(), (x,))
+        return [op.name for op in import_module(module, (x,)).module.walk()]
+
+    single = kinds(nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4)), torch.randn(2, 3, 6))
+    assert single.count("nn.param") == 2
+    assert "nn.mul" not in single
+    assert kinds(_TwoUses(), torch.randn(1, 4, 5, 5)).count("nn.mul") == 1
+
+
 class Everything(nn.Module):
     """Nested inputs and outputs, several element types, constants, writes to slices, outputs that are no tensors."""
 

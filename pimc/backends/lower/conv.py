@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from math import prod
 
 from xdsl.ir import SSAValue
@@ -242,7 +243,7 @@ class _Part:
     # -- x ------------------------------------------------------------------------------------------------------------
 
     def _arrange(self, x: View, at: SSAValue) -> _Arranged:
-        """x ``[C, sizes...]``, this core's channels of it: where it is if that is how the unit reads it, else a copy."""
+        """x ``[C, sizes...]``, this core's channels of it: in place if that is how the unit reads it, else a copy."""
         ctx, core, s = self.ctx, self.ctx.core, self.shape
         held = self._held_groups
         offsets = [first * s.inputs * x.strides[0] for first in held]
@@ -250,17 +251,16 @@ class _Part:
         mine = replace(
             x, shape=(s.groups, s.inputs, *x.shape[1:]), strides=(s.inputs * x.strides[0], *x.strides)
         )  # fmt: skip
-        sizes, low, strides = x.shape[1:], s.window.low, s.window.strides
-        last = [(rows - 1) * step + phases - 1 for rows, step, phases in zip(s.rows, strides, s.phases, strict=True)]
-        if any(low) or any(index >= size for index, size in zip(last, sizes, strict=True)):
-            mine = self._padded(mine, at, [index + 1 for index in last])
-            at = address_of(ctx, mine)
-        split = self._phases(mine)
-        dense = (*(_HALF * step for step in s.row_steps),)
-        if all(count == 1 for count in s.phases) and split.strides[-s.rank :] == dense:
-            return _Arranged(at, split.strides[1 + s.rank], (0,) * s.rank, split.strides[0])
-        copy = fresh(ctx, "conv.phases", split.shape)
-        copy_at(ctx, split, copy, at, address_of(ctx, copy))
+        sizes = zip(s.rows, s.window.strides, s.phases, x.shape[1:], strict=True)
+        if any(s.window.low) or any((rows - 1) * step + phases > size for rows, step, phases, size in sizes):
+            copy = self._padded(mine, at)
+        else:
+            split = self._phases(mine)
+            dense = tuple(_HALF * step for step in s.row_steps)
+            if prod(s.phases) == 1 and split.strides[-s.rank :] == dense:
+                return _Arranged(at, split.strides[1 + s.rank], (0,) * s.rank, split.strides[0])
+            copy = fresh(ctx, "conv.phases", split.shape)
+            copy_at(ctx, split, copy, at, address_of(ctx, copy))
         return _Arranged(address_of(ctx, copy), copy.strides[1 + s.rank], copy.strides[1 : 1 + s.rank], copy.strides[0])
 
     def _phases(self, x: View) -> View:
@@ -274,16 +274,25 @@ class _Part:
             strides=(x.strides[0], *steps, x.strides[1], *rows),
         )
 
-    def _padded(self, x: View, at: SSAValue, sizes: Sequence[int]) -> View:
-        """x ``[groups, channels, ...]`` between zeros, as much as the windows meet."""
-        padded = filled(self.ctx, (*x.shape[:2], *sizes), 0.0)
-        inner, source = padded, x
-        for dim, (low, size) in enumerate(zip(self.shape.window.low, sizes, strict=True), start=2):
-            count = min(x.shape[dim], size - low)
-            inner, source = inner.slice(dim, low, max(count, 0)), source.slice(dim, 0, max(count, 0))
-        if source.elements:
-            copy_at(self.ctx, source, inner, at, address_of(self.ctx, inner))
-        return padded
+    def _padded(self, x: View, at: SSAValue) -> View:
+        """The phases of x ``[groups, channels, sizes...]`` between zeros, as much as the windows meet."""
+        ctx, s = self.ctx, self.shape
+        whole = filled(ctx, (s.groups, *s.phases, s.inputs, *s.rows), 0.0)
+        for place in product(*map(range, s.phases)):
+            source, to = x, whole
+            for phase in place:
+                to = to.index(1, phase)
+            for dim, (phase, stride, low) in enumerate(zip(place, s.window.strides, s.window.low, strict=True)):
+                first = max(0, -(-(low - phase) // stride))
+                stop = min(s.rows[dim], -(-(x.shape[2 + dim] + low - phase) // stride))
+                count = max(0, stop - first)
+                source = source.slice(2 + dim, first * stride + phase - low, count, stride)
+                to = to.slice(2 + dim, first, count)
+            if source.elements:
+                core = ctx.core
+                from_ = core.add(at, core.const(source.offset - x.offset)) if source.offset != x.offset else at
+                copy_at(ctx, source, to, from_, address_of(ctx, to))
+        return whole
 
     @property
     def _held_groups(self) -> list[int]:
@@ -313,7 +322,7 @@ class _Part:
 
     @contextmanager
     def _starts(self, count: int, size: int) -> Iterator[SSAValue]:
-        """The starts of blocks of ``size``; the last one ends where ``count`` does, and repeats some of the one before."""
+        """The starts of blocks of ``size``; the last one ends with ``count``, and repeats some of the one before."""
         core = self.ctx.core
         if count == size:
             yield core.const(0)

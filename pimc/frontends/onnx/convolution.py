@@ -1,4 +1,4 @@
-"""Convolutions as products with the elements under the windows (im2col)."""
+"""Convolutions -> `nn.conv`; transposed ones after spreading x, those of integers as products."""
 
 from __future__ import annotations
 
@@ -19,74 +19,33 @@ from pimc.frontends.unsupported import UnsupportedError
 from pimc.ir import nn
 
 
-def convolve(
-    context: NodeContext, x: SSAValue, weight: SSAValue | Array, groups: int, over: Windows, bias: SSAValue | None
+def _convolve(
+    context: NodeContext, x: SSAValue, weight: SSAValue, groups: int, over: Windows, bias: SSAValue | None
 ) -> SSAValue:
-    """x ``[N, C, size...]``, weight ``[M, C / groups, kernel...]`` (an array if known); ``[N, M, output...]``."""
-    batch, channels = context.shape_of(x)[:2]
-    shape = weight.shape if isinstance(weight, np.ndarray) else context.shape_of(weight)
-    outputs = shape[0]
-    if channels != shape[1] * groups or outputs % groups:
+    """x ``[N, C, size...]``, weight ``[M, C / groups, kernel...]``; ``[N, M, output...]``."""
+    channels, shape = context.shape_of(x)[1], context.shape_of(weight)
+    if channels != shape[1] * groups or shape[0] % groups:
         raise UnsupportedError(f"{channels} channels in {groups} groups for a weight of {shape[1]}")
-    places = math.prod(over.output)
-    if groups == 1 and isinstance(weight, np.ndarray):
-        stored = context.param(context.derived("matrix", weight.reshape(outputs, -1)))
-        rows = context.emit(nn.LinearOp(_rows(context, x, over), stored, bias))
-        return context.reshape(context.transpose(rows, (0, 2, 1)), (batch, outputs, *over.output))
+    window = nn.Window(over.strides, over.dilations, over.low, over.high)
+    return context.emit(nn.ConvOp(x, weight, bias, window, groups))
+
+
+def _integers(context: NodeContext, x: SSAValue, weight: SSAValue, groups: int, over: Windows) -> SSAValue:
+    """The same of integers: a product with the elements under the windows, exact in i32."""
     terms = Expressions(context)
-    if isinstance(weight, np.ndarray):
-        weight = context.param(context.derived("kernel", weight))
-    if shape[1] == 1 and outputs == channels:
-        result = _depthwise(context, x, weight, over)
-    else:
-        patches = terms.stack(list(over.patches(context, x)), 2)
-        columns = context.reshape(patches, (batch, groups, shape[1] * over.count, places))
-        matrix = context.reshape(weight, (groups, outputs // groups, shape[1] * over.count))
-        result = context.reshape(terms.matmul(matrix, columns), (batch, outputs, *over.output))
-    return result if bias is None else terms.add(result, terms.grow(bias, len(shape)))
-
-
-def _rows(context: NodeContext, x: SSAValue, over: Windows) -> SSAValue:
-    """The elements under each window as a row: ``[N, places, C * kernel]``."""
-    batch, channels = context.shape_of(x)[:2]
-    rank, places = len(over.size), math.prod(over.output)
-    aligned = over.kernel == over.strides and not any((*over.low, *over.high)) and set(over.dilations) == {1}
-    if not aligned:
-        patches = Expressions(context).stack(list(over.patches(context, x)), 2)
-        columns = context.reshape(patches, (batch, channels * over.count, places))
-        return context.transpose(columns, (0, 2, 1))
-    # Windows that touch but do not overlap (patches of an image) only need another order of dimensions.
-    stops = [out * kernel for out, kernel in zip(over.output, over.kernel, strict=True)]
-    whole = context.slice(x, [0] * (rank + 2), [batch, channels, *stops])
-    pairs = [size for pair in zip(over.output, over.kernel, strict=True) for size in pair]
-    split = context.reshape(whole, (batch, channels, *pairs))
-    order = (0, *range(2, 2 + 2 * rank, 2), 1, *range(3, 3 + 2 * rank, 2))
-    return context.reshape(context.transpose(split, order), (batch, places, channels * over.count))
-
-
-def _depthwise(context: NodeContext, x: SSAValue, weight: SSAValue, over: Windows) -> SSAValue:
-    """Each channel with its own kernel: a sum of products over the places in the kernel."""
-    terms = Expressions(context)
-    channels, rank = context.shape_of(x)[1], len(over.size)
-    flat = context.reshape(weight, (channels, over.count))
-    result: SSAValue | None = None
-    for place, patch in enumerate(over.patches(context, x)):
-        factor = context.reshape(terms.part(flat, 1, place, place + 1), (channels, *[1] * rank))
-        product = terms.mul(patch, factor)
-        result = product if result is None else terms.add(result, product)
-    if result is None:
-        raise UnsupportedError("a convolution with an empty kernel")
-    return result
+    batch, outputs, inner = context.shape_of(x)[0], *context.shape_of(weight)[:2]
+    depth, places = inner * over.count, math.prod(over.output)
+    patches = terms.stack(list(over.patches(context, x)), 2)
+    columns = context.reshape(patches, (batch, groups, depth, places))
+    matrix = context.reshape(weight, (groups, outputs // groups, depth))
+    return context.reshape(terms.matmul(matrix, columns), (batch, outputs, *over.output))
 
 
 def _conv(context: NodeContext) -> Converted:
-    x, shape = context.value(0), context.shape(1)
-    over = windows(context, context.shape_of(x)[2:], context.attr_ints("kernel_shape", shape[2:]))
-    known = context.known(1)
+    x = context.value(0)
+    over = windows(context, context.shape_of(x)[2:], context.attr_ints("kernel_shape", context.shape(1)[2:]))
     bias = context.value(2) if context.has(2) else None
-    return convolve(
-        context, x, known if known is not None else context.value(1), context.attr_int("group", 1), over, bias
-    )
+    return _convolve(context, x, context.value(1), context.attr_int("group", 1), over, bias)
 
 
 def _transposed_pads(context: NodeContext, size: Sequence[int], kernel: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -111,7 +70,7 @@ def _transposed_pads(context: NodeContext, size: Sequence[int], kernel: Sequence
     return low, high
 
 
-def _flipped(context: NodeContext, groups: int) -> SSAValue | Array:
+def _flipped(context: NodeContext, groups: int) -> SSAValue:
     """The weight ``[C, M / groups, kernel...]`` turned round, as a convolution's: ``[M, C / groups, kernel...]``."""
     shape = context.shape(1)
     kernel, rank = shape[2:], len(shape) - 2
@@ -121,7 +80,7 @@ def _flipped(context: NodeContext, groups: int) -> SSAValue | Array:
     known = context.known(1)
     if known is not None:
         array: Array = np.flip(known, axis=tuple(range(2, 2 + rank))).reshape(grouped).transpose(order).reshape(final)
-        return array
+        return context.param(context.derived("kernel", array))
     starts, stops = [0, 0, *(size - 1 for size in kernel)], [*shape[:2], *[-1] * rank]
     turned = context.slice(context.value(1), starts, stops, [1, 1, *[-1] * rank])
     return context.reshape(context.transpose(context.reshape(turned, grouped), order), final)
@@ -136,18 +95,14 @@ def _conv_transpose(context: NodeContext) -> Converted:
     dilations = context.attr_ints("dilations", [1] * rank)
     reach = [dilation * (count - 1) for dilation, count in zip(dilations, kernel, strict=True)]
     wide = stretch(context, x, context.attr_ints("strides", [1] * rank))
-    wide = crop_or_pad(
-        context,
-        wide,
-        [r - a for r, a in zip(reach, low, strict=True)],
-        [r - b for r, b in zip(reach, high, strict=True)],
-    )
+    sides = [[r - side for r, side in zip(reach, cut, strict=True)] for cut in (low, high)]
+    wide = crop_or_pad(context, wide, *([min(0, side) for side in each] for each in sides))
+    before, behind = (tuple(max(0, side) for side in each) for each in sides)
     sizes = context.shape_of(wide)[2:]
-    none, ones = (0,) * rank, (1,) * rank
-    output = tuple(size - r for size, r in zip(sizes, reach, strict=True))
-    over = Windows(sizes, tuple(kernel), ones, tuple(dilations), none, none, output)
+    output = tuple(sum(each) for each in zip(sizes, before, behind, (-r for r in reach), strict=True))
+    over = Windows(sizes, tuple(kernel), (1,) * rank, tuple(dilations), before, behind, output)
     bias = context.value(2) if context.has(2) else None
-    return convolve(context, wide, _flipped(context, groups), groups, over, bias)
+    return _convolve(context, wide, _flipped(context, groups), groups, over, bias)
 
 
 def _conv_integer(context: NodeContext) -> Converted:
@@ -159,7 +114,7 @@ def _conv_integer(context: NodeContext) -> Converted:
     if context.has(3):
         weight = terms.sub(weight, context.cast(_by_output(context, 3, len(context.shape_of(weight))), i32))
     over = windows(context, context.shape_of(x)[2:], context.shape_of(weight)[2:])
-    return convolve(context, x, weight, context.attr_int("group", 1), over, None)
+    return _integers(context, x, weight, context.attr_int("group", 1), over)
 
 
 def _by_output(context: NodeContext, index: int, rank: int) -> SSAValue:
@@ -182,7 +137,7 @@ def _qlinear_conv(context: NodeContext) -> Converted:
         factor = terms.mul(by_channel, context.reshape(context.value(1), ()))
         bias = terms.mul(context.cast(context.value(8), f32), factor)
     over = windows(context, context.shape_of(x)[2:], shape[2:])
-    result = convolve(context, x, weight, context.attr_int("group", 1), over, bias)
+    result = _convolve(context, x, weight, context.attr_int("group", 1), over, bias)
     out_scale, out_zero = (context.reshape(context.value(index), ()) for index in (6, 7))
     return quantised(context, result, out_scale, out_zero, context.element(7))
 

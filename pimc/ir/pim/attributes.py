@@ -174,9 +174,9 @@ class RegionAttr(ParametrizedAttribute):
 
     ``kind``: ``replicated`` (every tile holds the whole tensor, a row a pitch), ``rows`` (tile c holds rows
     ``c * rows ..`` of a table), ``kernels`` (tile c holds output channels ``c * rows ..`` of a convolution's weights, a
-    row all channels of the window's first place, then of the next), ``flat`` (every tile holds all elements without gaps, as one row), ``cache`` (one
-    head round of a cache: ``rows`` slots).  ``tensor``: weight name (``*``
-    = layer) or the symbol of a cache.  ``base``: byte address in the tile; ``size``: bytes of one copy in a
+    row all channels of the window's first place, then of the next), ``flat`` (every tile holds all elements without
+    gaps, as one row), ``cache`` (one head round of a cache: ``rows`` slots).  ``tensor``: weight name (``*`` = layer)
+    or the symbol of a cache.  ``base``: byte address in the tile; ``size``: bytes of one copy in a
     tile; ``layer_stride``: bytes from a layer to the next; ``layers``: copies (0: not per layer).  ``rows``
     x ``row_bytes``: a tile's rows or slots and their pitch; ``round``: index of the head round of a cache
     (0 otherwise); ``cores``: of a cache, the cores that share its slots: position p is in slot ``p // cores`` of the

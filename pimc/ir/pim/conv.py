@@ -33,8 +33,8 @@ AnyTensor = TensorType[Attribute]
 class ConvOp(IRDLOperation):
     """``nn.conv`` of a replicated x, its output channels in equal blocks over the cores.
 
-    The result is ``[N, O * places]``, cut in one round: a core's block of output channels, all places of each.  A block
-    is a part of one group of channels, or some whole groups, so that all cores run one program.
+    The result is ``[N, O * places]``, cut in one round: a core's block of output channels, all places of each.  Of
+    several groups of channels a block is a part of one, or some whole ones, so that all cores run one program.
     """
 
     name = "pim.conv"
@@ -98,5 +98,5 @@ class ConvOp(IRDLOperation):
         shard.check(weight[0] * prod(counts))
         block, group = shard.shard_rounds[0].per_core, weight[0] // groups
         mine = block // prod(counts)
-        if block % prod(counts) or not mine or (group % mine and mine % group):
+        if block % prod(counts) or not mine or (groups > 1 and group % mine and mine % group):
             raise VerifyException(f"a block of {block} results is no part of a group of channels, nor whole groups")

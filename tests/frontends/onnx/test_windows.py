@@ -36,11 +36,12 @@ def test_convolution(weight: tuple[int, ...], attributes: dict[str, Attribute], 
     compare("Conv", [floats(2, 6, 9, 8), floats(*weight), floats(weight[0])], stored=stored, **group, **rest)  # type: ignore[arg-type]
 
 
-def test_patches_of_an_image_are_one_linear_layer() -> None:
-    module = compare("Conv", [floats(1, 3, 8, 8), floats(16, 3, 4, 4)], stored=(1,), strides=[4, 4])
-    names = {op.name for op in module.walk()}
-    assert "nn.linear" in names
-    assert not names & {"nn.slice", "nn.pad", "nn.matmul", "nn.concat"}
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_a_convolution_is_one_operator(op: str) -> None:
+    module = compare(op, [floats(1, 3, 8, 8), floats(*((16, 3) if op == "Conv" else (3, 16)), 3, 3)], stored=(1,))
+    names = [found.name for found in module.walk()]
+    assert names.count("nn.conv") == 1
+    assert not set(names) & {"nn.slice", "nn.pad", "nn.matmul", "nn.concat", "nn.linear"}
 
 
 @pytest.mark.parametrize("stored", [(), (1,)])
