@@ -29,7 +29,23 @@ BRANCHES = {
     "blt": lambda a, b: a < b,
     "bge": lambda a, b: a >= b,
 }
-HERE = {*SCALARS, *IMMEDIATES, *BRANCHES, "lui", "lw", "sw", "cid", "cfg", "nop", "halt", "trans", "pimld", "twb", "twb.f", "tld.f"}
+HERE = {
+    *SCALARS,
+    *IMMEDIATES,
+    *BRANCHES,
+    "lui",
+    "lw",
+    "sw",
+    "cid",
+    "cfg",
+    "nop",
+    "halt",
+    "trans",
+    "pimld",
+    "twb",
+    "twb.f",
+    "tld.f",
+}
 HERE |= {f"pimmv.{f}" for f in ("a", "c", "aw", "cw")} | {f"tmm{c}.{o}" for c in ("", "c") for o in ("nk", "kn")}
 #: Covered in the other files of this folder.
 ELSEWHERE = {"wait", "sigh", "hset", "hrd", "hwr", "hrdb", "nsend", "nsend2", "nmcast", "nmcast2"}
