@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from typing_extensions import override
 from xdsl.dialects import func, scf
@@ -42,7 +43,7 @@ from pimc.passes.fusion import LinearGroup, find_groups, weight_param
 from pimc.passes.head_rounds import best_rounds
 from pimc.passes.machine import Machine
 from pimc.passes.place import DOMAIN
-from pimc.passes.relayout import BY_PARTS, Relayout
+from pimc.passes.relayout import BY_PARTS, Relayout, fits
 
 SHARD_REASON = "pim.partition"
 #: A cut input of a GEMM larger than this part of the activation memory is not made whole, but gathered by rows.
@@ -150,14 +151,8 @@ class _FunctionPartition:
     def visit(self, op: Operation, entry: bool) -> None:
         """Rewrite one operation, or make its operands whole."""
         match op:
-            case nn.LinearOp() if op in self.groups:
-                self.linear(op)
             case nn.LinearOp():
-                raise InputError(
-                    "a linear layer with a computed weight or bias cannot be cut over the cores",
-                    where=where(op),
-                    hint="a product of two computed tensors is an nn.matmul",
-                )
+                self.linear(op)
             case nn.AttentionOp():
                 self.attention(op)
             case nn.AttentionFullOp():
@@ -166,16 +161,13 @@ class _FunctionPartition:
                 self.conv(op)
             case nn.CacheWriteOp():
                 self.cache_write(op)
-            case nn.EmbeddingOp() if weight_param(op.table) is not None:
-                self.embedding(op, op.table)
-            case nn.GatherOp() if _is_lookup(op):
-                self.embedding(op, op.x)
+            case nn.EmbeddingOp() | nn.GatherOp() if is_lookup(op):
+                self.embedding(op)
             case nn.SelectTokenOp():
                 self.select_token(op)
-            case func.ReturnOp() if entry:
-                pass
             case func.ReturnOp():
-                op.operands = [self.layouts.settled(value) for value in op.operands]
+                if not entry:  # the host reads the pieces of an entry's results
+                    op.operands = [self.layouts.settled(value) for value in op.operands]
             case func.CallOp():
                 self.call(op)
             case scf.ForOp():
@@ -233,6 +225,12 @@ class _FunctionPartition:
 
     def linear(self, op: nn.LinearOp) -> None:
         """Replace the whole group of ``op`` by one matrix operation at the first member's place."""
+        if op not in self.groups:
+            raise InputError(
+                "a linear layer with a computed weight or bias cannot be cut over the cores",
+                where=where(op),
+                hint="a product of two computed tensors is an nn.matmul",
+            )
         group = self.groups[op].members
         large = nn.tensor_bytes(op.x.type) > self.machine.target.memory("activation").bytes // GATHER_SHARE
         x = op.x if large and op.rows() > 1 else self.whole(op.x)
@@ -291,7 +289,7 @@ class _FunctionPartition:
         """Note the write; the second of a pair becomes the ``pim.kv_append`` of both (see
         :meth:`attention`).
         """
-        self.make_whole(op)
+        op.operands[2] = self.whole(op.position)
         self.written[(op.cache, op.layer)] = op
 
     def attention(self, op: nn.AttentionOp) -> None:
@@ -307,10 +305,19 @@ class _FunctionPartition:
         shard = rounds_shard(rounds, heads // kv_heads * dim)
         properties: dict[str, Attribute] = {**op.properties, "rounds": pim.HeadsAttr.of(rounds)}
         result = pim.with_shard(nn.tensor_of(op.result), shard)
-        new = pim.AttentionOp((self.whole(op.q), op.layer, op.position), properties, result)
+        q = self.by_heads(op.q, pim.HeadsAttr.of(rounds), kv_heads)
+        new = pim.AttentionOp((q, op.layer, op.position), properties, result)
         new.attributes |= op.attributes
         new.attributes[SHARD_REASON] = StringAttr(reason)
         self.replace(op, new)
+
+    def by_heads(self, value: SSAValue, rounds: pim.HeadsAttr, heads: int) -> SSAValue:
+        """Rows of heads on the groups of cores that work on the heads; a value that is whole, or of one row, whole."""
+        shape = nn.tensor_of(value).get_shape()
+        layout = LayoutAttr.of({len(shape) - 1: rounds.shard(shape[-1] // heads)})
+        if layout_of(value.type) is None or prod(shape[:-1]) == 1 or not fits(layout, shape):
+            return self.whole(value)
+        return self.layouts.to(value, layout)
 
     def rounds_of(self, op: nn.AttentionOp) -> tuple[tuple[pim.HeadRound, ...], str]:
         """The rounds of an attention's KV heads, and why; all that share a cache have the same."""
@@ -372,18 +379,18 @@ class _FunctionPartition:
         if block is None or block is not v_write.parent_block() or k_write.position != v_write.position:
             raise InputError("keys and values of a layer must be written at one position", where=where(v_write))
         later = max((k_write, v_write), key=block.get_operation_index)
-        new = pim.KvAppendOp(
-            k_write.x, v_write.x, k_write.layer, k_write.position, k_write.cache, v_write.cache, rounds
-        )
+        heads = sum(r.heads for r in rounds.head_rounds)
+        keys, values = (self.by_heads(write.x, rounds, heads) for write in (k_write, v_write))
+        new = pim.KvAppendOp(keys, values, k_write.layer, k_write.position, k_write.cache, v_write.cache, rounds)
         new.attributes |= later.attributes
         with_location(new, [k_write, v_write])
         Rewriter.insert_op(new, InsertPoint.before(later))
         Rewriter.erase_op(k_write)
         Rewriter.erase_op(v_write)
 
-    def embedding(self, op: nn.EmbeddingOp | nn.GatherOp, table: SSAValue) -> None:
+    def embedding(self, op: nn.EmbeddingOp | nn.GatherOp) -> None:
         """Cut the table's rows over the tiles, or copy a small table that positions index."""
-        ids = op.operands[1]
+        table, ids = op.operands
         rows = nn.tensor_of(table).get_shape()[0]
         size = nn.tensor_bytes(table.type)
         positional = _is_position(ids)
@@ -413,8 +420,10 @@ def _is_behind(op: Operation, other: Operation, block: Block) -> bool:
     return block.get_operation_index(op) > block.get_operation_index(other)
 
 
-def _is_lookup(op: nn.GatherOp) -> bool:
-    """Whether a gather reads rows of a stored matrix too large to be loaded whole."""
+def is_lookup(op: nn.EmbeddingOp | nn.GatherOp) -> bool:
+    """Whether rows of a stored matrix are read where it lies; a small one that is indexed is loaded whole."""
+    if isinstance(op, nn.EmbeddingOp):
+        return weight_param(op.table) is not None
     shape = nn.tensor_of(op.x).get_shape()
     rows = len(shape) == 2 and op.axis.value.data % 2 == 0
     return rows and weight_param(op.x) is not None and nn.tensor_bytes(op.x.type) > LOAD_LIMIT

@@ -1,7 +1,7 @@
 """Attention from products and softmax: grouped-query and multi-head, over a cache or over computed keys.
  Anchored at the softmax.  Before it stand, in any order, scaling by a constant, a cap of the scores and the mask;
-before those the product of queries and keys.  How heads are split, repeated for the queries that share them, and merged again
-is compared as views, not by how it is written.
+before those the product of queries and keys.  How heads are split, repeated for the queries that share them, and merged
+again is compared as views, not by how it is written.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def _read(mask: SSAValue, queries: int, keys: int) -> Mask:
 
 
 def seen(queries: int, keys: int, start: int, window: int) -> npt.NDArray[np.bool_]:
-    """Boolean ``[queries, keys]``: for each query, from that at ``start`` on, the last ``window`` keys up to its own."""
+    """Boolean ``[queries, keys]``: the last ``window`` keys up to each query's own, the first query's at ``start``."""
     ahead = np.arange(keys)[None, :] - start - np.arange(queries)[:, None]
     return (ahead <= 0) & (ahead > -window)
 

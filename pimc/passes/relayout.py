@@ -6,7 +6,7 @@ operands have, and of no cut, it gets the one for which changes of its operands 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -157,6 +157,15 @@ def _leading(space: Space) -> Callable[[Cuts], int]:
     """Cuts of earlier dimensions first."""
     order = {dim.name: index for index, dim in enumerate(space.dims)}
     return lambda cuts: min(order[name] for name in cuts)
+
+
+def fits(layout: LayoutAttr, shape: Sequence[int]) -> bool:
+    """Whether a tensor of ``shape`` can have a layout."""
+    try:
+        layout.check(shape)
+    except VerifyException:
+        return False
+    return True
 
 
 def is_number(value: SSAValue) -> bool:

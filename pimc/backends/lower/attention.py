@@ -13,8 +13,9 @@ from xdsl.ir import SSAValue
 from pimc.backends.lower.attention_decode import decode_partial
 from pimc.backends.lower.attention_exchange import Partial, send_slices, send_statistics, sum_slices
 from pimc.backends.lower.attention_prefill import prefill_partial
+from pimc.backends.lower.attention_query import HeadRows
 from pimc.backends.lower.cache_stream import slot_address, slot_bytes
-from pimc.backends.lower.context import LoweringContext
+from pimc.backends.lower.context import LoweringContext, rows_of, shape_of
 from pimc.backends.lower.heads import Shape, groups_of
 from pimc.backends.lower.values import Tensor
 from pimc.ir.pim.ops import AttentionOp, KvAppendOp
@@ -24,23 +25,24 @@ from pimc.ir.pim.tiling import AttentionTiling
 def lower_kv_append(ctx: LoweringContext, op: KvAppendOp) -> None:
     """The core that owns a position writes the token's key and value rows to their slot."""
     core = ctx.core
-    keys, values = ctx.tensor(op.keys).whole, ctx.tensor(op.values).whole
+    rows, features = rows_of(op.keys), shape_of(op.keys)[-1]
     layer = ctx.scalar(op.layer)
-    head_bytes = keys.width * 2 // sum(round_.heads for round_ in op.rounds.head_rounds)
+    width = features // sum(round_.heads for round_ in op.rounds.head_rounds)
     for group in groups_of(ctx, op.rounds):
         size = slot_bytes(ctx, op.k, group)
-        with ctx.each_row(keys.rows) as row:
+        sources = [HeadRows.of(ctx, value, group, width) for value in (op.keys, op.values)]
+        with ctx.each_row(rows) as row:
             position = ctx.scalar(op.position)
             if row is not None:
                 position = core.add(position, row)
             owner = core.andi(position, imm=group.cores - 1)
             with core.if_(owner, "eq", core.const(group.rank)):
                 slot = core.mul(core.srli(position, imm=group.shift), core.const(size))
-                for source, cache in ((keys, op.k), (values, op.v)):
+                for source, cache in zip(sources, (op.k, op.v), strict=True):
                     to = core.add(slot_address(ctx, cache, group, layer), slot)
-                    head = core.add(ctx.address(source, row), core.const([h * head_bytes for h in group.heads]))
-                    if head_bytes < size:
-                        head = _filled(ctx, head, head_bytes, size)
+                    head = source.address(ctx, row)
+                    if 2 * width < size:
+                        head = _filled(ctx, head, 2 * width, size)
                     core.hwr(head, to, core.const(size))
 
 
@@ -56,7 +58,7 @@ def _filled(ctx: LoweringContext, head: SSAValue, head_bytes: int, slot_bytes: i
 
 def lower_attention(ctx: LoweringContext, op: AttentionOp) -> None:
     """Partial attention of every round, then the exchange; several rows in blocks."""
-    q = ctx.tensor(op.q).whole
+    rows = rows_of(op.q)
     groups = groups_of(ctx, op.rounds)
     for group in groups:
         if group.cores & (group.cores - 1):  # slots are dealt out by shifts and masks
@@ -64,14 +66,16 @@ def lower_attention(ctx: LoweringContext, op: AttentionOp) -> None:
     tiling = AttentionTiling.of(op)
     if tiling is None:
         raise ctx.unsupported("it has no tiling (run tile before lower)")
-    shape = Shape(op.heads.value.data // op.kv_heads.value.data, op.head_dim.value.data, q.rows)
-    results = [ctx.strip("attention.slice", q.rows, group.slice(shape)) for group in groups]
-    block = Shape(shape.share, shape.dim, min(q.rows, tiling.rows))
-    with ctx.row_blocks(q.rows, block.rows) as first:
-        if q.rows == 1:
-            partials = [decode_partial(ctx, op, group, q, block, tiling.keys) for group in groups]
+    shape = Shape(op.heads.value.data // op.kv_heads.value.data, op.head_dim.value.data, rows)
+    results = [ctx.strip("attention.slice", rows, group.slice(shape)) for group in groups]
+    block = Shape(shape.share, shape.dim, min(rows, tiling.rows))
+    with ctx.row_blocks(rows, block.rows) as first:
+        queries = [HeadRows.of(ctx, op.q, group, shape.width) for group in groups]
+        pairs = zip(groups, queries, strict=True)
+        if rows == 1:
+            partials = [decode_partial(ctx, op, group, q, block, tiling.keys) for group, q in pairs]
         else:
-            partials = [prefill_partial(ctx, op, group, q, block, tiling.keys, first) for group in groups]
+            partials = [prefill_partial(ctx, op, group, q, block, tiling.keys, first) for group, q in pairs]
         _combine(ctx, partials, [ctx.address(strip, first) for strip in results])
     strips = [strip for strip, group in zip(results, groups, strict=True) for _ in range(group.cuts(shape))]
     ctx.set(op.output, Tensor(tuple(strips)))

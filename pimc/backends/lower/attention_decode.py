@@ -11,17 +11,17 @@ from xdsl.ir import SSAValue
 
 from pimc.backends.lower.alibi import Alibi
 from pimc.backends.lower.attention_exchange import Partial
-from pimc.backends.lower.attention_query import own_queries
+from pimc.backends.lower.attention_query import HeadRows, own_queries
 from pimc.backends.lower.cache_stream import KvBlock, KvStream, slots_before, slots_up_to
 from pimc.backends.lower.context import LoweringContext
 from pimc.backends.lower.heads import HeadGroup, Shape
 from pimc.backends.lower.online import OnlineSoftmax, Rows, cap_rows
-from pimc.backends.lower.values import Buffer, Strip
+from pimc.backends.lower.values import Buffer
 from pimc.ir.pim.ops import AttentionOp
 
 
 def decode_partial(
-    ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q: Strip, shape: Shape, keys: int
+    ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q: HeadRows, shape: Shape, keys: int
 ) -> Partial:
     """The softmax of the core's own slots, ``keys`` at a time."""
     core = ctx.core
@@ -29,7 +29,7 @@ def decode_partial(
     first, stop = slots_before(ctx, op, group, position), slots_up_to(ctx, group, position)
     stream = KvStream.of(ctx, op, group, keys)
     stream.begin(ctx, first, stop)
-    query = own_queries(ctx, op, q, group, shape, None)
+    query = own_queries(ctx, op, q, shape, None)
     softmax = OnlineSoftmax.of(ctx, shape.stacked, shape.dim)
     softmax.begin(ctx)
     alibi = Alibi.of(ctx, op, group, keys)

@@ -9,18 +9,17 @@ from xdsl.ir import SSAValue
 
 from pimc.backends.lower.alibi import Alibi
 from pimc.backends.lower.attention_exchange import Partial
-from pimc.backends.lower.attention_query import own_queries
+from pimc.backends.lower.attention_query import HeadRows, own_queries
 from pimc.backends.lower.attention_tensor import Matrix, multiply_by_columns, multiply_by_rows
 from pimc.backends.lower.cache_stream import KvBlock, KvStream, slots_before, slots_up_to
 from pimc.backends.lower.context import LoweringContext
 from pimc.backends.lower.heads import HeadGroup, Shape
 from pimc.backends.lower.online import HIDDEN, OnlineSoftmax, Rows, cap_rows
-from pimc.backends.lower.values import Strip
 from pimc.ir.pim.ops import AttentionOp
 
 
 def prefill_partial(
-    ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q: Strip, shape: Shape, keys: int, row: SSAValue | None
+    ctx: LoweringContext, op: AttentionOp, group: HeadGroup, q: HeadRows, shape: Shape, keys: int, row: SSAValue | None
 ) -> Partial:
     """The softmax of the core's own slots, ``keys`` at a time, for ``shape.rows`` query rows from ``row`` on."""
     core = ctx.core
@@ -31,7 +30,7 @@ def prefill_partial(
     stop = slots_up_to(ctx, group, core.addi(position, imm=shape.rows - 1))
     stream = KvStream.of(ctx, op, group, keys)
     stream.begin(ctx, first, stop)
-    query = own_queries(ctx, op, q, group, shape, row)
+    query = own_queries(ctx, op, q, shape, row)
     softmax = OnlineSoftmax.of(ctx, shape.stacked, shape.dim)
     softmax.begin(ctx)
     alibi = Alibi.of(ctx, op, group, keys)

@@ -191,17 +191,26 @@ def _strip(view: View) -> Strip:
 
 def clear_padding(ctx: LoweringContext, part: Part, shape: Sequence[int]) -> None:
     """Zeros where a core's part is longer than what it holds, so that work on all of it is on numbers."""
-    if part.dim is None or part.shard is None or part.dim == len(shape) - 1:
+    if part.dim is None or part.shard is None:
         return
     _, held = own_indices(part.shard, part.index, shape[part.dim], ctx.cores)
     rest = [part.round.per_core - count for count in held]
     if not any(rest):
         return
     view, core = part.view, ctx.core
-    inner = view.strides[part.dim] // view.itemsize
-    with ctx.each_row(prod(view.shape[: part.dim])) as row:
-        at = core.address(view.buffer.value, [view.offset + count * view.strides[part.dim] for count in held])
-        if row is not None:
-            at = core.add(at, core.mul(row, core.const(view.strides[part.dim] * view.shape[part.dim])))
-        zero = ctx.f32(0.0) if view.itemsize == 2 else ctx.word(0)
-        core.emit(FILL[view.itemsize], at, at, zero, core.const([count * inner for count in rest]))
+    step = view.strides[part.dim]
+    inner = step // view.itemsize
+    outer = prod(view.shape[: part.dim])
+    if all(n in (0, part.round.per_core) for n in rest) and view.is_contiguous:
+        outer, rest = 1, [n * outer for n in rest]  # a core has all or nothing
+    zero = ctx.f32(0.0) if view.itemsize == 2 else ctx.word(0)
+    at = core.address(
+        view.buffer.value,
+        [
+            view.offset + n * step if outer > 1 else view.offset + (n * step if n < part.round.per_core else 0)
+            for n in held
+        ],
+    )
+    with ctx.each_row(outer) as row:
+        place = at if row is None else core.add(at, core.mul(row, core.const(step * view.shape[part.dim])))
+        core.emit(FILL[view.itemsize], place, place, zero, core.const([n * inner for n in rest]))

@@ -18,7 +18,7 @@ from xdsl.printer import Printer
 from xdsl.utils.exceptions import VerifyException
 
 from pimc.ir.bank_layout import GemvLayout, LinearRegion, TileGeometry
-from pimc.ir.layout import IntRows, format_int_rows, int_rows, parse_int_rows
+from pimc.ir.layout import IntRows, ShardAttr, ShardRound, format_int_rows, int_rows, parse_int_rows
 
 
 @irdl_attr_definition
@@ -65,6 +65,13 @@ class HeadsAttr(ParametrizedAttribute):
     def head_rounds(self) -> tuple[HeadRound, ...]:
         """The rounds as records."""
         return tuple(HeadRound(*(v.data for v in row)) for row in self.rounds)
+
+    def shard(self, features: int) -> ShardAttr:
+        """The cut of ``features`` a head by heads: the cores of a head's group all hold the head's features."""
+        rounds = self.head_rounds
+        return ShardAttr.of(
+            ShardRound(r.first * features, 0, r.heads * r.cores_per_head, features, r.cores_per_head) for r in rounds
+        )
 
     def check(self, heads: int) -> None:
         """Raise VerifyException unless the rounds cover heads ``0 .. heads`` in order."""

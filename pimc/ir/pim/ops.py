@@ -66,6 +66,16 @@ def _require_replicated(value: SSAValue, what: str) -> None:
         raise VerifyException(f"{what} must be replicated, but is {value.type}")
 
 
+def _require_by_heads(value: SSAValue, rounds: HeadsAttr, heads: int, what: str) -> None:
+    """Raise VerifyException unless a value of ``heads`` heads is whole, or cut by the heads of the rounds."""
+    layout, shape = layout_of(value.type), _shape(value)
+    if layout is None:
+        return
+    if shape[-1] % heads or layout.cuts != {len(shape) - 1: rounds.shard(shape[-1] // heads)}:
+        raise VerifyException(f"{what} must be whole or cut by heads, but is {value.type}")
+    layout.check(shape)
+
+
 class MatrixOp(IRDLOperation):
     """``results[i] = x . weights[i]^T (+ bias)`` for weights ``[N_i, K]`` that share the input ``x [1, M,
     K]``.
@@ -178,7 +188,7 @@ class GemmOp(MatrixOp):
 
 @irdl_op_definition
 class KvAppendOp(IRDLOperation):
-    """Write the new tokens' keys and values (``[1, M, kv_heads * head_dim]``, replicated) into the caches.
+    """Write the new tokens' keys and values (``[1, M, kv_heads * head_dim]``, whole or cut by heads) into the caches.
 
     Token m goes to position ``position + m`` of ``layer``; by ``rounds``, each core keeps the slots it owns.
     """
@@ -210,9 +220,10 @@ class KvAppendOp(IRDLOperation):
         super().__init__(operands=[keys, values, layer, position], properties={"k": k, "v": v, "rounds": rounds})
 
     def verify_(self) -> None:
-        """Keys and values are replicated and of one shape."""
-        _require_replicated(self.keys, "the keys")
-        _require_replicated(self.values, "the values")
+        """Keys and values are of one shape, whole or cut by heads."""
+        heads = sum(r.heads for r in self.rounds.head_rounds)
+        _require_by_heads(self.keys, self.rounds, heads, "the keys")
+        _require_by_heads(self.values, self.rounds, heads, "the values")
         if _shape(self.keys) != _shape(self.values):
             raise VerifyException("keys and values differ in shape")
 
@@ -221,10 +232,10 @@ class KvAppendOp(IRDLOperation):
 class AttentionOp(IRDLOperation):
     """Attention of new queries over the cached slots, head-wise on groups of cores (Algorithm 1).
 
-    ``q`` is ``[1, M, heads * head_dim]``, replicated; query m sees slots ``0 .. position + m``; ``slopes``, ``window``
-    and ``softcap`` are those of `nn.attention`.  Each core of a head's group computes the partial
-    maximum, sum and output over its own slots; the group exchanges them, and each core ends with its share of the head
-    group's features: the result's shard.
+    ``q`` is ``[1, M, heads * head_dim]``, whole or cut by heads (:meth:`HeadsAttr.shard`); query m sees slots ``0 ..
+    position + m``; ``slopes``, ``window`` and ``softcap`` are those of `nn.attention`.  Each core of a head's group
+    computes the partial maximum, sum and output over its own slots; the group exchanges them, and each core ends with
+    its share of the head group's features: the result's shard.
     """
 
     name = "pim.attention"
@@ -258,12 +269,12 @@ class AttentionOp(IRDLOperation):
 
     def verify_(self) -> None:
         """Head counts, feature counts and encodings agree."""
-        _require_replicated(self.q, "the query")
         heads, kv_heads, dim = self.heads.value.data, self.kv_heads.value.data, self.head_dim.value.data
         if kv_heads < 1 or heads % kv_heads:
             raise VerifyException(f"{heads} query heads do not share {kv_heads} KV heads evenly")
         if _shape(self.q)[-1] != heads * dim or _shape(self.output) != _shape(self.q):
             raise VerifyException(f"query {_shape(self.q)} is not {heads} heads of {dim}")
+        _require_by_heads(self.q, self.rounds, kv_heads, "the query")
         shard = shard_of(self.output.type)
         if shard is None:
             raise VerifyException("the result must be cut along its features")

@@ -5,7 +5,7 @@
 func.func @main(%x: tensor<1x64x8x8xf16>, %v: tensor<64x64x3x3xf16>) -> (tensor<1x64x4x4xf16>, tensor<1x64x4x4xf16>) {
   %w = "nn.param"() <{name = "w"}> : () -> tensor<64x64x3x3xf16>
   %b = "nn.param"() <{name = "b"}> : () -> tensor<64xf16>
-  // CHECK: %[[Y:.*]] = pim.conv %{{.*}}, %{{.*}} bias %{{.*}} : tensor<64xf16> {{.*}} -> tensor<1x1024xf16, #pim.layout<2 : {{\[\[}}0, 0, 32, 32]]>>
+  // CHECK: %[[Y:.*]] = pim.conv %{{.*}}, %{{.*}} bias %{{.*}} : tensor<64xf16> {{.*}} -> tensor<1x1024xf16, #pim.layout<1 : {{\[\[}}0, 0, 32, 32]]>>
   // CHECK-NEXT: %[[W:.*]] = pim.all_gather %[[Y]]
   // CHECK-NEXT: %{{.*}} = "nn.reshape"(%[[W]]) : (tensor<1x1024xf16>) -> tensor<1x64x4x4xf16>
   %y = "nn.conv"(%x, %w, %b) <{strides = array<i64: 2, 2>, dilations = array<i64: 1, 1>, low = array<i64: 1, 1>, high = array<i64: 1, 1>, groups = 1 : i64}> : (tensor<1x64x8x8xf16>, tensor<64x64x3x3xf16>, tensor<64xf16>) -> tensor<1x64x4x4xf16>
