@@ -15,6 +15,7 @@ from pimc.diagnostics import TargetError
 from pimc.ir import nn
 from pimc.ir.bank_layout import GemvLayout, TileGeometry
 from pimc.ir.layout import LayoutAttr, layout_of
+from pimc.ir.pim.tiling import GemmLoops
 from pimc.targets import Target, load_target
 
 #: What a round of attention takes whatever its slots, and each of its query heads: instructions, and the exchange of
@@ -25,6 +26,11 @@ ROUND_CYCLES, QUERY_HEAD_CYCLES = 440, 153
 MESSAGE_CYCLES = 12
 #: Passes over the elements of a residual and a norm.
 NORM_STEPS = 4
+#: Of a GEMM: instructions around a block of the tensor unit that its work does not hide; the DRAM's rest between two
+#: transfers of weights with two buffers; a meeting of all cores; and instructions of a transfer of weights: for itself,
+#: for each slot and chunk, for each bank.
+UNIT_CYCLES, GAP_CYCLES, EXCHANGE_CYCLES = 40, 100, 200
+STEP_CYCLES, SEGMENT_CYCLES, READ_CYCLES = 60, 35, 6
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,35 @@ class Machine:
         whole = self.network_fs(2 * rows * features, 1) + NORM_STEPS * self.vector_fs(rows * features)
         cut = self.network_fs(2 * part * features, self.cores) + NORM_STEPS * self.vector_fs(part * features)
         return cut < whole
+
+    def gemm_times(self, loops: GemmLoops) -> tuple[int, int, int, int]:
+        """Cycles of a tiled GEMM: all together; of the tensor unit, of the DRAM, and of the network alone."""
+        target, layout, tiling = self.target, loops.layout, loops.tiling
+        tcu, period = target.tcu, target.clock.core_period_fs
+        width = tiling.slots * layout.outputs_per_slot
+        rows, cols = min(tiling.rows, tcu.rows, loops.rows), min(width, tcu.columns)
+        store = target.latency("tcu_writeback")
+        leave = store.busy_cycles(rows * cols) + store.pipeline
+        parts = 1 if tiling.in_unit else loops.k_blocks
+        sums = layout.k + parts * (tcu.fill_cycles + leave) + (parts - 1) * leave + loops.k_blocks * UNIT_CYCLES
+        deep = -(-loops.rows // tiling.rows) * -(-min(tiling.rows, loops.rows) // tcu.rows)
+        unit = deep * loops.output_blocks * loops.transfers * -(-width // tcu.columns) * sums
+        once = self.stream_fs(layout.n_local * layout.padded_k * 2) // period
+        dram = once if loops.resident else loops.row_blocks * once
+        network = 0
+        if loops.cut:
+            again = 1 if loops.k_blocks == 1 else loops.output_blocks
+            rate = target.latency("noc_message")
+            network = rate.busy_cycles(again * loops.rows * layout.k * 2) + loops.input_blocks * EXCHANGE_CYCLES
+        reads = 1 if layout.ksplit in (1, layout.geometry.channels) else layout.groups
+        segments = tiling.slots * loops.chunks_per_block * reads
+        issue = STEP_CYCLES + segments * (SEGMENT_CYCLES + layout.geometry.banks * READ_CYCLES)
+        first = max(self.stream_fs(loops.transfer_bytes) // period, issue)
+        dram = max(dram, issue * (loops.weight_transfers if loops.resident else loops.steps))
+        if loops.resident or tiling.buffers == 1:
+            return unit + dram + network, unit, dram, network
+        gaps = loops.steps * GAP_CYCLES if tiling.buffers == 2 else 0
+        return max(unit, dram + gaps, network) + first, unit, dram, network
 
     def gemm_fs(self, m: int, n: int, k: int) -> int:
         """``[m, k] x [k, n]`` cut over the tensor units by n: the longer of weight stream and systolic

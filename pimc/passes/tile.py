@@ -1,11 +1,8 @@
 """``tile``: how much of an operation a core works on at a time, so that buffers fit its activation memory.
 
-A GEMM streams its weights from the banks in tiles of whole result slots through ``buffers`` buffers, so that one tile's
-transfer hides under another's multiplication.  The share of the activation memory that weights may take is an option;
-what the activations need is checked by ``allocate``.
-
-Attention takes queries in blocks of rows that fill the unit, and keys and values in blocks of rows that its buffers
-hold: neither depends on how many there are.
+A GEMM multiplies blocks of rows, outputs and K (:mod:`pimc.passes.gemm_blocks`); attention takes queries in blocks of
+rows that fill the unit, and keys and values in blocks of rows that its buffers hold
+(:mod:`pimc.passes.attention_blocks`).  What the other values need is checked by ``allocate``.
 """
 
 from __future__ import annotations
@@ -14,69 +11,59 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.ir import Operation
 
 from pimc.diagnostics import InputError, UsageError
-from pimc.ir.bank_layout import GemvLayout
 from pimc.ir.locations import where
 from pimc.ir.pim.ops import AttentionOp, GemmOp
-from pimc.ir.pim.tiling import GemmTiling
+from pimc.ir.pim.tiling import AttentionTiling, GemmTiling
 from pimc.ir.stages import Stage
 from pimc.passes.attention_blocks import attention_tiling
 from pimc.passes.base import Pass, PassContext
+from pimc.passes.gemm_blocks import gemm_tiling, room_of
+from pimc.passes.machine import Machine
 
 REASON = "pim.tile"
 
 
 @dataclass(frozen=True)
 class TilePass(Pass):
-    """Choose the weight tiles of every ``pim.gemm`` and the blocks of every attention.
+    """Choose the blocks of every GEMM and attention.
 
-    ``weight_share``: percent of the activation memory for the weight buffers of one GEMM; ``buffers``: how many;
-    ``key_share``: percent for keys, values and scores of one attention.
+    ``share``: percent of the activation memory for the buffers of one GEMM; ``buffers``: for transfers of weights, at
+    most; ``key_share``: percent for keys, values and scores of one attention.
     """
 
     name = "tile"
     produces = Stage.TILED
     requires = Stage.LAID_OUT
-    weight_share: int = 33
-    buffers: int = 2
+    share: int = 50
+    buffers: int = 3
     key_share: int = 33
 
     @override
     def run(self, module: ModuleOp, context: PassContext) -> None:
-        if not 0 < self.weight_share <= 100 or not 0 < self.key_share <= 100 or self.buffers < 1:
+        if not 0 < self.share <= 100 or not 0 < self.key_share <= 100 or self.buffers < 1:
             raise UsageError("tile needs shares of 1 to 100 percent and at least one buffer")
-        memory = context.target.memory("activation").bytes
+        machine = Machine(context.target)
         for op in module.walk():
-            if isinstance(op, AttentionOp):
-                blocks, reason = attention_tiling(op, context.target, memory * self.key_share // 100)
+            found = self.choose(machine, op)
+            if found is not None:
+                blocks, reason = found
                 blocks.attach(op)
                 op.attributes[REASON] = StringAttr(reason)
                 context.explain(op, reason)
-            elif isinstance(op, GemmOp):
+
+    def choose(self, machine: Machine, op: Operation) -> tuple[GemmTiling | AttentionTiling, str] | None:
+        """The blocks of an operation, and why; None for one that is not tiled."""
+        memory = machine.target.memory("activation").bytes
+        match op:
+            case AttentionOp():
+                return attention_tiling(op, machine.target, memory * self.key_share // 100)
+            case GemmOp():
                 if op.layout is None:
                     raise InputError("pim.gemm has no layout", where=where(op), hint="run layout before tile")
-                tiling = choose(op.layout.layout, memory * self.weight_share // 100, self.buffers)
-                if slot_bytes(op.layout.layout) > memory:
-                    raise InputError(
-                        f"one slot of weights ({slot_bytes(op.layout.layout)} bytes) exceeds the activation memory",
-                        where=where(op),
-                        hint="a layout with a larger ksplit has smaller slots",
-                    )
-                tiling.attach(op)
-
-
-def slot_bytes(layout: GemvLayout) -> int:
-    """Bytes of the weights of one result slot of a tile."""
-    return layout.outputs_per_slot * layout.padded_k * 2
-
-
-def choose(layout: GemvLayout, budget: int, buffers: int) -> GemmTiling:
-    """The largest tiles of which ``buffers`` fit ``budget`` bytes; at least one slot, with fewer buffers if need be."""
-    size = slot_bytes(layout)
-    slots = budget // (buffers * size)
-    if slots == 0:
-        return GemmTiling(1, max(1, min(buffers, budget // size)))
-    slots = min(slots, layout.slots)
-    tiles = -(-layout.slots // slots)
-    return GemmTiling(-(-layout.slots // tiles), min(buffers, tiles))
+                budget = max(min(memory * self.share // 100, room_of(op, memory)), 0)
+                return gemm_tiling(machine, op, op.layout.layout, budget, self.buffers)
+            case _:
+                return None

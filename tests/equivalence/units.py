@@ -263,7 +263,8 @@ def _actions() -> Mapping[str, _Action]:
     }
     special: dict[str, _Action] = {
         "vredp": _partial_sums, "vredpb": _partial_sums, "vrope": _rope, "vwsum": _weighted_sum, "trans": _transpose,
-        "pimld": _array_load, "twb": _tensor_store, "twb.f": _tensor_store, "tld.f": _tensor_load, "lw": _word, "sw": _word,
+        "pimld": _array_load, "twb": _tensor_store, "twb.f": _tensor_store, "tld.f": _tensor_load,
+        "lw": _word, "sw": _word,
     }  # fmt: skip
     prefixes: dict[str, _Action] = {
         "vsel.": _select, "vmovs.": _strided, "vargmax.": _reduction, "pimmv.": _array_product, "tmm": _tensor_product,

@@ -78,8 +78,8 @@ def test_the_machine_computes_what_the_ir_means(name: str) -> None:
         REST.replace("schedule", "schedule{overlap=false}"),
         REST.replace("schedule", "schedule{overlap=false prefetch=false reorder=false}"),
         REST.replace("allocate", "allocate{share=false}"),
-        REST.replace("tile", "tile{weight-share=1 buffers=1}"),
-        REST.replace("tile", "tile{weight-share=2 buffers=3}"),
+        REST.replace("tile", "tile{share=1 buffers=1}"),
+        REST.replace("tile", "tile{share=2 buffers=3}"),
     ],
 )
 def test_options_keep_the_meaning(rest: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import F32_BYTES, LoweringContext, rows_of, shape_of
@@ -40,13 +38,7 @@ def gather(ctx: LoweringContext, source: Tensor, shard: ShardAttr, result: SSAVa
     """Issue the multicasts of a cut tensor and wait for all of them; the whole tensor's strip."""
     extent, rows = shape_of(result)[-1], rows_of(result)
     whole = ctx.strip("gather", rows, extent, remote=True)
-    gather_rows(ctx, source, shard, whole, 0)
-    return whole
-
-
-def gather_rows(ctx: LoweringContext, source: Tensor, shard: ShardAttr, whole: Strip, first: int) -> None:
-    """Gather the rows from ``first`` on of a cut tensor into ``whole``, as many as that has, and wait for them."""
-    core, rows = ctx.core, whole.rows
+    core = ctx.core
     semaphore = ctx.semaphores.take()
     rounds = shard.shard_rounds
     expected = 0
@@ -56,13 +48,12 @@ def gather_rows(ctx: LoweringContext, source: Tensor, shard: ShardAttr, whole: S
         expected += ctx.cores  # a core without features sends an empty message
         to = core.address(whole.buffer.value, [whole.offset + 2 * start for start in starts])
         size = core.const([2 * count for count in counts])
-        here = replace(strip, offset=strip.offset + first * strip.pitch)
         if rows == 1:
-            core.nmcast(to, ctx.address(here), size, sem=semaphore, **group)
+            core.nmcast(to, ctx.address(strip), size, sem=semaphore, **group)
         else:
             core.nmcast2(
                 to,
-                ctx.address(here),
+                ctx.address(strip),
                 size,
                 sem=semaphore,
                 **group,
@@ -71,6 +62,7 @@ def gather_rows(ctx: LoweringContext, source: Tensor, shard: ShardAttr, whole: S
                 message_dst_stride=core.const(whole.pitch),
             )
     core.wait(core.const(0), sem=semaphore, imm=expected)
+    return whole
 
 
 def tell_everybody(ctx: LoweringContext, done: Strip) -> int:

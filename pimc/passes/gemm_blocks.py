@@ -1,0 +1,95 @@
+"""Blocks of a GEMM: rows, outputs and K at a time, and the transfers of weights.
+
+Among the blocks whose buffers fit, those of the least estimated time are taken: the longest of the tensor unit's work,
+the weights' way from the banks (again for each block of rows) and a cut input's way over the network (again for each
+block of outputs), and what nothing hides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+from pimc.ir import pim
+from pimc.ir.bank_layout import GemvLayout
+from pimc.ir.nn import tensor_bytes, tensor_of
+from pimc.ir.pim.ops import GemmOp
+from pimc.ir.pim.tiling import GemmLoops, GemmTiling
+from pimc.passes.machine import Machine
+
+
+def room_of(gemm: GemmOp, memory: int) -> int:
+    """Bytes of ``memory`` that a GEMM's input and results in a core leave."""
+    rows, layout = _rows(gemm), pim.layout_of(gemm.x.type)
+    held = tensor_bytes(gemm.x.type)
+    for dim, shard in ({} if layout is None else layout.cuts).items():
+        held = held // tensor_of(gemm.x).get_shape()[dim] * shard.max_local_size
+    return memory - held - 2 * rows * gemm.local_offsets[-1]
+
+
+def _rows(gemm: GemmOp) -> int:
+    return prod(tensor_of(gemm.x).get_shape()[:-1])
+
+
+def gemm_tiling(
+    machine: Machine, gemm: GemmOp, layout: GemvLayout, budget: int, buffers: int
+) -> tuple[GemmTiling, str]:
+    """The tiling of least estimated time that fits ``budget`` bytes, or else the smallest; and why."""
+    rows, cut = _rows(gemm), pim.layout_of(gemm.x.type) is not None
+    best: tuple[tuple[int, int], GemmLoops, tuple[int, int, int, int]] | None = None
+    smallest: GemmLoops | None = None
+    for tiling in candidates(machine, layout, rows, cut, buffers):
+        loops = GemmLoops(layout, tiling, rows, cut)
+        if smallest is None or loops.bytes < smallest.bytes:
+            smallest = loops
+        if loops.bytes <= budget:
+            times = machine.gemm_times(loops)
+            key = (times[0], loops.bytes)
+            if best is None or key < best[0]:
+                best = (key, loops, times)
+    if best is None:
+        assert smallest is not None  # there are candidates
+        return smallest.tiling, f"{_sizes(smallest)}: the smallest buffers, {smallest.bytes} bytes of {budget}"
+    _, loops, (total, unit, dram, network) = best
+    times_text = f"{unit} cycles on the tensor unit, {dram} of DRAM, {network} of network, {total} in all"
+    return loops.tiling, f"{_sizes(loops)}: {times_text}; {loops.bytes} bytes of {budget}"
+
+
+def _sizes(loops: GemmLoops) -> str:
+    """Rows x outputs x K of a block."""
+    t, layout = loops.tiling, loops.layout
+    outputs = min(t.block_slots * layout.outputs_per_slot, layout.n_local)
+    return f"{min(t.rows, loops.rows)} x {outputs} x {min(loops.pieces * loops.piece_elements, layout.k)}"
+
+
+def candidates(machine: Machine, layout: GemvLayout, rows: int, cut: bool, buffers: int) -> Iterator[GemmTiling]:
+    """Tilings worth a look: blocks that fill the tensor unit, and their multiples and parts."""
+    tcu, total = machine.target.tcu, sum(layout.chunk_columns)
+    powers = [1 << i for i in range(max(rows, tcu.rows).bit_length())]
+    heights = {rows, *(h for p in powers for h in (tcu.rows * p, tcu.rows // p) if 0 < h < rows)}
+    per_unit = max(1, tcu.columns // layout.outputs_per_slot)
+    widths = {1, layout.slots, *(min(per_unit * factor, layout.slots) for factor in (1, 2, 4))}
+    for height in sorted(heights):
+        for columns in _columns(layout):
+            whole = columns == total
+            for width in sorted(widths):
+                in_unit = not cut and height <= tcu.rows and width * layout.outputs_per_slot <= tcu.columns
+                spans = {1} if whole or in_unit else _spans(-(-layout.slots // width))
+                for span in sorted(spans):
+                    transfers = -(-layout.slots // width) * -(-total // columns)
+                    for count in range(1, min(buffers, transfers) + 1):
+                        yield GemmTiling(height, width, width * span, columns, count, int(in_unit and not whole))
+
+
+def _columns(layout: GemvLayout) -> list[int]:
+    """Columns of a K-slice in a block of K: all, whole chunks, or parts of one."""
+    chunk, chunks = layout.geometry.buffer_columns, len(layout.chunk_columns)
+    some = {-(-chunks // parts) * chunk for parts in range(2, chunks + 1)}
+    few = {chunk >> i for i in range(4) if chunk % (1 << i) == 0}
+    total = sum(layout.chunk_columns)
+    return [total, *sorted((c for c in some | few if c < total), reverse=True)]
+
+
+def _spans(transfers: int) -> set[int]:
+    """Transfers of weights in a block of outputs: all, and equal parts of them."""
+    return {-(-transfers // parts) for parts in (1, 2, 3, 4, 6, 8, transfers)}
