@@ -18,11 +18,14 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 from pimc.ir import hbm, sram
 from pimc.ir.instruction_ops import LocalAddressAttr, Number, identifier
 from pimc.isa.hbm import MASK
+from pimc.isa.sram_rows import ROWS, STRIDES, SUFFIX, moving_operands
 
 OpT = TypeVar("OpT", bound=Operation)
 
 #: A register operand: a value, or a number that becomes a constant.
 Register: TypeAlias = "SSAValue | int"
+#: Rows of an operand: the address of the first one, and the bytes from each to the next.
+Place: TypeAlias = "tuple[Register, Register]"
 #: A named operand: an immediate, or a configuration value.
 Named: TypeAlias = "SSAValue | Number"
 
@@ -203,6 +206,23 @@ class SramBuilder(_BlockBuilder):
         if op_class.INSTRUCTION.config and not config:
             raise TypeError(f"{op_class.name} needs {', '.join(op_class.INSTRUCTION.config)}")
         return self.insert(op_class.build_op([self.register(value) for value in registers], immediates, config))
+
+    def on_rows(self, name: str, rows: Register, *places: Place, n: Register, **named: Named) -> None:
+        """Insert a vector instruction on ``n`` elements of each of ``rows`` rows: one dispatch, whatever their number.
+
+        ``places`` are its operands but the last one, in table order: the address of the first row, and the bytes from
+        each row to the next.
+        """
+        addresses = [address for address, _ in places]
+        if isinstance(rows, int) and rows == 1:
+            self.emit(name, *addresses, n, **named)
+            return
+        form = _SRAM_METHODS[identifier(name + SUFFIX)]
+        steps = dict(
+            zip((operand.name for operand in form.read_operands()), (step for _, step in places), strict=False)
+        )
+        strides = {STRIDES[operand]: steps[operand] for operand in moving_operands(form.INSTRUCTION)}
+        self.emit(name + SUFFIX, *addresses, n, **named, **{ROWS: rows}, **strides)
 
     def _scalar(self, name: str, *registers: Register, **immediates: Named) -> SSAValue:
         return self.emit(name, *registers, **immediates).results[0]

@@ -19,6 +19,7 @@ from pimc.ir.instruction_ops import numbers
 from pimc.ir.sram import SramInstruction
 from pimc.ir.sram_control import ForOp, IfOp
 from pimc.ir.sram_structure import AddressOp, AllocOp
+from pimc.isa.sram_rows import ROWS
 
 #: Numbers, one for all cores or one a core; None where they are not constants.
 Known = tuple[int, ...] | None
@@ -159,7 +160,11 @@ def place_of(address: SSAValue) -> Known:
 
 
 def _count(op: SramInstruction) -> Known:
-    """The elements or bytes an instruction handles, where an operand says so by a constant."""
+    """The elements or bytes an instruction handles (of many rows: in the first), where operands say so by constants."""
+    if ROWS in op.INSTRUCTION.config and op.config_values:
+        rows = constant(dict(zip(op.INSTRUCTION.config, op.config_values, strict=True))[ROWS])
+        if rows is not None and min(rows) <= 0:
+            return (0,)
     names = [operand.name for operand in op.read_operands()]
     return constant(op.operands[names.index("n")]) if "n" in names else None
 

@@ -92,10 +92,10 @@ def test_every_vector_instruction_has_rows() -> None:
 
 
 def fill_then(line: str, **config: int) -> RunResult:
-    """1024 halves of 1.5 from byte 0 on, then an instruction on r1 = 0, r2 = 4096, r3 = 64, r4 = the number's place."""
+    """An instruction behind 1024 halves of 1.5 from byte 0 on: r1 = 0, r2 = 4096, r3 = 64, r5 = 384."""
     lines = ["li r4, 8192", "li r5, 0x3FC00000", "sw r5, r4, 0", "li r3, 1024", "vfill.h r0, r0, r4, r3"]
     lines += [f"li r31, {value}\ncfg c{CONFIG[name]}, r31" for name, value in config.items()]
-    lines += ["li r1, 0", "li r2, 4096", "li r3, 64", line, "halt"]
+    lines += ["li r1, 0", "li r2, 4096", "li r3, 64", "li r5, 384", line, "halt"]
     return run(program("\n".join(lines), outputs=[port("y", "f16", 1, 0)]))
 
 
@@ -111,6 +111,7 @@ def rows(count: int, dst: int, a: int, b: int = 0) -> dict[str, int]:
         ("vmov.h.r r2, r1, r3", rows(16, 0, 128), SimError, "meets another row"),
         ("vmov.h.r r2, r2, r3", rows(16, 128, 256), SimError, "meets another row"),
         ("vneg.h.r r1, r1, r3", rows(4, 256, 128), SimError, "meets another row"),
+        ("vadd.h.r r1, r1, r5, r3", rows(4, 128, 128, -128), SimError, "meets another row"),
         ("vadd.h.r r1, r1, r1, r3", rows(4, 128, 128, 0), SimError, "meets another row"),
         ("vmov.h.r r2, r1, r3", rows(17, 128, 128), UninitialisedReadError, "read of local memory at byte 2048"),
         ("vmov.h.r r2, r1, r3", rows(1 << 14, 128, 0), OutOfRangeError, "outside local memory"),

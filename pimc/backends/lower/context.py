@@ -12,7 +12,7 @@ from xdsl.dialects.arith import ConstantOp as ArithConstantOp
 from xdsl.dialects.builtin import Float32Type, IntegerAttr, IntegerType, TensorType, i1
 from xdsl.ir import Block, Operation, SSAValue
 
-from pimc.backends.builder import HbmBuilder, SramBuilder
+from pimc.backends.builder import HbmBuilder, Place, SramBuilder
 from pimc.backends.lower.regions import Regions
 from pimc.backends.lower.values import Buffer, Floats, Integers, LoweredValue, Positions, Strip, Tensor, Weight
 from pimc.diagnostics import InputError, InternalError, UnsupportedItem
@@ -214,6 +214,10 @@ class LoweringContext:
         if row is None:
             return base
         return self.core.add(base, self.core.mul(row, self.core.const(strip.pitch)))
+
+    def place(self, strip: Strip, *, of: int | None = None) -> Place:
+        """The rows of a strip for an instruction on ``of`` rows (None: its own); a single row is repeated for them."""
+        return self.core.address(strip.buffer.value, strip.offset), 0 if of not in (None, strip.rows) else strip.pitch
 
     @contextmanager
     def each_row(self, rows: int) -> Iterator[SSAValue | None]:

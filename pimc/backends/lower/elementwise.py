@@ -25,7 +25,7 @@ from pimc.backends.lower.views import (
     copy_view,
     filled,
     fresh,
-    nest,
+    on_runs,
     set_view,
     view_of,
 )
@@ -100,12 +100,15 @@ def map_scalar(ctx: LoweringContext, name: str, to: View, operand: View, number:
 
 
 def _runs(ctx: LoweringContext, name: str, views: list[View], *numbers: SSAValue) -> None:
-    """An instruction for each run of the first view: all that are vectors have the same runs."""
+    """An instruction on the runs of the first view: all that are vectors have the same runs.
+
+    ``numbers``: addresses of f32 that it takes as further operands.
+    """
     to = views[0]
     dims = coalesce(to.shape, [view.strides for view in views])
     run = dims.pop() if dims and dims[-1].strides[0] == to.itemsize else Dim(1, ())
-    with nest(ctx, dims, [address_of(ctx, view) for view in views]) as places:
-        ctx.core.emit(name, *places, *numbers, ctx.core.const(run.extent))
+    dims = [Dim(dim.extent, (*dim.strides, *(0 for _ in numbers))) for dim in dims]
+    on_runs(ctx, name, dims, [*(address_of(ctx, view) for view in views), *numbers], run.extent)
 
 
 def _arranged(

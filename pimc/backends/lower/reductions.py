@@ -11,6 +11,7 @@ from xdsl.ir import Operation, SSAValue
 
 from pimc.backends.lower.context import F32_BYTES, INTEGER_BYTES, LoweringContext, is_wide, shape_of
 from pimc.backends.lower.elementwise import is_boolean, is_integer, kind_of, map_scalar, map_views
+from pimc.backends.lower.rows import softmax_rows
 from pimc.backends.lower.vector import lower_softmax
 from pimc.backends.lower.views import (
     Dim,
@@ -67,8 +68,8 @@ def lower_reduce(ctx: LoweringContext, op: ReduceOp) -> None:
     totals = fresh(ctx, "totals", (rows,), F32_BYTES)
     result = totals if is_wide(op.result) else fresh(ctx, "reduced", (rows,))
     if rows:
-        with _rows(ctx, rows, [(totals, F32_BYTES), (source, x.itemsize * width)]) as (total, row):
-            ctx.core.emit(f"{how.row}_{kind_of(op.x)}", total, row, ctx.core.const(width))
+        places = (address_of(ctx, totals), F32_BYTES), (address_of(ctx, source), x.itemsize * width)
+        ctx.core.on_rows(f"{how.row}_{kind_of(op.x)}", rows, *places, n=width)
         if isinstance(op, nn.ReduceMeanOp):
             map_scalar(ctx, "vmuls_f", totals, totals, 1.0 / width if width else nan)
         elif is_boolean(op.x):  # of nothing, infinities
@@ -153,15 +154,10 @@ def lower_any_softmax(ctx: LoweringContext, op: nn.SoftmaxOp) -> None:
     source = contiguous(ctx, view_of(ctx, op.x).permute(order))
     result = fresh(ctx, "softmax", source.shape, source.itemsize)
     width = shape[axis]
-    pitch = source.itemsize * width
-    top, total = (address_of(ctx, fresh(ctx, f"softmax.{name}", (1,), F32_BYTES)) for name in ("max", "sum"))
+    rows, pitch = prod(source.shape[:-1]), source.itemsize * width
     if result.elements:
-        with _rows(ctx, prod(source.shape[:-1]), [(result, pitch), (source, pitch)]) as (to, row):
-            count = ctx.core.const(width)
-            ctx.core.emit(f"vrmax_{kind}", top, row, count)
-            ctx.core.emit(f"vexps_{kind}", to, row, top, count)
-            ctx.core.emit(f"vrsum_{kind}", total, to, count)
-            ctx.core.emit(f"vdivs_{kind}", to, to, total, count)
+        to, row = ((address_of(ctx, view), pitch) for view in (result, source))
+        softmax_rows(ctx, rows, to, row, n=width, most=rows, kind=kind)
     back = [order.index(dim) for dim in range(len(shape))]
     set_view(ctx, op.result, result.permute(back))
 

@@ -40,8 +40,9 @@ def lower_arg(ctx: LoweringContext, op: nn.ArgMaxOp | nn.ArgMinOp) -> None:
     runs = _numbers(ctx, x.reverse(x.rank - 1) if last else x, negated=isinstance(op, nn.ArgMinOp))
     result = fresh(ctx, "index", x.shape[:-1], INTEGER_BYTES)
     name = "vargmax_h" if runs.itemsize == F32_BYTES // 2 else "vargmax_f"
-    with _each_run(ctx, runs, [result], [1]) as (source, place):
-        ctx.core.emit(name, place, source, ctx.core.const(width))
+    if result.elements:
+        to, source = (address_of(ctx, result), INTEGER_BYTES), (address_of(ctx, runs), width * runs.itemsize)
+        ctx.core.on_rows(name, result.elements, to, source, n=width)
     if last:
         map_views(ctx, "vsub_i", result, filled(ctx, (), width - 1, INTEGER_BYTES), result)
     shape = nn.tensor_of(op.result).get_shape()

@@ -82,7 +82,7 @@ def lower_pad(ctx: LoweringContext, op: nn.PadOp) -> None:
             area = result
             for later in range(dim + 1, x.rank):
                 area = area.slice(later, low[later], x.shape[later])
-            _pad(ctx, area, dim, _sources(extent, low[dim], high[dim], mode), low[dim])
+            _pad(ctx, area, dim, _sources(extent, low[dim], high[dim], mode), low[dim], extent)
     set_view(ctx, op.result, result)
 
 
@@ -96,11 +96,11 @@ def _sources(extent: int, low: int, high: int, mode: str) -> list[int]:
     return [int(number) for number in padded]
 
 
-def _pad(ctx: LoweringContext, area: View, dim: int, sources: Sequence[int], low: int) -> None:
+def _pad(ctx: LoweringContext, area: View, dim: int, sources: Sequence[int], low: int, extent: int) -> None:
     """Fill the places of a dimension outside of the middle; ``sources``: the place in the middle for each."""
-    for start, source, count, step in _runs(sources):
-        if source + low != start or step != 1:
-            copy_view(ctx, area.slice(dim, source + low, count, step), area.slice(dim, start, count))
+    for first, part in ((0, sources[:low]), (low + extent, sources[low + extent :])):
+        for start, source, count, step in _runs(part):
+            copy_view(ctx, area.slice(dim, source + low, count, step), area.slice(dim, first + start, count))
 
 
 def _runs(sources: Sequence[int]) -> Iterator[tuple[int, int, int, int]]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from xdsl.ir import Operation, SSAValue
 
-from pimc.backends.lower.context import F32_BYTES, LoweringContext, shape_of
+from pimc.backends.lower.context import LoweringContext, shape_of
+from pimc.backends.lower.rows import inverse_deviation, mean_of_rows, softmax_rows
 from pimc.backends.lower.values import Scalar, Strip, Tensor
 from pimc.ir import nn
 
@@ -86,13 +87,7 @@ def lower_binary(ctx: LoweringContext, op: Operation) -> None:
     for x, y, to in zip(a.strips, b.strips, result.strips, strict=True):
         if x.width != y.width:
             raise ctx.unsupported(f"operands of {x.width} and {y.width} features do not match")
-        if x.rows == y.rows and x.contiguous and y.contiguous and to.contiguous:
-            ctx.core.emit(instruction, ctx.address(to), ctx.address(x), ctx.address(y), ctx.core.const(to.elements))
-            continue
-        with ctx.each_row(to.rows) as row:
-            left = ctx.address(x, row if x.rows == to.rows else None)
-            right = ctx.address(y, row if y.rows == to.rows else None)
-            ctx.core.emit(instruction, ctx.address(to, row), left, right, ctx.core.const(to.width))
+        _on_strips(ctx, instruction, to, x, y)
     ctx.set(op.results[0], result)
 
 
@@ -129,25 +124,17 @@ def lower_pow(ctx: LoweringContext, op: nn.PowOp) -> None:
             map_rows(ctx, step, result, result)
             continue
         for factor, to in zip(x.strips, result.strips, strict=True):
-            with ctx.each_row(to.rows) as row:
-                at = ctx.address(to, row)
-                ctx.core.vmul_h(at, at, ctx.address(factor, row), ctx.core.const(to.width))
+            _on_strips(ctx, "vmul_h", to, to, factor)
     ctx.set(op.results[0], result)
 
 
 def lower_softmax(ctx: LoweringContext, op: nn.SoftmaxOp) -> None:
-    """Softmax over the last dimension of a replicated tensor, row by row."""
-    core, x = ctx.core, ctx.tensor(op.x).whole
+    """Softmax over the last dimension of a replicated tensor."""
+    x = ctx.tensor(op.x).whole
     if op.axis.value.data not in (-1, len(shape_of(op.x)) - 1):
         raise ctx.unsupported("softmax is over the last dimension only")
     result = ctx.strip("softmax", x.rows, x.width)
-    top, total = (core.address(ctx.alloc(f"softmax.{name}", F32_BYTES).value) for name in ("max", "sum"))
-    with ctx.each_row(x.rows) as row:
-        to, source, width = ctx.address(result, row), ctx.address(x, row), core.const(x.width)
-        core.vrmax_h(top, source, width)
-        core.vexps_h(to, source, top, width)
-        core.vrsum_h(total, to, width)
-        core.vdivs_h(to, to, total, width)
+    softmax_rows(ctx, x.rows, ctx.place(result), ctx.place(x), n=x.width, most=x.rows)
     ctx.set(op.results[0], Tensor((result,)))
 
 
@@ -170,18 +157,27 @@ def apply_unary(ctx: LoweringContext, op: Operation, instruction: str) -> None:
 def map_rows(
     ctx: LoweringContext, instruction: str, source: Tensor, result: Tensor, scalar: SSAValue | None = None
 ) -> Tensor:
-    """``result = f(source)``: an instruction for each strip, or for each row where a strip has gaps.
+    """``result = f(source)``, an instruction for each strip.
 
     ``scalar``: the address of an f32 that the instruction takes as its other operand.
     """
-    extra = () if scalar is None else (scalar,)
     for x, to in zip(source.strips, result.strips, strict=True):
-        if x.contiguous and to.contiguous:
-            ctx.core.emit(instruction, ctx.address(to), ctx.address(x), *extra, ctx.core.const(to.elements))
-            continue
-        with ctx.each_row(to.rows) as row:
-            ctx.core.emit(instruction, ctx.address(to, row), ctx.address(x, row), *extra, ctx.core.const(to.width))
+        _on_strips(ctx, instruction, to, x, scalar=scalar)
     return result
+
+
+def _on_strips(
+    ctx: LoweringContext, instruction: str, to: Strip, *sources: Strip, scalar: SSAValue | None = None
+) -> None:
+    """An instruction on all rows of ``to``; a source of a single row is repeated, and so is the f32 ``scalar``."""
+    core = ctx.core
+    numbers = [] if scalar is None else [scalar]
+    if all(strip.contiguous and strip.rows == to.rows for strip in (to, *sources)):
+        core.emit(instruction, *(ctx.address(strip) for strip in (to, *sources)), *numbers, to.elements)
+        return
+    repeated = [(number, 0) for number in numbers]
+    places = [ctx.place(strip, of=to.rows) for strip in (to, *sources)]
+    core.on_rows(instruction, to.rows, *places, *repeated, n=to.width)
 
 
 def copy(ctx: LoweringContext, source: Strip, to: Strip) -> None:
@@ -191,92 +187,45 @@ def copy(ctx: LoweringContext, source: Strip, to: Strip) -> None:
 
 def lower_rms_norm(ctx: LoweringContext, op: nn.RmsNormOp) -> None:
     """x / sqrt(mean(x^2) + eps) * w, the statistics of all rows in f32 side by side."""
-    core = ctx.core
     x, w = ctx.tensor(op.x).whole, ctx.tensor(op.weight).whole
     result = ctx.strip("rms_norm", x.rows, x.width)
-    scale = _inverse_deviation(ctx, x, op.eps.value.data)
-    with ctx.each_row(x.rows) as row:
-        core.vmuls_h(ctx.address(result, row), ctx.address(x, row), _scalar_of(ctx, scale, row), core.const(x.width))
-        core.vmul_h(ctx.address(result, row), ctx.address(result, row), ctx.address(w), core.const(x.width))
+    scale = inverse_deviation(ctx, x.rows, ctx.place(x), n=x.width, eps=op.eps.value.data)
+    ctx.core.on_rows("vmuls_h", x.rows, ctx.place(result), ctx.place(x), scale, n=x.width)
+    _on_strips(ctx, "vmul_h", result, result, w)
     ctx.set(op.results[0], Tensor((result,)))
 
 
 def lower_layer_norm(ctx: LoweringContext, op: nn.LayerNormOp) -> None:
     """(x - mean) / sqrt(var + eps) * w + b."""
-    core = ctx.core
-    x = ctx.tensor(op.x).whole
+    core, x = ctx.core, ctx.tensor(op.x).whole
     centred = ctx.strip("layer_norm", x.rows, x.width)
-    mean = ctx.alloc("layer_norm.mean", x.rows * F32_BYTES)
-    with ctx.each_row(x.rows) as row:
-        core.vrsum_h(_scalar_of(ctx, mean.value, row), ctx.address(x, row), core.const(x.width))
-    count = core.const(x.rows)
-    at = core.address(mean.value)
-    core.vmuls_f(at, at, ctx.f32(1.0 / x.width), count)
-    with ctx.each_row(x.rows) as row:
-        core.vsubs_h(
-            ctx.address(centred, row),
-            ctx.address(x, row),
-            _scalar_of(ctx, mean.value, row),
-            core.const(x.width),
-        )
-    scale = _inverse_deviation(ctx, centred, op.eps.value.data)
-    w, b = ctx.tensor(op.weight).whole, ctx.tensor(op.bias).whole if op.bias is not None else None
-    with ctx.each_row(x.rows) as row:
-        to = ctx.address(centred, row)
-        width = core.const(x.width)
-        core.vmuls_h(to, to, _scalar_of(ctx, scale, row), width)
-        core.vmul_h(to, to, ctx.address(w), width)
-        if b is not None:
-            core.vadd_h(to, to, ctx.address(b), width)
+    mean = mean_of_rows(ctx, x.rows, ctx.place(x), n=x.width)
+    core.on_rows("vsubs_h", x.rows, ctx.place(centred), ctx.place(x), mean, n=x.width)
+    scale = inverse_deviation(ctx, x.rows, ctx.place(centred), n=x.width, eps=op.eps.value.data)
+    core.on_rows("vmuls_h", x.rows, ctx.place(centred), ctx.place(centred), scale, n=x.width)
+    _on_strips(ctx, "vmul_h", centred, centred, ctx.tensor(op.weight).whole)
+    if op.bias is not None:
+        _on_strips(ctx, "vadd_h", centred, centred, ctx.tensor(op.bias).whole)
     ctx.set(op.results[0], Tensor((centred,)))
 
 
-def _inverse_deviation(ctx: LoweringContext, x: Strip, eps: float) -> SSAValue:
-    """A buffer of f32: 1 / sqrt(mean(x^2) + eps) of each row."""
-    core = ctx.core
-    buffer = ctx.alloc("norm.scale", x.rows * F32_BYTES).value
-    with ctx.each_row(x.rows) as row:
-        core.vrsumsq_h(_scalar_of(ctx, buffer, row), ctx.address(x, row), core.const(x.width))
-    at, count = core.address(buffer), core.const(x.rows)
-    core.vmuls_f(at, at, ctx.f32(1.0 / x.width), count)
-    core.vadds_f(at, at, ctx.f32(eps), count)
-    core.vrsqrt_f(at, at, count)
-    return buffer
-
-
-def _scalar_of(ctx: LoweringContext, buffer: SSAValue, row: SSAValue | None) -> SSAValue:
-    """The address of a row's f32 in a buffer of one f32 a row."""
-    base = ctx.core.address(buffer)
-    return base if row is None else ctx.core.add(base, ctx.core.slli(row, imm=2))
-
-
 def lower_rope(ctx: LoweringContext, op: nn.RopeOp) -> None:
-    """Rotary embedding of every head, row by row (each token has its row of the table)."""
+    """Rotary embedding of every head of all rows (each token has its row of the table)."""
     core = ctx.core
     x, table = ctx.tensor(op.x).whole, ctx.tensor(op.table).whole
     result = ctx.strip("rope", x.rows, x.width)
-    if op.turned != op.head_dim.value.data:
-        _rope_in_part(ctx, op, x, table, result)
+    ctx.set(op.results[0], Tensor((result,)))
+    turned, head_bytes = op.turned, op.head_dim.value.data * 2
+    angles = ctx.place(table, of=x.rows)
+    if turned * 2 == head_bytes:
+        core.on_rows("vrope", x.rows, ctx.place(result), ctx.place(x), angles, n=x.width, head_dim=turned)
         return
-    head_dim = core.const(op.head_dim.value.data)
-    with ctx.each_row(x.rows) as row:
-        core.vrope(
-            ctx.address(result, row), ctx.address(x, row), ctx.address(table, row), core.const(x.width),
-            head_dim=head_dim,
-        )  # fmt: skip
-    ctx.set(op.results[0], Tensor((result,)))
-
-
-def _rope_in_part(ctx: LoweringContext, op: nn.RopeOp, x: Strip, table: Strip, result: Strip) -> None:
-    """Only the first features of a head are turned: head by head, on a copy."""
-    core = ctx.core
-    copy(ctx, x, result)
-    turned = core.const(op.turned)
-    step = op.head_dim.value.data * 2
-    with ctx.each_row(x.rows) as row, core.loop(core.const(0), core.const(x.width * 2), step) as at:
-        to, source = core.add(ctx.address(result, row), at), core.add(ctx.address(x, row), at)
-        core.vrope(to, source, ctx.address(table, row), turned, head_dim=turned)
-    ctx.set(op.results[0], Tensor((result,)))
+    copy(ctx, x, result)  # only the first features of a head are turned: head by head
+    with core.loop(0, x.width * 2, head_bytes) as head:
+        (to, to_step), (source, step) = (
+            (core.add(at, head), pitch) for at, pitch in ((ctx.address(strip), strip.pitch) for strip in (result, x))
+        )
+        core.on_rows("vrope", x.rows, (to, to_step), (source, step), angles, n=turned, head_dim=turned)
 
 
 def lower_select_token(ctx: LoweringContext, op: nn.SelectTokenOp) -> None:

@@ -202,8 +202,8 @@ def contiguous(ctx: LoweringContext, view: View) -> View:
 def copy_view(ctx: LoweringContext, source: View, to: View) -> None:
     """Copy the elements of ``source`` to ``to`` (the same shape and itemsize; they must not overlap).
 
-    A run of elements is one vector instruction, a transposition of two dimensions one of the transposition unit; loops
-    of the scalar unit go over the other dimensions.
+    Runs of elements along a dimension are one vector instruction, a transposition of two dimensions one of the
+    transposition unit; loops of the scalar unit go over the other dimensions.
     """
     if source.shape != to.shape or source.itemsize != to.itemsize:
         raise InternalError(f"a copy of {source} to {to}")
@@ -227,10 +227,10 @@ def copy_at(ctx: LoweringContext, source: View, to: View, source_at: SSAValue, t
             )  # fmt: skip
         return
     inner = dims.pop(max(range(len(dims)), key=lambda d: _vector_gain(dims[d], size))) if dims else Dim(1, (size, size))
-    with nest(ctx, dims, [to_at, source_at]) as (dst, src):
-        if inner.strides == (size, size) or inner.extent == 1:
-            core.emit(MOVE[size], dst, src, core.const(inner.extent))
-        else:
+    if inner.strides == (size, size) or inner.extent == 1:
+        on_runs(ctx, MOVE[size], dims, [to_at, source_at], inner.extent)
+    else:
+        with nest(ctx, dims, [to_at, source_at]) as (dst, src):
             core.emit(
                 MOVE_STRIDED[size], dst, src, core.const(inner.extent),
                 stride_b=core.const(inner.strides[0]), stride_a=core.const(inner.strides[1]),
@@ -273,6 +273,14 @@ def nest(ctx: LoweringContext, dims: Sequence[Dim], addresses: Sequence[SSAValue
         with nest(ctx, dims[1:], here) as inner:
             yield inner
         loop.next = [core.add(here[view], core.const(outer.strides[view])) for view in moving]
+
+
+def on_runs(ctx: LoweringContext, name: str, dims: Sequence[Dim], addresses: Sequence[SSAValue], run: int) -> None:
+    """An instruction on runs of ``run`` elements: the longest dimension as its rows, loops over the others."""
+    rest = list(dims)
+    rows = rest.pop(max(range(len(rest)), key=lambda d: rest[d].extent)) if rest else Dim(1, (0,) * len(addresses))
+    with nest(ctx, rest, addresses) as here:
+        ctx.core.on_rows(name, rows.extent, *zip(here, rows.strides, strict=True), n=run)
 
 
 def _vector_gain(dim: Dim, size: int) -> tuple[bool, int]:

@@ -111,6 +111,7 @@ def local(m: Record, c: int, s: Record, mode: int, low: int, size: int, align: i
 def operand(m: Record, c: int, s: Record, mode: int, k: int, size: int, align: int) -> None:
     """Operand ``k`` of a vector instruction: ``size`` bytes in each of its rows."""
     low, step, rows = s.value[k], s.step[k], s.repeat
+    s.down[s.ranges] = 1 if step < 0 else 0
     if rows <= 1:
         add_range(m, c, s, LOCAL, mode, low, size, 0, rows, align)
         return
@@ -128,7 +129,7 @@ def operand(m: Record, c: int, s: Record, mode: int, k: int, size: int, align: i
 @inline
 def _same_rows(s: Record, w: int, r: int) -> bool:
     """Whether the rows of two ranges go together and a row of one meets at most the same row of the other."""
-    if s.rows[w] != s.rows[r] or s.stride[w] != s.stride[r]:
+    if s.rows[w] != s.rows[r] or s.stride[w] != s.stride[r] or s.down[w] != s.down[r]:
         return False
     distance = s.low[r] - s.low[w]
     return distance + s.size[r] <= s.stride[w] and s.size[w] - distance <= s.stride[w]

@@ -53,7 +53,7 @@ CORE = np.dtype(
 FLIGHT = np.dtype(
     [(name, "i8") for name in ("active", "unit", "finish", "pc", "op", "ranges", "work", "pending", "order", "repeat")]
     + [("step", "i8", (ADDRESSES,))]
-    + [(name, "i8", (RANGES,)) for name in ("space", "mode", "low", "size", "stride", "rows")]
+    + [(name, "i8", (RANGES,)) for name in ("space", "mode", "low", "size", "stride", "rows", "down")]
     + [("value", "i8", (MAX_OPERANDS,)), ("data_end", "i8")]
 )
 
