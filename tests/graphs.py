@@ -89,11 +89,14 @@ def _collect(value: SSAValue, made: list[Operation]) -> None:
 
 
 def executable(
-    module: ModuleOp, weights: Mapping[str, np.ndarray] | None = None, overrides: tuple[str, ...] = ()
+    module: ModuleOp,
+    weights: Mapping[str, np.ndarray] | None = None,
+    overrides: tuple[str, ...] = (),
+    pipeline: str | None = None,
 ) -> Executable:
-    """The module compiled with the default pipeline, for hpim with other figures."""
+    """The module compiled with the default pipeline, or another, for hpim with other figures."""
     model = ImportedModel(module, ModelWeights(dict(weights or {})), None, None, [], {}, "test")
-    compiled = compile_imported(model, options=Options(overrides=overrides))
+    compiled = compile_imported(model, options=Options(overrides=overrides, pipeline=pipeline))
     return Executable(compiled.program, compiled.target)
 
 
@@ -104,12 +107,13 @@ def compare(
     *,
     tolerance: float = 2e-3,
     overrides: tuple[str, ...] = (),
+    pipeline: str | None = None,
 ) -> RunResult:
     """Run on the machine and in the interpreter (fp32): integers and truth values equal, floats within tolerance."""
     store = ModelWeights(dict(weights or {}))
     reference = Interpreter(module_of(arrays, build), store, precision="f32")
     expected = reference.call("main", {f"arg{i}": a for i, a in enumerate(arrays)})
-    result = executable(module_of(arrays, build), weights, overrides).run(
+    result = executable(module_of(arrays, build), weights, overrides, pipeline).run(
         {f"input{i}": a for i, a in enumerate(arrays)}
     )
     for got, want in zip(result.outputs.values(), expected.values(), strict=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pimc.diagnostics import TargetError
 from pimc.ir import nn
 from pimc.ir.locations import where
+from pimc.ir.pim.encoder import AttentionFullOp
 from pimc.ir.pim.ops import AttentionOp
 from pimc.ir.pim.tiling import AttentionTiling
 from pimc.targets.target import Target
@@ -52,4 +53,18 @@ def attention_tiling(op: AttentionOp, target: Target, budget: int) -> tuple[Atte
         f"{rows} x {share} query rows and {keys} slots at a time ({why}); keys and values in {BUFFERS} "
         f"buffers each: {keys * each} of {budget} bytes"
     )
+    return AttentionTiling(rows, keys), reason
+
+
+def full_tiling(op: AttentionFullOp, target: Target, budget: int) -> tuple[AttentionTiling, str]:
+    """The blocks of an attention without a cache whose scores take at most ``budget`` bytes, and why.
+
+    Keys and values lie in local memory.
+    """
+    share = op.heads.value.data // op.kv_heads.value.data
+    rows, keys = max(1, target.tcu.rows // share), 1
+    each = 2 * rows * share
+    while 2 * keys * each <= budget:
+        keys *= 2
+    reason = f"{rows} x {share} query rows and {keys} keys at a time: scores take {keys * each} of {budget} bytes"
     return AttentionTiling(rows, keys), reason

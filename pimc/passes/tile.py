@@ -15,15 +15,18 @@ from xdsl.ir import Operation
 
 from pimc.diagnostics import InputError, UsageError
 from pimc.ir.locations import where
+from pimc.ir.pim.encoder import AttentionFullOp
 from pimc.ir.pim.ops import AttentionOp, GemmOp
 from pimc.ir.pim.tiling import AttentionTiling, GemmTiling
 from pimc.ir.stages import Stage
-from pimc.passes.attention_blocks import attention_tiling
+from pimc.passes.attention_blocks import attention_tiling, full_tiling
 from pimc.passes.base import Pass, PassContext
 from pimc.passes.gemm_blocks import gemm_tiling, room_of
 from pimc.passes.machine import Machine
 
 REASON = "pim.tile"
+#: Attention without a cache has its keys and values in local memory; its scores take this part of ``key_share``.
+SCORES_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class TilePass(Pass):
         match op:
             case AttentionOp():
                 return attention_tiling(op, machine.target, memory * self.key_share // 100)
+            case AttentionFullOp():
+                return full_tiling(op, machine.target, memory * self.key_share // 100 // SCORES_SHARE)
             case GemmOp():
                 if op.layout is None:
                     raise InputError("pim.gemm has no layout", where=where(op), hint="run layout before tile")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import compare, executable, floats, ids, module_of, number, weight
+from graphs import RNG, compare, executable, floats, ids, module_of, number, weight
 from xdsl.dialects.builtin import f32, i1, i64
 from xdsl.ir import SSAValue
 
@@ -16,6 +16,8 @@ from pimc.ir import nn
 from pimc.isa.container import load_program, write_program
 from pimc.isa.program import strip
 from pimc.runtime import Executable
+
+ONE_CORE = ("cores.count=1", "hbm.stacks=1", "hbm.channels=2", "noc.columns=1", "noc.rows=1")
 
 
 def test_types_ranks_and_outputs() -> None:
@@ -157,6 +159,45 @@ def test_attention_without_a_cache(
         arrays,
         lambda q, k, v, m=None: [nn.AttentionFullOp(q, k, v, m, **sizes, causal=causal).result],
         tolerance=1e-2,
+    )
+
+
+@pytest.mark.parametrize("overrides", [(), ONE_CORE], ids=["32 cores", "one core"])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "queries", "keys", "mask", "causal"),
+    [
+        (1, 1, 150, 33, None, False),
+        (2, 1, 66, 21, (1, 2, 66, 21), False),
+        (3, 1, 50, 30, (1, 1, 1, 30), False),
+        (3, 3, 5, 9, (1, 3, 5, 1), False),
+        (2, 2, 70, 70, None, True),
+        (6, 2, 20, 31, (31,), True),
+        (70, 1, 3, 11, None, True),
+    ],
+)
+def test_attention_without_a_cache_in_blocks(
+    heads: int,
+    kv_heads: int,
+    queries: int,
+    keys: int,
+    mask: tuple[int, ...] | None,
+    causal: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Blocks of at most four keys, and of as many query rows as fill the tensor unit."""
+    dim = 8
+    arrays = [3 * floats(1, queries, heads * dim), *(floats(1, keys, kv_heads * dim) for _ in "kv")]
+    if mask is not None:
+        hidden = np.where(RNG.random(mask) < 0.4, np.float32(-60000), 0)
+        hidden[..., 0] = 0  # every query sees a key
+        arrays.append(hidden)
+    sizes = {"heads": heads, "kv_heads": kv_heads, "head_dim": dim, "scale": dim**-0.5}
+    compare(
+        arrays,
+        lambda q, k, v, m=None: [nn.AttentionFullOp(q, k, v, m, **sizes, causal=causal).result],
+        tolerance=1e-2,
+        overrides=overrides,
+        pipeline="...,tile{key_share=1},...",
     )
 
 

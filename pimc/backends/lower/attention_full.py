@@ -1,8 +1,8 @@
 """Attention without a cache: a KV head on a group of cores, which share its queries by rows.
 
-The cores of a group exchange the head's features, so that each has all rows of its keys and values; each multiplies
-and normalises its rows of queries on tensor and vector unit; then they exchange again, so that each ends with its share
-of the features, of all rows.
+The cores of a group exchange the head's features, so that each has all rows of its keys and values; each takes its rows
+of queries in blocks that fill the tensor unit, and for each the keys in blocks, by online softmax; then they exchange
+again, so that each ends with its share of the features, of all rows.
 """
 
 from __future__ import annotations
@@ -11,72 +11,64 @@ from dataclasses import dataclass
 
 from xdsl.ir import SSAValue
 
-from pimc.backends.lower.context import F32_BYTES, LoweringContext, shape_of
+from pimc.backends.lower.attention_tensor import Matrix, hide_columns, multiply_by_columns, multiply_by_rows
+from pimc.backends.lower.context import LoweringContext, shape_of
 from pimc.backends.lower.exchange import meet, round_counts, tell_everybody
 from pimc.backends.lower.heads import HeadGroup, Shape, groups_of
+from pimc.backends.lower.online import OnlineSoftmax, Rows
 from pimc.backends.lower.values import Strip, Tensor
 from pimc.backends.lower.views import View, view_of
 from pimc.ir.layout import shard_of
 from pimc.ir.pim.encoder import AttentionFullOp
+from pimc.ir.pim.tiling import AttentionTiling
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows of queries that a core works on: at most ``most``, from ``first`` on (one number a core).
+class QueryRows:
+    """The rows of queries that a core works on: ``most`` of them, from ``first`` on (a number a core).
 
-    A core without rows of its own computes the last one again and sends nothing: what it does is then ordered like the
-    work of the others (an instruction on no elements waits for nothing).
+    What it sends of them are ``count`` rows behind the first ``skipped`` ones: where rows do not divide, the last cores
+    work on rows of others too, so that all do the same work in the same order.
     """
 
     most: int
     first: tuple[int, ...]
+    skipped: tuple[int, ...]
     count: tuple[int, ...]
-    own: tuple[bool, ...]
 
     @staticmethod
-    def of(group: HeadGroup, rows: int) -> Rows:
-        """Equal blocks of rows over the group's cores; the last ones may have fewer, or none."""
+    def of(group: HeadGroup, rows: int) -> QueryRows:
+        """Equal blocks of rows over the group's cores; the last ones send fewer, or none."""
         most = -(-rows // group.cores)
-        first = tuple(min(rank * most, rows - 1) for rank in group.rank)
-        count = tuple(min(most, rows - start) for start in first)
-        return Rows(most, first, count, tuple(rank * most < rows for rank in group.rank))
-
-    def block(self, start: int, size: int) -> list[int]:
-        """How many of the rows ``start .. start + size`` of its own each core has."""
-        return [max(0, min(size, count - start)) for count in self.count]
+        first = tuple(min(rank * most, rows - most) for rank in group.rank)
+        count = tuple(max(0, min(most, rows - rank * most)) for rank in group.rank)
+        skipped = tuple(
+            rank * most - start if n else 0 for rank, start, n in zip(group.rank, first, count, strict=True)
+        )
+        return QueryRows(most, first, skipped, count)
 
 
 def lower_attention_full(ctx: LoweringContext, op: AttentionFullOp) -> None:
     """Every head round: gather, attend, exchange."""
     queries, share = shape_of(op.q)[1], op.heads.value.data // op.kv_heads.value.data
     shape = Shape(share, op.head_dim.value.data, queries)
+    tiling = AttentionTiling.of(op)
+    if tiling is None:
+        raise ctx.unsupported("it has no tiling (run tile before lower)")
     strips: list[Strip] = []
-    scaled = _scaled(ctx, op)
     for group in groups_of(ctx, op.rounds):
-        rows = Rows.of(group, queries)
-        q = _head(ctx, op.q, scaled, group, shape.width)
-        k, v = (_head(ctx, value, ctx.tensor(value), group, shape.dim) for value in (op.k, op.v))
-        out = _attend(ctx, op, group, (q, k, v), rows, shape)
+        rows = QueryRows.of(group, queries)
+        q = _head(ctx, op.q, group, shape.width)
+        k, v = (_head(ctx, value, group, shape.dim) for value in (op.k, op.v))
+        out = _attend(ctx, op, group, (q, k, v), rows, shape, tiling)
         strips.extend([_exchange(ctx, group, out, rows, shape)] * group.cuts(shape))
     meet(ctx, tell_everybody(ctx, out))  # groups drift apart; what is gathered next would keep its memory since before
     ctx.set(op.output, Tensor(tuple(strips)))
 
 
-def _scaled(ctx: LoweringContext, op: AttentionFullOp) -> Tensor:
-    """The queries times the scale, where they are."""
-    source = ctx.tensor(op.q)
-    result = ctx.like("attention.query", source)
-    for x, to in zip(source.strips, result.strips, strict=True):
-        with ctx.each_row(x.rows) as row:
-            ctx.core.vmuls_h(
-                ctx.address(to, row), ctx.address(x, row), ctx.f32(op.scale.value.data), ctx.core.const(x.width)
-            )
-    return result
-
-
-def _head(ctx: LoweringContext, value: SSAValue, tensor: Tensor, group: HeadGroup, width: int) -> Strip:
-    """All rows of the ``width`` features of the core's KV head; ``offset`` of the strip is one a core if replicated."""
-    core, shard = ctx.core, shard_of(value.type)
+def _head(ctx: LoweringContext, value: SSAValue, group: HeadGroup, width: int) -> Strip:
+    """All rows of the ``width`` features of the core's KV head, without gaps."""
+    core, shard, tensor = ctx.core, shard_of(value.type), ctx.tensor(value)
     whole = ctx.strip("attention.head", tensor.rows, width, remote=shard is not None)
     if shard is None:
         strip = tensor.whole
@@ -112,8 +104,9 @@ def _attend(
     op: AttentionFullOp,
     group: HeadGroup,
     qkv: tuple[Strip, Strip, Strip],
-    rows: Rows,
+    rows: QueryRows,
     shape: Shape,
+    tiling: AttentionTiling,
 ) -> Strip:
     """The core's rows of the outputs of its KV head's queries, ``[rows.most, slice * cores]``."""
     core = ctx.core
@@ -123,103 +116,120 @@ def _attend(
         with ctx.each_row(rows.most) as row:
             tail = core.add(ctx.address(out, row), core.const(shape.width * 2))
             core.vfill_h(tail, tail, ctx.f32(0.0), core.const(out.width - shape.width))
-    mask = view_of(ctx, op.mask).broadcast((1, op.heads.value.data, shape.rows, k.rows)) if op.mask else None
-    scores = ctx.strip("attention.scores", rows.most, k.rows)
-    for head in range(shape.share):
-        features = head * shape.dim * 2
-        own = core.address(q.buffer.value, [q.offset + first * q.pitch + features for first in rows.first])
-        _multiply(ctx, (own, q.pitch), ctx.address(k), (scores, 0), rows, (k.rows, shape.dim), transposed=True)
-        _softmax(ctx, op, group, scores, rows, None if mask is None else (mask, head))
-        left = (ctx.address(scores), scores.pitch)
-        _multiply(ctx, left, ctx.address(v), (out, features), rows, (shape.dim, k.rows), transposed=False)
+    size = min(rows.most, tiling.rows)
+    block = Shape(shape.share, shape.dim, size)
+    with ctx.row_blocks(rows.most, size) as start:
+        first = core.const(list(rows.first))
+        if start is not None:
+            first = core.add(first, start)
+        softmax = _block(ctx, op, group, (q, k, v), first, block, tiling.keys)
+        softmax.round(ctx, ctx.address(out, start), out.pitch, shape.share)
     return out
 
 
-def _multiply(
-    ctx: LoweringContext,
-    left: tuple[SSAValue, int],
-    right: SSAValue,
-    to: tuple[Strip, int],
-    rows: Rows,
-    sizes: tuple[int, int],
-    *,
-    transposed: bool,
-) -> None:
-    """``to = left @ right`` for the core's rows, in blocks of the tensor unit.
-
-    ``left``: address of the first row, bytes from row to row.  ``right``: ``[columns, depth]`` if transposed, else
-    ``[depth, columns]``, without gaps.  ``sizes``: columns, depth.  ``to``: a strip, and the byte of its first column.
-    """
-    core, tcu = ctx.core, ctx.target.tcu
-    columns, depth = sizes
-    (at, pitch), (strip, offset) = left, to
-    step = depth * 2 if transposed else 2
-    multiply = core.tmmc_nk if transposed else core.tmmc_kn
-    for row in range(0, rows.most, tcu.rows):
-        count = core.const(rows.block(row, tcu.rows))
-        for column in range(0, columns, tcu.columns):
-            cols = core.const(min(tcu.columns, columns - column))
-            a, b = core.add(at, core.const(row * pitch)), core.add(right, core.const(column * step))
-            multiply(
-                a, b, rows=count, cols=cols, depth=core.const(depth), stride_a=core.const(pitch),
-                stride_b=core.const(depth * 2 if transposed else columns * 2),
-            )  # fmt: skip
-            place = core.address(strip.buffer.value, strip.offset + row * strip.pitch + offset + column * 2)
-            core.twb(place, rows=count, cols=cols, stride_c=core.const(strip.pitch))
-
-
-def _softmax(
+def _block(
     ctx: LoweringContext,
     op: AttentionFullOp,
     group: HeadGroup,
-    scores: Strip,
-    rows: Rows,
-    mask: tuple[View, int] | None,
-) -> None:
-    """Softmax of the core's rows of scores, with the mask of the core's query head added."""
-    core, keys = ctx.core, scores.width
-    share, queries = op.heads.value.data // op.kv_heads.value.data, shape_of(op.q)[1]
-    every = core.const(keys)
-    statistics = ctx.alloc("attention.statistics", 2 * F32_BYTES)
-    top, total = core.address(statistics.value), core.address(statistics.value, F32_BYTES)
-    with core.loop(core.const(0), core.const(list(rows.count))) as row:
-        at = ctx.address(scores, row)
+    qkv: tuple[Strip, Strip, Strip],
+    first: SSAValue,
+    shape: Shape,
+    most: int,
+) -> OnlineSoftmax:
+    """The softmax of ``shape.rows`` query rows from row ``first`` on, over the keys in blocks of ``most`` at most."""
+    core = ctx.core
+    q, k, v = qkv
+    keys, size = k.rows, min(k.rows, most)
+    query = ctx.alloc("attention.query", shape.rows * shape.width * 2)
+    scale, count = ctx.f32(op.scale.value.data), core.const(shape.rows * shape.width)
+    core.vmuls_h(core.address(query.value), ctx.address(q, first), scale, count)
+    left = Matrix(core.address(query.value), shape.dim * 2)
+    softmax = OnlineSoftmax.of(ctx, shape.stacked, shape.dim)
+    softmax.begin(ctx)
+    scores = ctx.alloc("attention.scores", shape.stacked * size * 2)
+    weights, part = (
+        Matrix(core.address(scores.value), size * 2),
+        Matrix(core.address(softmax.part.value), shape.dim * 2),
+    )
+    stop = core.const(keys)
+    if op.causal.value.data:  # row r sees keys up to r + keys - queries
+        ahead = core.add(first, core.const(shape.rows + keys - shape_of(op.q)[1]))
+        stop = core.max(core.min(ahead, stop), core.const(0))
+    mask = _Mask.of(ctx, op, group, keys)
+    with core.loop(core.const(0), stop, size) as key:
+        columns = core.min(core.sub(stop, key), core.const(size))
+        multiply_by_rows(
+            ctx, left, Matrix(ctx.address(k, key), k.pitch), weights, shape.stacked, columns, shape.dim
+        )  # fmt: skip
+        rows = Rows(shape.stacked, weights.at, weights.pitch, columns)
         if mask is not None:
-            view, head = mask
-            places = [
-                view.offset + (kv * share + head) * view.strides[1] + first * view.strides[2]
-                for kv, first in zip(group.heads, rows.first, strict=True)
-            ]
-            line = core.add(core.address(view.buffer.value, places), core.mul(row, core.const(view.strides[2])))
-            core.vadd_h(at, at, line, every)
-        visible = every
+            mask.add(ctx, rows, shape, first, key)
         if op.causal.value.data:
-            ahead = core.add(row, core.const([first + keys - queries + 1 for first in rows.first]))
-            visible = core.max(ahead, core.const(0))
-        core.vrmax_h(top, at, visible)
-        core.vexps_h(at, at, top, visible)
-        core.vrsum_h(total, at, visible)
-        core.vdivs_h(at, at, total, visible)
-        if op.causal.value.data:
-            hidden = core.add(at, core.slli(visible, imm=1))
-            core.vfill_h(hidden, hidden, ctx.f32(0.0), core.sub(every, visible))
+            hidden = core.add(first, core.const(keys - shape_of(op.q)[1] + 1))
+            _hide(ctx, rows, shape, core.sub(hidden, key))
+        softmax.weigh(ctx, rows, seen=False)
+        multiply_by_columns(
+            ctx, weights, Matrix(ctx.address(v, key), v.pitch), part, shape.stacked, shape.dim, columns
+        )  # fmt: skip
+        softmax.add(ctx)
+    return softmax
 
 
-def _exchange(ctx: LoweringContext, group: HeadGroup, out: Strip, rows: Rows, shape: Shape) -> Strip:
+@dataclass(frozen=True)
+class _Mask:
+    """What is added to the scores of the core's query heads: ``view`` is ``[1, heads, queries, keys]``."""
+
+    view: View
+    heads: tuple[int, ...]
+
+    @staticmethod
+    def of(ctx: LoweringContext, op: AttentionFullOp, group: HeadGroup, keys: int) -> _Mask | None:
+        """The mask of an attention; None if there is none, or one that is the same for all keys of a query."""
+        if op.mask is None:
+            return None
+        view = view_of(ctx, op.mask).broadcast((1, op.heads.value.data, shape_of(op.q)[1], keys))
+        return None if keys > 1 and view.strides[3] == 0 else _Mask(view, group.heads)
+
+    def add(self, ctx: LoweringContext, rows: Rows, shape: Shape, first: SSAValue, key: SSAValue) -> None:
+        """Add the mask of query rows from ``first`` on and keys from ``key`` on."""
+        core, view = ctx.core, self.view
+        columns = core.slli(key, imm=1)
+        with core.loop(core.const(0), core.const(shape.rows)) as row:
+            line = core.add(columns, core.mul(core.add(first, row), core.const(view.strides[2])))
+            at = core.add(rows.at, core.mul(row, core.const(shape.share * rows.pitch)))
+            for head in range(shape.share):
+                own = [view.offset + (kv * shape.share + head) * view.strides[1] for kv in self.heads]
+                to = core.add(at, core.const(head * rows.pitch))
+                core.vadd_h(to, to, core.add(core.address(view.buffer.value, own), line), rows.count)
+
+
+def _hide(ctx: LoweringContext, rows: Rows, shape: Shape, visible: SSAValue) -> None:
+    """Hide all but ``visible`` keys of the first query row, one more of each further one, if any are hidden."""
+    core = ctx.core
+    with core.if_(visible, "lt", rows.count), core.loop(core.const(0), core.const(shape.rows)) as row:
+        seen = core.min(core.max(core.add(visible, row), core.const(0)), rows.count)
+        hide_columns(ctx, rows, core.mul(row, core.const(shape.share)), shape.share, seen, core.sub(rows.count, seen))
+
+
+def _exchange(ctx: LoweringContext, group: HeadGroup, out: Strip, rows: QueryRows, shape: Shape) -> Strip:
     """Each core's share of the features, of all rows: everybody sends everybody the features of its own rows."""
     if group.cores == 1:
         return out
     core, width = ctx.core, group.slice(shape)
     result = ctx.strip("attention.slice", shape.rows, width, remote=True)
     semaphore = ctx.semaphores.take()
-    to = core.address(result.buffer.value, [first * result.pitch for first in rows.first])
-    lines = core.const(list(rows.count))
-    size = core.const([width * 2 if own else 0 for own in rows.own])
+    sent = [start + skip for start, skip in zip(rows.first, rows.skipped, strict=True)]
+    to = core.address(result.buffer.value, [first * result.pitch for first in sent])
+    lines = core.const([max(1, count) for count in rows.count])
+    size = core.const([width * 2 if count else 0 for count in rows.count])
     for step in range(group.cores):
         ranks = [(rank + step) % group.cores for rank in group.rank]
         core.nsend2(
             to,
-            core.address(out.buffer.value, [out.offset + rank * width * 2 for rank in ranks]),
+            core.address(
+                out.buffer.value,
+                [skip * out.pitch + rank * width * 2 for skip, rank in zip(rows.skipped, ranks, strict=True)],
+            ),
             size,
             core.const([first + rank for first, rank in zip(group.first_core, ranks, strict=True)]),
             sem=semaphore,

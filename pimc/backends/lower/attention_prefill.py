@@ -10,11 +10,11 @@ from xdsl.ir import SSAValue
 from pimc.backends.lower.alibi import Alibi
 from pimc.backends.lower.attention_exchange import Partial
 from pimc.backends.lower.attention_query import HeadRows, own_queries
-from pimc.backends.lower.attention_tensor import Matrix, multiply_by_columns, multiply_by_rows
+from pimc.backends.lower.attention_tensor import Matrix, hide_columns, multiply_by_columns, multiply_by_rows
 from pimc.backends.lower.cache_stream import KvBlock, KvStream, slots_before, slots_up_to
 from pimc.backends.lower.context import LoweringContext
 from pimc.backends.lower.heads import HeadGroup, Shape
-from pimc.backends.lower.online import HIDDEN, OnlineSoftmax, Rows, cap_rows
+from pimc.backends.lower.online import OnlineSoftmax, Rows, cap_rows
 from pimc.ir.pim.ops import AttentionOp
 
 
@@ -81,12 +81,12 @@ def _hide_later(
     ctx: LoweringContext, group: HeadGroup, shape: Shape, rows: Rows, position: SSAValue, block: KvBlock
 ) -> None:
     """Hide the slots behind a query row's own position, in blocks where there are such rows."""
-    core = ctx.core
+    core, share = ctx.core, ctx.core.const(shape.share)
     behind = core.add(block.first, block.count)
     some = core.if_(slots_up_to(ctx, group, position), "lt", behind)
     with some, core.loop(core.const(0), core.const(shape.rows)) as row:
         seen = _within(ctx, slots_up_to(ctx, group, core.add(position, row)), block)
-        _fill(ctx, shape, rows, row, seen, core.sub(block.count, seen))
+        hide_columns(ctx, rows, core.mul(row, share), shape.share, seen, core.sub(block.count, seen))
 
 
 def _hide_earlier(
@@ -99,24 +99,14 @@ def _hide_earlier(
     block: KvBlock,
 ) -> None:
     """Hide the slots before a query row's window, in blocks where there are such rows."""
-    core = ctx.core
+    core, share = ctx.core, ctx.core.const(shape.share)
     last = slots_before(ctx, op, group, core.addi(position, imm=shape.rows - 1))
     with core.if_(block.first, "lt", last), core.loop(core.const(0), core.const(shape.rows)) as row:
         hidden = _within(ctx, slots_before(ctx, op, group, core.add(position, row)), block)
-        _fill(ctx, shape, rows, row, core.const(0), hidden)
+        hide_columns(ctx, rows, core.mul(row, share), shape.share, core.const(0), hidden)
 
 
 def _within(ctx: LoweringContext, slot: SSAValue, block: KvBlock) -> SSAValue:
     """How many slots of a block lie before ``slot``."""
     core = ctx.core
     return core.min(core.max(core.sub(slot, block.first), core.const(0)), block.count)
-
-
-def _fill(ctx: LoweringContext, shape: Shape, rows: Rows, row: SSAValue, first: SSAValue, count: SSAValue) -> None:
-    """Hide ``count`` slots from ``first`` on in the scores of all heads of a query row."""
-    core = ctx.core
-    at = core.add(rows.at, core.mul(row, core.const(shape.share * rows.pitch)))
-    at = core.add(at, core.slli(first, imm=1))
-    with core.loop(core.const(0), core.const(shape.share)) as head:
-        to = core.add(at, core.mul(head, core.const(rows.pitch)))
-        core.vfill_h(to, to, ctx.f32(HIDDEN), count)

@@ -1,4 +1,4 @@
-"""The two products of attention on the tensor unit, in blocks of its rows and columns."""
+"""Attention on the tensor unit: its two products in blocks of the unit's rows and columns, and what rows do not see."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import LoweringContext
+from pimc.backends.lower.online import HIDDEN, Rows
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,14 @@ def multiply_by_columns(
             )  # fmt: skip
             place = core.add(to.row(ctx, row), core.const(column * 2)) if column else to.row(ctx, row)
             core.twb(place, rows=height, cols=cols, stride_c=core.const(to.pitch))
+
+
+def hide_columns(
+    ctx: LoweringContext, rows: Rows, row: SSAValue, count: int, first: SSAValue, columns: SSAValue
+) -> None:
+    """Give ``columns`` scores from ``first`` on of ``count`` rows from ``row`` on (registers) no weight."""
+    core = ctx.core
+    at = core.add(core.add(rows.at, core.mul(row, core.const(rows.pitch))), core.slli(first, imm=1))
+    with core.loop(core.const(0), core.const(count)) as index:
+        to = core.add(at, core.mul(index, core.const(rows.pitch)))
+        core.vfill_h(to, to, ctx.f32(HIDDEN), columns)

@@ -7,16 +7,17 @@ return.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from xdsl.ir import SSAValue
 
-from pimc.backends.lower.context import F32_BYTES, LoweringContext
+from pimc.backends.lower.context import F32_BYTES, LoweringContext, whole_shape_of
 from pimc.backends.lower.gemm_input import GatheredInput, GemmInput, WholeInput, piece_of
 from pimc.backends.lower.index import Index, Indices
-from pimc.backends.lower.matrix import layout_of, results_of, stacked_bias
+from pimc.backends.lower.matrix import bank_layout_of, results_of, stacked_bias
 from pimc.backends.lower.values import Buffer, Strip
 from pimc.backends.lower.weight_stream import WeightStream
-from pimc.ir.layout import shard_of
+from pimc.ir.layout import layout_of
 from pimc.ir.pim.ops import GemmOp
 from pimc.ir.pim.tiling import GemmLoops, GemmTiling
 
@@ -25,17 +26,17 @@ _HALF = 2
 
 def lower_gemm(ctx: LoweringContext, op: GemmOp) -> None:
     """``out = x . weights^T + bias``, the bias first."""
-    layout = layout_of(ctx, op)
+    banks = bank_layout_of(ctx, op)
     tiling = GemmTiling.of(op)
     if tiling is None:
         raise ctx.unsupported("it has no tiling (run tile before lower)")
-    value, shard = ctx.tensor(op.x), shard_of(op.x.type)
-    loops = GemmLoops(layout, tiling, value.rows, shard is not None)
-    out = ctx.strip("gemm", value.rows, op.local_offsets[-1])
+    rows, cut = prod(whole_shape_of(op.x)[:-1]), layout_of(op.x.type)
+    loops = GemmLoops(banks, tiling, rows, cut is not None)
+    out = ctx.strip("gemm", rows, op.local_offsets[-1])
     bias = _wide_bias(ctx, op)
     weights = WeightStream.of(ctx, loops)
     source: GemmInput = (
-        WholeInput(ctx, loops, value.whole) if shard is None else GatheredInput.of(ctx, loops, value, shard)
+        WholeInput(ctx, loops, ctx.tensor(op.x).whole) if cut is None else GatheredInput.of(ctx, loops, op.x)
     )
     sums = ctx.alloc("gemm.sums", loops.sums_bytes) if loops.sums_bytes else None
     _Gemm(ctx, loops, source, weights, out, bias, sums).run()

@@ -14,10 +14,11 @@ from typing_extensions import override
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import LoweringContext
-from pimc.backends.lower.exchange import meet, round_counts, tell_everybody
+from pimc.backends.lower.exchange import meet, tell_everybody
 from pimc.backends.lower.index import Index, Indices
-from pimc.backends.lower.values import Buffer, Strip, Tensor
-from pimc.ir.layout import ShardAttr
+from pimc.backends.lower.parts import cut_of, own_indices
+from pimc.backends.lower.values import Buffer, Strip
+from pimc.ir.layout import shard_of
 from pimc.ir.pim.tiling import GemmLoops
 
 _HALF = 2
@@ -123,12 +124,19 @@ class GatheredInput(GemmInput):
     arrived: int
 
     @staticmethod
-    def of(ctx: LoweringContext, loops: GemmLoops, x: Tensor, shard: ShardAttr) -> GatheredInput:
-        """An input whose features are cut by rounds."""
+    def of(ctx: LoweringContext, loops: GemmLoops, value: SSAValue) -> GatheredInput:
+        """An input that is cut along its features, or along its rows."""
+        (_, shard), rows = cut_of(ctx, value), [loops.rows] * ctx.cores
+        by_features = shard_of(value.type) is not None
+        extent = loops.layout.k if by_features else loops.rows
         parts: list[Part] = []
-        for index, strip in enumerate(x.strips):
-            starts, counts = round_counts(shard.shard_rounds, index, loops.layout.k, ctx.cores)
-            parts.append(Part(strip, [0] * ctx.cores, [x.rows] * ctx.cores, starts, counts))
+        for index, strip in enumerate(ctx.tensor(value).strips):
+            first, count = own_indices(shard, index, extent, ctx.cores)
+            every = [loops.layout.k] * ctx.cores
+            nothing = [0] * ctx.cores
+            parts.append(
+                Part(strip, nothing, rows, first, count) if by_features else Part(strip, first, count, nothing, every)
+            )
         size = min(loops.input_blocks, 2) * loops.input_bytes
         buffer = ctx.alloc("gemm.input", size, remote=True)
         return GatheredInput(ctx, loops, tuple(parts), buffer, ctx.semaphores.take())

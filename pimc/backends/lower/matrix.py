@@ -18,7 +18,7 @@ NO_BASE = 0
 BLOCK_SHARE = 4
 
 
-def layout_of(ctx: LoweringContext, op: MatrixOp) -> GemvLayout:
+def bank_layout_of(ctx: LoweringContext, op: MatrixOp) -> GemvLayout:
     """The op's layout; an error if the layout pass has not run."""
     if op.layout is None:
         raise ctx.unsupported("it has no layout (run layout before lower)")
@@ -89,7 +89,7 @@ def lower_gemv(ctx: LoweringContext, op: GemvOp) -> None:
 
 def issue_gemv(ctx: LoweringContext, op: GemvOp) -> GemvRun:
     """Start a GEMV: a signal to the controllers, and the commands of their stream."""
-    layout = layout_of(ctx, op)
+    layout = bank_layout_of(ctx, op)
     source = _buffer_input(ctx, ctx.tensor(op.x).whole, layout)
     bias = stacked_bias(ctx, op)
     size = layout.slots * ctx.channels * ctx.geometry.banks * 4

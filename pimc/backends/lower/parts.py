@@ -16,7 +16,7 @@ from xdsl.ir import SSAValue
 from pimc.backends.lower.context import LoweringContext, element_bytes, is_wide, shape_of, whole_shape_of
 from pimc.backends.lower.values import Floats, Integers, Strip, Tensor
 from pimc.backends.lower.views import FILL, View, dense_strides, view_of
-from pimc.ir.layout import LayoutAttr, ShardAttr, ShardRound, layout_of
+from pimc.ir.layout import ShardAttr, ShardRound, layout_of
 
 #: A number: known, known for each core, or in a register.
 Number: TypeAlias = "int | list[int] | SSAValue"
@@ -120,9 +120,10 @@ class Part:
         return Interval(first, [start + number for start, number in zip(first, count, strict=True)])
 
 
-def cut_of(ctx: LoweringContext, layout: LayoutAttr) -> tuple[int, ShardAttr]:
-    """The dimension that a layout cuts, and how."""
-    cuts = layout.cuts
+def cut_of(ctx: LoweringContext, value: SSAValue) -> tuple[int, ShardAttr]:
+    """The dimension along which a value is cut, and how."""
+    layout = layout_of(value.type)
+    cuts = {} if layout is None else layout.cuts
     if len(cuts) != 1:
         raise ctx.unsupported("a layout that cuts several dimensions")
     return next(iter(cuts.items()))
@@ -133,7 +134,7 @@ def parts_of(ctx: LoweringContext, value: SSAValue) -> list[Part]:
     layout, shape = layout_of(value.type), whole_shape_of(value)
     if layout is None:
         return [Part(view_of(ctx, value))]
-    dim, shard = cut_of(ctx, layout)
+    dim, shard = cut_of(ctx, value)
     if dim < len(shape) - 1:
         return [Part(view, dim, shard, index) for index, view in enumerate(_rounds(view_of(ctx, value), dim, shard))]
     found: list[Part] = []
@@ -162,7 +163,7 @@ def fresh_parts(ctx: LoweringContext, value: SSAValue, hint: str, *, remote: boo
 
     if layout is None:
         return [Part(room(shape))]
-    dim, shard = cut_of(ctx, layout)
+    dim, shard = cut_of(ctx, value)
     if dim < len(shape) - 1:
         view = room((*shape[:dim], shard.max_local_size, *shape[dim + 1 :]))
         return [Part(each, dim, shard, index) for index, each in enumerate(_rounds(view, dim, shard))]
