@@ -168,6 +168,8 @@ class _FunctionPartition:
             case func.ReturnOp():
                 if not entry:  # the host reads the pieces of an entry's results
                     op.operands = [self.layouts.settled(value) for value in op.operands]
+            case scf.YieldOp():
+                pass  # what a loop carries is the loop's business
             case func.CallOp():
                 self.call(op)
             case scf.ForOp():
