@@ -42,7 +42,7 @@ class TilePass(Pass):
     requires = Stage.LAID_OUT
     share: int = 50
     buffers: int = 3
-    key_share: int = 33
+    key_share: int = 40
 
     @override
     def run(self, module: ModuleOp, context: PassContext) -> None:

@@ -57,7 +57,7 @@ class Case:
     softcap: float | None = None
     slopes: bool = False
     overrides: tuple[str, ...] = FOUR
-    share: int = 33  # of local memory, percent
+    share: int = 40  # of local memory, percent
 
     def attributes(self) -> dict[str, object]:
         slopes = [2.0 ** -(1 + head) for head in range(self.heads)] if self.slopes else None

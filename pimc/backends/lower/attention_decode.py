@@ -37,11 +37,11 @@ def decode_partial(
     array = _Array.of(ctx, shape, keys, stream.pitch)
     with stream.blocks(ctx, first, stop) as block:
         array.load_keys(ctx, block)
+        array.turn_values(ctx, block)
         rows = Rows(shape.share, core.address(scores.value), keys * 2, block.count)
         for head in range(shape.share):
             to = core.address(scores.value, head * keys * 2)
             array.scores(ctx, core.address(query.value, head * shape.dim * 2), to, block.count)
-        array.turn_values(ctx, block)
         if op.softcap is not None:
             cap_rows(ctx, rows, op.softcap.value.data)
         if alibi is not None:

@@ -1,6 +1,6 @@
-// RUN: partition,layout,tile{key-share=33}
+// RUN: partition,layout,tile{key-share=40}
 // One token: 128 slots, the lanes of the PIM unit, are 4 x 128 x 128 + 128 x 6 bytes.  16 tokens: 21 rows of three heads
-// fill the tensor unit's 64, and 128 slots are 4 x 128 x 128 + 128 x 126 bytes; 256 are more than a third of 384 KiB.
+// fill the tensor unit's 64, and 128 slots are 4 x 128 x 128 + 128 x 126 bytes; 256 are more than 40 % of 384 KiB.
 "ml_program.global"() <{sym_name = "k", type = tensor<1x512x3x64xf16>, is_mutable, sym_visibility = "private"}> : () -> ()
 "ml_program.global"() <{sym_name = "v", type = tensor<1x512x3x64xf16>, is_mutable, sym_visibility = "private"}> : () -> ()
 // CHECK-LABEL: func.func @one
