@@ -2,8 +2,8 @@
 
 A decoder with past keys and values as inputs attends to all of the past.  Imported for one length of the past, its
 mask is a constant; over a cache with a slot for every position, each query must see the slots up to its own position
-and no further, whatever the position is.  Here the constant is checked to be the causal mask of that length, and a
-mask that follows the position takes its place.
+and no further, whatever the position is, or the last ones up to it where the model has a sliding window.  Here the
+constant is checked to be such a mask of that length, and a mask that follows the position takes its place.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _VIEWS: Final = (nn.ReshapeOp, nn.BroadcastToOp, nn.TransposeOp, nn.CastOp)
 def mask_by_position(function: FuncOp, position: SSAValue, queries: int, slots: int) -> int:
     """Give every softmax over ``slots`` scores of cached keys the mask of ``position``; the number of them.
 
-    InputError where such a softmax has a mask that is no constant, or not the causal one.
+    InputError where such a softmax has a mask that is no constant, or neither causal nor that of a window.
     """
     found = 0
     for op in list(function.walk()):
         if isinstance(op, nn.SoftmaxOp) and nn.tensor_of(op.x).get_shape()[-1] == slots and _reads_cache(op.x):
-            scores = _without_mask(op.x, queries, slots)
-            op.operands[0] = _masked(op, scores, position, queries, slots)
+            scores, window = _without_mask(op, queries, slots)
+            op.operands[0] = _masked(op, scores, position, queries, slots, window)
             _drop_nan_guard(op)
             found += 1
     return found
@@ -61,23 +61,32 @@ def _reads_cache(value: SSAValue) -> bool:
     return False
 
 
-def _without_mask(value: SSAValue, queries: int, slots: int) -> SSAValue:
-    """The scores under their masks: sums with a constant, choices by a constant."""
+def _without_mask(softmax: nn.SoftmaxOp, queries: int, slots: int) -> tuple[SSAValue, int]:
+    """The scores under their masks (sums with a constant, choices by a constant), and how many slots up to its own a
+    query sees.
+    """
+    value: SSAValue = softmax.x
+    ahead = _ahead(queries, slots)
+    shown = ahead <= 0
     while True:
         owner = value.owner
         if isinstance(owner, nn.AddOp):
             left, right = owner.lhs, owner.rhs
             scores, mask = (left, right) if _reads_cache(left) else (right, left)
-            _check_causal(mask, owner, queries, slots)
         elif isinstance(owner, nn.SelectOp):
             scores, mask = owner.a, owner.condition
-            _check_causal(mask, owner, queries, slots)
         else:
-            return value
+            break
+        shown = shown & _shown(mask, owner, queries, slots)
         value = scores
+    window = max(1, int(shown[-1].sum()))
+    if not np.array_equal(shown, (ahead <= 0) & (ahead > -window)):
+        raise _not_causal(softmax)
+    return value, window
 
 
-def _check_causal(mask: SSAValue, op: Operation, queries: int, slots: int) -> None:
+def _shown(mask: SSAValue, op: Operation, queries: int, slots: int) -> npt.NDArray[np.bool_]:
+    """Which scores a mask lets through, ``[queries, slots]``, none of them behind a query's own slot."""
     array = _constant(mask)
     if array is None:
         raise InputError(
@@ -85,16 +94,29 @@ def _check_causal(mask: SSAValue, op: Operation, queries: int, slots: int) -> No
             where=where(op),
             hint="export the model with a mask that follows from position_ids and attention_mask",
         )
-    shown = array if array.dtype == np.bool_ else array >= _HIDDEN
-    plain = array.dtype == np.bool_ or not np.any(array[shown])
-    wanted = np.arange(slots)[None, :] <= slots - queries + np.arange(queries)[:, None]
-    fits = array.ndim < 2 or array.shape[-2] in (1, queries)
-    if not plain or not fits or not np.all(shown == wanted):
-        raise InputError(
-            "attention has a mask that is not causal, or a bias that is added to the scores",
-            where=where(op),
-            hint="full causal attention over the cache is supported",
-        )
+    shown = np.asarray(array if array.dtype == np.bool_ else array >= _HIDDEN)
+    if array.dtype != np.bool_ and np.any(array[shown]):
+        raise _not_causal(op)
+    if array.ndim >= 2 and array.shape[-2] not in (1, queries):
+        raise _not_causal(op)
+    by_head = np.broadcast_to(shown, np.broadcast_shapes(shown.shape, (1, queries, slots))).reshape(-1, queries, slots)
+    flat = by_head[0]
+    if np.any(by_head != flat) or np.any(flat & (_ahead(queries, slots) > 0)):
+        raise _not_causal(op)
+    return np.asarray(flat, np.bool_)
+
+
+def _ahead(queries: int, slots: int) -> Array:
+    """How far each slot lies behind a query's own, ``[queries, slots]``; the last slot is the last query's."""
+    return np.arange(slots)[None, :] - (slots - queries) - np.arange(queries)[:, None]
+
+
+def _not_causal(op: Operation) -> InputError:
+    return InputError(
+        "attention has a mask that is not causal, or a bias that is added to the scores",
+        where=where(op),
+        hint="causal attention over the cache, or over a sliding window of it, is supported",
+    )
 
 
 def _constant(value: SSAValue) -> Array | None:
@@ -119,20 +141,27 @@ def _constant(value: SSAValue) -> Array | None:
     return None
 
 
-def _masked(op: Operation, scores: SSAValue, position: SSAValue, queries: int, slots: int) -> SSAValue:
-    """``slot <= position + query ? scores : lowest``, in the form that PyTorch decoders have."""
+def _masked(op: Operation, scores: SSAValue, position: SSAValue, queries: int, slots: int, window: int) -> SSAValue:
+    """``position + query - window < slot <= position + query ? scores : lowest``, in the form that PyTorch decoders
+    have; without the lower bound where there is none.
+    """
     columns = nn.IotaOp(TensorType(i32, (1, slots)), 1)
     rows = nn.IotaOp(TensorType(i32, (queries,)))
     own = nn.AddOp(position, rows)
     column = nn.ReshapeOp(own, (queries, 1))
-    visible = nn.CompareOp(columns, column, "le")
+    visible: nn.NnOp = nn.CompareOp(columns, column, "le")
+    made: list[Operation] = [columns, rows, own, column, visible]
+    if window < slots:
+        size = nn.ConstantOp.from_array(np.int32(window), i32)
+        start = nn.SubOp(column, size)
+        near = nn.CompareOp(columns, start, "gt")
+        visible = nn.AndOp(visible, near)
+        made += [size, start, near, visible]
     lowest = nn.ConstantOp.from_array(np.float32(LOWEST), f32)
     chosen = nn.SelectOp(visible, scores, lowest)
     block = op.parent_block()
     assert block is not None
-    block.insert_ops_before(
-        [with_location(new, op) for new in (columns, rows, own, column, visible, lowest, chosen)], op
-    )
+    block.insert_ops_before([with_location(new, op) for new in (*made, lowest, chosen)], op)
     return chosen.result
 
 

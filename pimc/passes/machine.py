@@ -19,8 +19,8 @@ from pimc.ir.pim.tiling import GemmLoops
 from pimc.targets import Target, load_target
 
 #: What a round of attention takes whatever its slots, and each of its query heads: instructions, and the exchange of
-#: the group.  Measured by attention of one token at position 0 with one round and with two: SmolLM2's heads (three query
-#: heads a KV head) differ by 662 cycles, GPT-2's (one) by 393.
+#: the group.  Measured by attention of one token at position 0 with one round and with two: with SmolLM2's heads (three
+#: query heads a KV head) they differ by 662 cycles, with GPT-2's (one) by 393.
 ROUND_CYCLES, QUERY_HEAD_CYCLES = 258, 135
 #: What a message of an exchange takes its sender: address, size and receiver in registers, and the port.
 MESSAGE_CYCLES = 12

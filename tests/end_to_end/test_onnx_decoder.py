@@ -9,7 +9,6 @@ import pytest
 from onnx_decoders import export_onnx, grouped_query_decoder
 
 import pimc
-from pimc.diagnostics import InputError
 
 BOUND = 3e-3
 """Of logits of magnitude 1: those of the same models by the PyTorch route are within half of it."""
@@ -64,8 +63,8 @@ def test_layers_are_one_loop(model: object, tmp_path: Path) -> None:
     assert names == ["prefill_layer", "prefill", "decode_layer", "decode"]
 
 
-def test_sliding_window_is_refused(tmp_path: Path) -> None:
-    """A mask that is not causal over the whole cache has no place in the program, and is said so."""
+def test_sliding_window(tmp_path: Path) -> None:
+    """The mask of a window, a constant once the length of the past is known, follows the position."""
     import torch
     from transformers import MistralConfig, MistralForCausalLM
 
@@ -74,10 +73,27 @@ def test_sliding_window_is_refused(tmp_path: Path) -> None:
         vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=64, head_dim=16, sliding_window=4,
     )  # fmt: skip
+    model = MistralForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4.0 if parameter.ndim > 1 else 1.0)
     path = tmp_path / "model.onnx"
-    export_onnx(MistralForCausalLM(config).eval(), path, opset=23)
-    with pytest.raises(InputError, match="not causal"):
-        pimc.compile(path, max_seq=32, prefill_chunk=4)
+    export_onnx(model, path, opset=23)
+    executable = pimc.compile(path, max_seq=32, prefill_chunk=4)
+    ids = (np.arange(11)[None] * 7 % 96).astype(np.int32)
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(ids).long()).logits[0].numpy()
+        other = ids.copy()
+        other[:, 0] = 50  # outside of the windows of positions from 4 on
+        assert np.abs(model(torch.from_numpy(other[:, :4]).long()).logits[0, 3].numpy() - wanted[3]).max() > 4 * BOUND
+    for start in (0, 4):
+        inputs = {"tokens": ids[:, start : start + 4], "position": np.array([start]), "length": np.array([4])}
+        logits = executable.run(inputs, entry="prefill").outputs["logits"]
+        np.testing.assert_allclose(logits.reshape(-1), wanted[start + 3], atol=BOUND)
+    for position in range(8, 11):
+        inputs = {"tokens": ids[:, position : position + 1], "position": np.array([position])}
+        logits = executable.run(inputs, entry="decode").outputs["logits"]
+        np.testing.assert_allclose(logits.reshape(-1), wanted[position], atol=BOUND)
 
 
 @pytest.mark.parametrize("packed", [False, True])
