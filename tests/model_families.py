@@ -20,6 +20,7 @@ from transformers import (
     BertModel,
     BloomConfig,
     Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
@@ -75,6 +76,9 @@ DECODERS: Mapping[str, Builder] = {
     # a window of 5 in every other layer; the cap of scores is in the eager form alone
     "gemma2": lambda: Gemma2Config(
         **GEMMA2, num_key_value_heads=2, head_dim=32, sliding_window=5, attn_implementation="eager"
+    ),
+    "gemma3_text": lambda: Gemma3TextConfig(
+        **GEMMA2, num_key_value_heads=1, head_dim=32, sliding_window=5, sliding_window_pattern=2
     ),
     "phi3": lambda: Phi3Config(**GROUPED),
     "gpt2": lambda: GPT2Config(**GPT2),

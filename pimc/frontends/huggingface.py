@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 MODEL_TYPES: Final = (
-    "bloom", "gemma", "gemma2", "gpt2", "gpt_neox", "llama", "mistral", "opt", "phi3", "qwen2", "qwen3",
+    "bloom", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "opt", "phi3", "qwen2", "qwen3",
 )  # fmt: skip
 """Architectures whose decoder takes positions, a mask and a cache as the export wrapper gives them."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import SSAValue
 
@@ -38,14 +40,26 @@ def _raise_norm(root: nn.RsqrtOp | nn.SqrtOp, notes: Notes) -> None:
         notes.refuse(root, "norm", "no weight of one number a feature follows")
         return
     if centred is None:
-        Replacer.replace(product, nn.RmsNormOp(x, weight, eps))
+        _replace(product, x, lambda value: nn.RmsNormOp(value, weight, eps))
         return
     shifted = only_user(product.result, nn.AddOp)
     bias = other_operand(shifted, product.result) if shifted is not None else None
     if shifted is not None and bias is not None and shape_of(bias) == (features,):
-        Replacer.replace(shifted, nn.LayerNormOp(centred, weight, bias, eps))
+        _replace(shifted, centred, lambda value: nn.LayerNormOp(value, weight, bias, eps))
     else:
-        Replacer.replace(product, nn.LayerNormOp(centred, weight, None, eps))
+        _replace(product, centred, lambda value: nn.LayerNormOp(value, weight, None, eps))
+
+
+def _replace(old: nn.NnOp, x: SSAValue, norm: Callable[[SSAValue], nn.NnOp]) -> None:
+    """The norm of ``x`` in the place of ``old``; where ``x`` is transposed and its features stay last, it is taken
+    before, so that heads are seen to be those of a row of features (Gemma 3).
+    """
+    moved = producer(x, nn.TransposeOp)
+    if moved is None or values_of(moved.permutation)[-1] != len(shape_of(x)) - 1:
+        Replacer.replace(old, norm(x))
+        return
+    new = norm(moved.x)
+    Replacer.replace(old, new, nn.TransposeOp(new, values_of(moved.permutation)))
 
 
 def _mean_of_square(value: SSAValue) -> tuple[SSAValue, float] | None:
