@@ -68,15 +68,17 @@ def lower_attention(ctx: LoweringContext, op: AttentionOp) -> None:
         raise ctx.unsupported("it has no tiling (run tile before lower)")
     shape = Shape(op.heads.value.data // op.kv_heads.value.data, op.head_dim.value.data, rows)
     results = [ctx.strip("attention.slice", rows, group.slice(shape)) for group in groups]
+    queries = [HeadRows.of(ctx, op.q, group, shape.width) for group in groups]
     block = Shape(shape.share, shape.dim, min(rows, tiling.rows))
     with ctx.row_blocks(rows, block.rows) as first:
-        queries = [HeadRows.of(ctx, op.q, group, shape.width) for group in groups]
-        pairs = zip(groups, queries, strict=True)
         if rows == 1:
+            pairs = zip(groups, queries, strict=True)
             partials = [decode_partial(ctx, op, group, q, block, tiling.keys) for group, q in pairs]
-        else:
-            partials = [prefill_partial(ctx, op, group, q, block, tiling.keys, first) for group, q in pairs]
-        _combine(ctx, partials, [ctx.address(strip, first) for strip in results])
+            _combine(ctx, partials, [ctx.address(strip) for strip in results])
+        else:  # a block's outputs are large: one round after the other
+            for group, q, strip in zip(groups, queries, results, strict=True):
+                partial = prefill_partial(ctx, op, group, q, block, tiling.keys, first)
+                _combine(ctx, [partial], [ctx.address(strip, first)])
     strips = [strip for strip, group in zip(results, groups, strict=True) for _ in range(group.cuts(shape))]
     ctx.set(op.output, Tensor(tuple(strips)))
 
