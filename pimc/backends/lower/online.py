@@ -23,6 +23,8 @@ NOTHING: Final = -1e30
 HIDDEN: Final = -math.inf
 #: The least sum that weights are divided by, for rows that have seen nothing.
 _LEAST: Final = 1e-30
+#: So many rows of a block's products are made f32 at a time.
+_WIDENED: Final = 16
 #: Up to so many rows, each has its own instructions; more are a loop.
 _UNROLLED: Final = 8
 
@@ -63,7 +65,8 @@ class OnlineSoftmax:
         maxima, sums, highest, factors, added = (
             ctx.alloc(f"attention.{name}", line) for name in ("max", "sum", "highest", "factors", "added")
         )
-        total, wide = (ctx.alloc(f"attention.{name}", size * F32_BYTES) for name in ("total", "wide"))
+        total = ctx.alloc("attention.total", size * F32_BYTES)
+        wide = ctx.alloc("attention.wide", min(rows, _WIDENED) * dim * F32_BYTES)
         part = ctx.alloc("attention.part", size * 2)
         return OnlineSoftmax(rows, dim, maxima, sums, total, part, wide, highest, factors, added)
 
@@ -103,11 +106,18 @@ class OnlineSoftmax:
 
     def add(self, ctx: LoweringContext) -> None:
         """Add ``part``, this block's product of weights and values, to the output."""
-        core, size = ctx.core, ctx.core.const(self.rows * self.dim)
-        total, wide = core.address(self.total.value), core.address(self.wide.value)
+        core, size, step = ctx.core, self.rows * self.dim, min(self.rows, _WIDENED) * self.dim
         self.scale(ctx, self.factors)
-        core.vcvt_f(wide, core.address(self.part.value), size)
-        core.vadd_f(total, total, wide, size)
+        total, part, wide = (core.address(buffer.value) for buffer in (self.total, self.part, self.wide))
+        if size == step:
+            core.vcvt_f(wide, part, core.const(size))
+            core.vadd_f(total, total, wide, core.const(size))
+            return
+        with core.loop(core.const(0), core.const(size), step) as first:
+            count = core.min(core.sub(core.const(size), first), core.const(step))
+            to = core.add(total, core.slli(first, imm=2))
+            core.vcvt_f(wide, core.add(part, core.slli(first, imm=1)), count)
+            core.vadd_f(to, to, wide, count)
 
     def scale(self, ctx: LoweringContext, factors: Buffer) -> None:
         """Multiply the output of row i by ``factors[i]`` (f32)."""
