@@ -201,6 +201,18 @@ def test_attention_without_a_cache_in_blocks(
     )
 
 
+def test_attention_in_blocks_is_one_program_for_any_length() -> None:
+    """As many instructions for 80 queries and 10 keys as for 150 and 90; buffers for scores do not grow."""
+    counts = set()
+    for queries, keys in ((80, 10), (150, 90)):
+        arrays = [floats(1, queries, 8), floats(1, keys, 8), floats(1, keys, 8)]
+        sizes = {"heads": 1, "kv_heads": 1, "head_dim": 8, "scale": 1.0}
+        module = module_of(arrays, lambda q, k, v, sizes=sizes: [nn.AttentionFullOp(q, k, v, **sizes).result])
+        program = executable(module, None, ONE_CORE, "...,tile{key_share=1},...").program
+        counts.add(sum(len(code) for code in program.code.values()))
+    assert len(counts) == 1
+
+
 def encoder(x: SSAValue, w: Mapping[str, np.ndarray], heads: int, kv_heads: int, dim: int) -> list[SSAValue]:
     """A layer of an encoder: attention and a feed-forward network, each added to its input."""
     linear = {name: (weight(name, w[name]), weight(f"{name}.bias", w[f"{name}.bias"])) for name in "qkvofg"}

@@ -12,7 +12,7 @@ from hf_models import FAMILIES, build
 
 FAMILY = next(family for family in FAMILIES if family.name == "llama-gqa-9-3")
 #: Powers of two, and lengths that are none (their cache strides are no shifts).
-LENGTHS = (16, 256, 720, 1024, 2048)
+LENGTHS = (16, 256, 720, 1024, 2048, 4096)
 
 
 @pytest.fixture(scope="module")
