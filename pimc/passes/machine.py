@@ -27,10 +27,10 @@ MESSAGE_CYCLES = 12
 #: Passes over the elements of a residual and a norm.
 NORM_STEPS = 4
 #: Of a GEMM: instructions around a block of the tensor unit that its work does not hide; the DRAM's rest between two
-#: transfers of weights with two buffers; a meeting of all cores; and instructions of a transfer of weights: for itself,
-#: for each slot and chunk, for each bank.
-UNIT_CYCLES, GAP_CYCLES, EXCHANGE_CYCLES = 40, 100, 200
-STEP_CYCLES, SEGMENT_CYCLES, READ_CYCLES = 60, 35, 6
+#: transfers of weights (twice with two buffers); a meeting of all cores; and instructions of a transfer of weights: for
+#: itself, for each slot and chunk, for each bank, for each read.
+UNIT_CYCLES, GAP_CYCLES, EXCHANGE_CYCLES = 40, 100, 300
+STEP_CYCLES, SEGMENT_CYCLES, BANK_CYCLES, READ_CYCLES = 60, 35, 4, 2
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,17 @@ class Machine:
         cut = self.network_fs(2 * part * features, self.cores) + NORM_STEPS * self.vector_fs(part * features)
         return cut < whole
 
+    def bank_reads_fs(self, reads: int, columns: int) -> int:
+        """Reads of ``columns`` columns of a row, one behind the other: two at a time, so that an activation hides in
+        part under another's columns.
+        """
+        hbm = self.target.hbm
+        return reads * (hbm.clocks("nRCDRD") // 2 + columns * hbm.clocks("nBL")) * hbm.clock_fs
+
     def gemm_times(self, loops: GemmLoops) -> tuple[int, int, int, int]:
         """Cycles of a tiled GEMM: all together; of the tensor unit, of the DRAM, and of the network alone."""
         target, layout, tiling = self.target, loops.layout, loops.tiling
-        tcu, period = target.tcu, target.clock.core_period_fs
+        tcu = target.tcu
         width = tiling.slots * layout.outputs_per_slot
         rows, cols = min(tiling.rows, tcu.rows, loops.rows), min(width, tcu.columns)
         store = target.latency("tcu_writeback")
@@ -143,22 +150,29 @@ class Machine:
         sums = layout.k + parts * (tcu.fill_cycles + leave) + (parts - 1) * leave + loops.k_blocks * UNIT_CYCLES
         deep = -(-loops.rows // tiling.rows) * -(-min(tiling.rows, loops.rows) // tcu.rows)
         unit = deep * loops.output_blocks * loops.transfers * -(-width // tcu.columns) * sums
-        once = self.stream_fs(layout.n_local * layout.padded_k * 2) // period
-        dram = once if loops.resident else loops.row_blocks * once
+        first = self._transfer_cycles(loops, tiling.slots)
+        once = loops.k_blocks * self._transfer_cycles(loops, layout.slots)
+        dram = once if loops.resident else once * loops.row_blocks
         network = 0
         if loops.cut:
             again = 1 if loops.k_blocks == 1 else loops.output_blocks
             rate = target.latency("noc_message")
-            network = rate.busy_cycles(again * loops.rows * layout.k * 2) + loops.input_blocks * EXCHANGE_CYCLES
-        reads = 1 if layout.ksplit in (1, layout.geometry.channels) else layout.groups
-        segments = tiling.slots * loops.chunks_per_block * reads
-        issue = STEP_CYCLES + segments * (SEGMENT_CYCLES + layout.geometry.banks * READ_CYCLES)
-        first = max(self.stream_fs(loops.transfer_bytes) // period, issue)
-        dram = max(dram, issue * (loops.weight_transfers if loops.resident else loops.steps))
+            network = rate.busy_cycles(again * loops.rows * layout.k * 2)
         if loops.resident or tiling.buffers == 1:
             return unit + dram + network, unit, dram, network
-        gaps = loops.steps * GAP_CYCLES if tiling.buffers == 2 else 0
-        return max(unit, dram + gaps, network) + first, unit, dram, network
+        gaps = loops.steps * (STEP_CYCLES + GAP_CYCLES * (4 - min(tiling.buffers, 3)) + 2 * leave * (parts > 1))
+        exchange = loops.input_blocks * EXCHANGE_CYCLES if loops.cut else 0
+        last = unit // loops.steps
+        return max(first + unit, dram + gaps + last, network + last) + exchange, unit, dram, network
+
+    def _transfer_cycles(self, loops: GemmLoops, slots: int) -> int:
+        """The weights of so many slots for a block of K: what the banks take, or the core's instructions."""
+        layout, banks = loops.layout, loops.layout.geometry.banks
+        segments = slots * loops.chunks_per_block
+        columns = min(loops.tiling.columns, layout.chunk_columns[0])
+        reads = 1 if layout.ksplit in (1, layout.geometry.channels) else layout.groups
+        issue = segments * (SEGMENT_CYCLES + banks * (BANK_CYCLES + reads * READ_CYCLES))
+        return max(self.bank_reads_fs(segments * banks, columns) // self.target.clock.core_period_fs, issue)
 
     def gemm_fs(self, m: int, n: int, k: int) -> int:
         """``[m, k] x [k, n]`` cut over the tensor units by n: the longer of weight stream and systolic

@@ -2,7 +2,8 @@
 
 A GEMM multiplies blocks of rows, outputs and K (:mod:`pimc.passes.gemm_blocks`); attention takes queries in blocks of
 rows that fill the unit, and keys and values in blocks of rows that its buffers hold
-(:mod:`pimc.passes.attention_blocks`).  What the other values need is checked by ``allocate``.
+(:mod:`pimc.passes.attention_blocks`).  Buffers of a GEMM fit beside the values that are needed behind it; ``allocate``
+checks that all does.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pimc.ir.pim.tiling import AttentionTiling, GemmTiling
 from pimc.ir.stages import Stage
 from pimc.passes.attention_blocks import attention_tiling, full_tiling
 from pimc.passes.base import Pass, PassContext
-from pimc.passes.gemm_blocks import gemm_tiling, room_of
+from pimc.passes.gemm_blocks import gemm_tiling, held_with
 from pimc.passes.machine import Machine
 
 REASON = "pim.tile"
@@ -33,14 +34,14 @@ SCORES_SHARE = 4
 class TilePass(Pass):
     """Choose the blocks of every GEMM and attention.
 
-    ``share``: percent of the activation memory for the buffers of one GEMM; ``buffers``: for transfers of weights, at
+    ``share``: percent of the activation memory for the buffers of one GEMM, at most; ``buffers``: for transfers of weights, at
     most; ``key_share``: percent for keys, values and scores of one attention.
     """
 
     name = "tile"
     produces = Stage.TILED
     requires = Stage.LAID_OUT
-    share: int = 50
+    share: int = 75
     buffers: int = 3
     key_share: int = 40
 
@@ -68,7 +69,7 @@ class TilePass(Pass):
             case GemmOp():
                 if op.layout is None:
                     raise InputError("pim.gemm has no layout", where=where(op), hint="run layout before tile")
-                budget = max(min(memory * self.share // 100, room_of(op, memory)), 0)
+                budget = max(min(memory * self.share // 100, memory - held_with(op)), 0)
                 return gemm_tiling(machine, op, op.layout.layout, budget, self.buffers)
             case _:
                 return None

@@ -138,7 +138,7 @@ def test_without_the_distribution_the_pass_is_unknown() -> None:
         ("...,lm-head-on-cores,partition,...", [*DEFAULT[:PLACED], "lm-head-on-cores", *DEFAULT[PLACED:]]),
         (EDIT, [*DEFAULT[:PLACED], "lm-head-on-cores", *DEFAULT[PLACED:]]),
         ("...,tile,lower,...", [step for step in DEFAULT if step != "schedule"]),
-        ("...,tile{buffers=3},...", [f"{step}{{buffers=3}}" if step == "tile" else step for step in DEFAULT]),
+        ("...,tile{buffers=2},...", [f"{step}{{buffers=2}}" if step == "tile" else step for step in DEFAULT]),
     ],
     ids=["before", "after", "drop", "option"],
 )

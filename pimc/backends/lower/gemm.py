@@ -102,13 +102,14 @@ class _Gemm:
             down, across = x.split(number, (deep, wide))
             row, column = x.mul(down, tcu.rows), x.mul(across, tcu.columns)
             unit = self._unit((first_row, row), slot, transfer, column)
-            self._multiply(unit, block, k, x.add(weights, x.mul(column, loops.pitch)))
-            if self.weights.ahead:
+            self._begin(unit, k)
+            with x.loop(loops.pieces) as piece:
+                self._multiply(unit, block, k, piece, x.add(weights, x.mul(column, loops.pitch)))
                 if isinstance(number, int):
-                    self.weights.follow(step)
+                    self.weights.follow(step, piece)
                 else:
                     with self.ctx.core.if_(number, "eq", 0):
-                        self.weights.follow(step)
+                        self.weights.follow(step, piece)
             self._finish(unit, k)
 
     def _unit(self, row: tuple[Index, Index], slot: Index, transfer: Index, column: Index) -> _Block:
@@ -123,30 +124,32 @@ class _Gemm:
         sums = x.add(x.mul(row[1], loops.sums_pitch), x.mul(x.add(x.mul(transfer, width), column), F32_BYTES))
         return _Block(row, first, sums, core.register(rows), core.register(cols))
 
-    def _multiply(self, unit: _Block, block: Index, k: Index, weights: Index) -> None:
-        """Sums of a block, and products of a block of K on top."""
+    @property
+    def _clears(self) -> bool:
+        """Whether a product of all of K begins with zeros."""
+        return self.loops.k_blocks == 1 and self.bias is None
+
+    def _multiply(self, unit: _Block, block: Index, k: Index, piece: Index, weights: Index) -> None:
+        """Add the products of a piece of K."""
         x, core, loops = Indices(self.ctx.core), self.ctx.core, self.loops
-        clear = loops.k_blocks == 1 and self.bias is None
-        if not clear:
-            self._begin(unit, k)
-        multiply = core.tmmc_nk if clear else core.tmm_nk
-        with x.loop(loops.pieces) as piece:
-            run = piece_of(x, loops, k, piece)
-            multiply(
-                self.source.address(block, unit.row, piece, run),
-                x.add(weights, x.mul(piece, loops.piece_elements * _HALF)),
-                rows=unit.rows,
-                cols=unit.cols,
-                depth=core.register(run.length),
-                stride_a=core.const(self.source.pitch),
-                stride_b=core.const(loops.pitch),
-            )
+        multiply = core.tmmc_nk if self._clears else core.tmm_nk
+        run = piece_of(x, loops, k, piece)
+        multiply(
+            self.source.address(block, unit.row, piece, run),
+            x.add(weights, x.mul(piece, loops.piece_elements * _HALF)),
+            rows=unit.rows,
+            cols=unit.cols,
+            depth=core.register(run.length),
+            stride_a=core.const(self.source.pitch),
+            stride_b=core.const(loops.pitch),
+        )
 
     def _begin(self, unit: _Block, k: Index) -> None:
         """The sums to go on from: the bias or nothing, later those of the block of K before."""
         core = self.ctx.core
         if isinstance(k, int):
-            self._start(unit)
+            if not self._clears:
+                self._start(unit)
             return
         with core.if_(k, "eq", 0) as first:
             self._start(unit)

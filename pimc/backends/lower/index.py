@@ -68,10 +68,6 @@ class Indices:
         power = _power(b) if isinstance(b, int) else None
         return self.core.remu(a, b) if power is None else self.core.and_(a, (1 << power) - 1)
 
-    def shift(self, a: int, by: Index) -> Index:
-        """a << by."""
-        return a << by if isinstance(by, int) else self.core.sll(a, by)
-
     def least(self, a: Index, b: Index) -> Index:
         """The lesser."""
         return min(a, b) if isinstance(a, int) and isinstance(b, int) else self.core.min(a, b)

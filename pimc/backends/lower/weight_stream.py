@@ -17,7 +17,7 @@ _HALF = 2
 
 @dataclass(frozen=True)
 class Run:
-    """Columns of a segment from ``start`` on, at ``most`` so many (None: all)."""
+    """Columns of a segment, or banks, from ``start`` on, at ``most`` so many (None: all)."""
 
     start: Index
     most: int | None
@@ -74,17 +74,17 @@ class WeightStream:
             with Indices(self.ctx.core).loop(count) as step:
                 self.load(step)
 
-    def follow(self, step: Index) -> None:
-        """At a step, start the transfer of a later one, if there is one."""
-        if self.loops.resident or self.ahead >= self.loops.steps:
+    def follow(self, step: Index, part: Index) -> None:
+        """At a step, start a part of the transfer of a later one, if there is one: one of ``GemmLoops.pieces``."""
+        if self.loops.resident or not 0 < self.ahead < self.loops.steps:
             return
         core = self.ctx.core
         later = core.register(Indices(core).add(step, self.ahead))
         with core.if_(later, "lt", self.loops.steps):
-            self.load(later)
+            self.load(later, part, self.loops.pieces)
 
-    def load(self, step: Index) -> None:
-        """Start the transfer of a step: chunk by chunk of slot by slot."""
+    def load(self, step: Index, part: Index = 0, parts: int = 1) -> None:
+        """Start a part of the transfer of a step, some of the banks: chunk by chunk of slot by slot."""
         x, loops, layout = Indices(self.ctx.core), self.loops, self.layout
         g, columns = layout.geometry, loops.tiling.columns
         first, k, _ = self.place(step)
@@ -92,38 +92,45 @@ class WeightStream:
         slots: Index = loops.tiling.slots
         if layout.slots % loops.tiling.slots or loops.output_blocks * loops.tiling.block_slots > layout.slots:
             slots = x.left(layout.slots, first, loops.tiling.slots)
-        chunk0, part = x.mul(k, columns // g.buffer_columns), Run(0, None)
+        chunk0, run = x.mul(k, columns // g.buffer_columns), Run(0, None)
         chunks: Index = 1
         if loops.k_blocks == 1:
             chunks = len(layout.chunk_columns)
         elif columns < g.buffer_columns:
             chunk0, number = x.split(k, (loops.k_blocks, g.buffer_columns // columns))
-            part = Run(x.mul(number, columns), columns)
+            run = Run(x.mul(number, columns), columns)
         else:
             chunks = x.left(len(layout.chunk_columns), chunk0, columns // g.buffer_columns)
         with x.loop(slots) as slot, x.loop(chunks) as chunk:
             at = x.add(to, x.mul(slot, layout.outputs_per_slot * loops.pitch))
             at = x.add(at, x.mul(chunk, g.buffer_columns * g.lanes * _HALF))
-            self._segment(x.add(first, slot), x.add(chunk0, chunk), part, at)
+            banks = Run(x.mul(part, -(-g.banks // parts)), -(-g.banks // parts))
+            self._segment(x.add(first, slot), x.add(chunk0, chunk), run, banks, at)
 
-    def _segment(self, slot: Index, chunk: Index, part: Run, to: Index) -> None:
-        """Read ``part`` of one slot and chunk from all banks that hold outputs of it."""
+    def _segment(self, slot: Index, chunk: Index, run: Run, banks: Run, to: Index) -> None:
+        """Read ``run`` of one slot and chunk from those of ``banks`` that hold outputs of it."""
         x, core, layout, g = Indices(self.ctx.core), self.ctx.core, self.layout, self.layout.geometry
         row, column, columns = self._row(slot, chunk)
-        if part.most is not None:
-            column, columns = x.add(column, part.start), x.left(columns, part.start, part.most)
-        first = x.mul(slot, layout.outputs_per_slot)
-        for_all = layout.ksplit in (1, g.channels)  # one read serves all channels of a bank
-        pieces = g.channels if for_all else layout.ksplit
+        if run.most is not None:
+            column, columns = x.add(column, run.start), x.left(columns, run.start, run.most)
+        together = layout.ksplit in (1, g.channels)  # one read serves all channels; else groups of them take turns
+        pieces, groups = (g.channels, 1) if together else (layout.ksplit, layout.groups)
         stride = g.banks * self.loops.pitch if layout.ksplit == 1 else self.loops.slice_stride * _HALF
-        with x.loop(1 if for_all else layout.groups) as group:
-            mask = x.shift((1 << pieces) - 1, x.mul(group, pieces))
-            banks = x.left(layout.n_local, x.add(first, x.mul(group, g.banks)), g.banks)
-            start = x.add(to, x.mul(group, g.banks * self.loops.pitch))
-            end = x.add(column, x.mul(banks, g.columns))
-            with core.loop_carrying(column, end, [start], g.columns) as loop:
-                core.hrdb(loop.carried[0], row, loop.counter, columns, pch_mask=mask, pch_stride=stride)
-                loop.next = [core.add(loop.carried[0], self.loops.pitch)]
+        first, most = x.add(x.mul(slot, layout.outputs_per_slot), banks.start), min(g.banks, banks.most or g.banks)
+        begin = x.add(column, x.mul(banks.start, g.columns))
+        at: SSAValue = core.register(x.add(to, x.mul(banks.start, self.loops.pitch)))
+        # What nobody multiplies is not read: nothing would wait for it.  The last group has the fewest outputs.
+        for last in reversed(range(groups)):
+            count = x.left(layout.n_local, x.add(first, last * g.banks), most)
+            end = x.add(x.add(column, x.mul(banks.start, g.columns)), x.mul(count, g.columns))
+            with core.loop_carrying(begin, end, [at], g.columns) as loop:
+                (here,) = loop.carried
+                for group in range(last + 1):
+                    place = x.add(here, group * g.banks * self.loops.pitch)
+                    mask = ((1 << pieces) - 1) << (group * pieces)
+                    core.hrdb(place, row, loop.counter, columns, pch_mask=mask, pch_stride=stride)
+                loop.next = [core.add(here, self.loops.pitch)]
+            begin, at = end, loop.results[0]
 
     def _row(self, slot: Index, chunk: Index) -> tuple[Index, Index, Index]:
         """(row, first column, columns) of a slot and chunk in every bank: ``GemvLayout.visits`` as arithmetic."""
