@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from xdsl.dialects.builtin import DenseArrayBase, DictionaryAttr, IntegerAttr, ModuleOp, StringAttr
 from xdsl.ir import Attribute
 
-from pimc.backends.image import Images, build_images
+from pimc.backends.image import deferred_images
 from pimc.diagnostics import InputError
 from pimc.ir.aliases import with_aliases
-from pimc.ir.bank_layout import TileGeometry
+from pimc.ir.bank_layout import HalfBits, TileGeometry
 from pimc.ir.code_ops import CodeOp, HbmCodeOp, SramCodeOp
 from pimc.ir.constants import stored_constants
 from pimc.ir.instruction_ops import numbers
@@ -49,7 +49,8 @@ def link_program(module: ModuleOp, weights: WeightStore | None, target: Target, 
     """The program of a module that ``emit`` has seen, with the images of its weights (None: without; it says so).
 
     With ``share`` streams that are equal are stored once.  Raises :class:`InputError` where an agent has two streams in
-    an entry, a port is declared in two ways, or (see ``build_images``) a weight does not fit.
+    an entry or a port is declared in two ways.  The images are made when they are asked for, and a weight that does not
+    fit is an error then (see ``build_images``).
     """
     entries: dict[str, _EntryParts] = {}
     code: dict[str, NDArray[np.unsignedinteger]] = {}
@@ -66,14 +67,14 @@ def link_program(module: ModuleOp, weights: WeightStore | None, target: Target, 
     memory = MemoryMap.of(module) if ATTRIBUTE in module.attributes else None
     if memory is not None:
         memory.check(TileGeometry.of(target), target.cores.count, target.hbm.rows)
-    images: Images = {}
+    images: Mapping[int, HalfBits] = {}
     absent: AbsentImages | None = None
     if memory is not None and memory.image_rows:
         if weights is None:
             absent = AbsentImages(target.hbm.pch_count, memory.image_rows)
         else:
             named, geometry = with_aliases(module, weights), TileGeometry.of(target)
-            images = build_images(memory, named, geometry, stored_constants(module))
+            images = deferred_images(memory, named, geometry, stored_constants(module))
     program = Program(
         target_name=target.name,
         target_digest=target.digest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from numpy.typing import ArrayLike
@@ -97,4 +98,5 @@ def compile(
         shapes_only=shapes_only,
     )
     result = compile_model(model, example_inputs, options=options)
-    return Executable(result.program, result.target)
+    program = replace(result.program, images=dict(result.program.images))  # made now, with what is wrong in weights
+    return Executable(program, result.target)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pimc.driver.report import entry_report, extent
 from pimc.driver.target import OVERRIDES_KEY
+from pimc.isa.images import total_bytes
 from pimc.isa.program import Json, Program
 from pimc.ports import PortInfo, describe
 
@@ -86,7 +87,7 @@ def info_of(program: Program, file_bytes: int) -> ProgramInfo:
         overrides=tuple(str(item) for item in overrides) if isinstance(overrides, list) else (),
         file_bytes=file_bytes,
         code_bytes=sum(words.nbytes for words in program.code.values()),
-        image_bytes=sum(image.nbytes for image in program.images.values()),
+        image_bytes=total_bytes(program.images),
         rows=program.rows,
         shapes_only=program.absent_images is not None,
         text=_text(program, model.get("max_seq"), model.get("chat_template")),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from pimc.isa.images import total_bytes
 from pimc.isa.program import Entry, Program
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def program_report(program: Program) -> dict[str, object]:
         "target": program.target_name,
         "rows_per_bank": program.rows,
         "shapes_only": program.absent_images is not None,
-        "image_bytes": sum(image.nbytes for image in program.images.values()),
+        "image_bytes": total_bytes(program.images),
         "code_bytes": sum(words.nbytes for words in program.code.values()),
         "entries": {name: entry_report(program, entry) for name, entry in program.entries.items()},
     }
@@ -53,7 +54,7 @@ def program_lines(program: Program) -> Iterator[str]:
     for name, entry in program.entries.items():
         core, group = (extent(program, tensors) for tensors in (entry.cores, entry.groups))
         yield f"@{name}: {core} a core, {group} a channel group"
-    images = sum(image.nbytes for image in program.images.values())
+    images = total_bytes(program.images)
     held = f"{images:,} bytes" if program.absent_images is None else "absent, for timing only"
     yield f"memory image: {held}; {program.rows} rows a bank"
 

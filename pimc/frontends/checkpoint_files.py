@@ -101,11 +101,13 @@ def readers_of(
     """Parameter name -> its values, for every parameter of a model of `transformers`; buffers that a checkpoint holds
     are set.
 
-    A checkpoint may have the names of the model without its head, and any of the names of a tied weight.
+    A checkpoint may have names that the library renames, those of the model without its head, and any of the names of a
+    tied weight.
 
     Raises:
         InputError: a weight is missing or has another shape, or tied ones differ.
     """
+    stored = _renamed(model, stored)
     prefix = f"{model.base_model_prefix}."
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -124,6 +126,21 @@ def readers_of(
         raise InputError(f"the checkpoint lacks {len(missing)} weight(s), the first is {min(missing)!r}", where=where)
     _set_buffers(model, prefix, stored, where)
     return readers
+
+
+def _renamed(model: torch.nn.Module, stored: Mapping[str, StoredWeight]) -> dict[str, StoredWeight]:
+    """The tensors under the names that the library gives them today (GPT-NeoX had another one for its head)."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming
+
+    rules = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
+    found: dict[str, StoredWeight] = {}
+    for stored_name, value in stored.items():
+        name = stored_name
+        for rule in rules:
+            name = rule.rename_source_key(name)[0]
+        found[name] = value
+    return found
 
 
 def _stored_name(name: str, prefix: str, stored: Iterable[str]) -> str | None:

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from pimc.diagnostics import InputError
-from pimc.ir.weights import WeightArray, array_digest, split_views, unknown_weight
+from pimc.ir.weights import WeightArray, all_finite, array_digest, split_views, unknown_weight
 from pimc.timings import stage
 
 _FLOAT16_MAX: Final = 65504.0
@@ -113,7 +113,7 @@ def absent_array(shape: tuple[int, ...]) -> WeightArray:
 
 def check_fp16(name: str, value: WeightArray) -> None:
     """InputError with the tensor's name if a weight is not finite or overflows fp16."""
-    if value.size == 0:
+    if value.size == 0 or (value.dtype == np.float16 and all_finite(np.asarray(value, np.float16))):
         return
     low, high = float(value.min()), float(value.max())
     if not np.isfinite([low, high]).all():

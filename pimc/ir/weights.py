@@ -19,6 +19,9 @@ from pimc.diagnostics import InputError
 
 WeightArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 
+_EXPONENT: Final = np.uint16(0x7C00)
+#: Elements looked at in one step, so that a large weight needs no memory of its size.
+_BLOCK: Final = 1 << 22
 _SUFFIX: Final = re.compile(r"(\^T|\[(?:[0-9]{1,12}x)?[0-9]{1,12}:[0-9]{1,12}\])$")
 
 
@@ -90,6 +93,13 @@ def split_views(name: str) -> tuple[str, tuple[str, ...]]:
         views.append(match.group(1))
         name = name[: match.start()]
     return name, tuple(reversed(views))
+
+
+def all_finite(halves: npt.NDArray[np.float16]) -> bool:
+    """Whether fp16 numbers are neither infinities nor NaN, by their exponents: many times as fast as ``isfinite``."""
+    bits = halves.reshape(1, -1).view(np.uint16)[0] if halves.flags.c_contiguous else halves.view(np.uint16)
+    blocks = (bits[start : start + _BLOCK] for start in range(0, len(bits), _BLOCK)) if bits.ndim == 1 else (bits,)
+    return not any(((block & _EXPONENT) == _EXPONENT).any() for block in blocks)
 
 
 def array_digest(array: npt.NDArray[np.generic]) -> str:

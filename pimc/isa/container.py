@@ -22,6 +22,7 @@ from pimc.atomic import atomic_path
 from pimc.diagnostics import InputError, IsaError
 from pimc.files import reason, regular_file
 from pimc.isa.codec import Words
+from pimc.isa.images import DeferredImages, FileSink, image_shapes
 from pimc.isa.metadata import (
     IDENTIFIER,
     dump_json,
@@ -44,6 +45,7 @@ _DTYPES: Mapping[str, np.dtype[np.unsignedinteger]] = {
 }
 _CODE = re.compile(rf"code/({IDENTIFIER.pattern[:-2]})/(core|hbm)/(0|[1-9][0-9]{{0,4}})\Z")
 _IMAGE = re.compile(r"image/(0|[1-9][0-9]{0,4})\Z")
+_IMAGES = "image/"
 _METADATA = ("pimx", "debug", "model", "tokenizer")
 
 
@@ -70,12 +72,18 @@ def write_program(path: str | Path, program: Program) -> None:
     written.
     """
     validate_program(program, str(path))
-    header, order = _header(program, str(path))
-    with atomic_path(path) as temporary, temporary.open("xb") as file:
+    header, tensors = _header(program, str(path))
+    start = 8 + len(header)
+    deferred = program.images if isinstance(program.images, DeferredImages) else None
+    with atomic_path(path) as temporary, temporary.open("x+b") as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
-        for name in order:
-            _write_array(file, _array(program, name))
+        for name in tensors:
+            if deferred is None or not name.startswith(_IMAGES):  # these are last
+                _write_array(file, _array(program, name))
+        if deferred:
+            offsets = {channel: start + tensors[f"{_IMAGES}{channel}"].begin for channel in deferred}
+            deferred.fill(FileSink(file, offsets, deferred.shapes))
 
 
 def _write_array(file: BinaryIO, array: NDArray[np.unsignedinteger]) -> None:
@@ -84,25 +92,27 @@ def _write_array(file: BinaryIO, array: NDArray[np.unsignedinteger]) -> None:
 
 
 def _array(program: Program, name: str) -> NDArray[np.unsignedinteger]:
-    if name.startswith("image/"):
-        return program.images[int(name.removeprefix("image/"))]
+    if name.startswith(_IMAGES):
+        return program.images[int(name.removeprefix(_IMAGES))]
     return program.code[name]
 
 
-def _header(program: Program, where: str) -> tuple[bytes, list[str]]:
+def _header(program: Program, where: str) -> tuple[bytes, dict[str, _Tensor]]:
     """The padded header, and the tensors in file order."""
-    tensors: dict[str, np.dtype[np.unsignedinteger]] = {name: words.dtype for name, words in program.code.items()}
-    tensors |= {f"image/{pch}": image.dtype for pch, image in program.images.items()}
-    order = [name for name, _ in sorted(tensors.items(), key=_tensor_order)]
+    kinds = {name: (words.dtype, words.shape) for name, words in program.code.items()}
+    kinds |= {f"{_IMAGES}{pch}": (np.dtype(np.uint16), shape) for pch, shape in image_shapes(program.images).items()}
+    order = [name for name, _ in sorted(((name, dtype) for name, (dtype, _) in kinds.items()), key=_tensor_order)]
     codes = {dtype: code for code, dtype in _DTYPES.items()}
     metadata = dump_metadata(program)
     _parse_metadata(metadata, where)  # what is written must be readable
     header: dict[str, Json] = {"__metadata__": dict(metadata)}
     begin = 0
+    tensors: dict[str, _Tensor] = {}
     for name in order:
-        array = _array(program, name)
-        end = begin + array.nbytes
-        header[name] = {"dtype": codes[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
+        dtype, shape = kinds[name]
+        end = begin + prod(shape) * dtype.itemsize
+        tensors[name] = _Tensor(dtype, shape, begin, end)
+        header[name] = {"dtype": codes[dtype], "shape": list(shape), "data_offsets": [begin, end]}
         begin = end
     try:
         text = dump_json(header).encode()
@@ -111,7 +121,7 @@ def _header(program: Program, where: str) -> tuple[bytes, list[str]]:
     text += b" " * (-len(text) % 8)
     if len(text) > HEADER_BYTES:
         raise IsaError(f"the metadata takes {len(text)} bytes, more than {HEADER_BYTES}", hint="strip debug data")
-    return text, order
+    return text, tensors
 
 
 def load_program(path: str | Path) -> LoadedProgram:

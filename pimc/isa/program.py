@@ -142,10 +142,10 @@ class Program:
 
     ``rows``: rows a bank that the program uses.  ``code``: words by tensor name (see :func:`stream_name`);
     entries refer to them, several cores of identical code to the same one.  ``images``: by pseudo-channel,
-    the fp16 bits of the first rows of its banks, uint16[rows, banks, lanes].  ``locations``: by tensor
-    name.  ``model``: what the command line wants to know of the model.  ``tokenizer``: the text of its
-    tokenizer.json.  ``caches``: where they lie in the memory of a tile.  ``absent_images``: of a program that was made
-    without weights, what its images would take (None: ``images`` are all that there are).
+    the fp16 bits of the first rows of its banks, uint16[rows, banks, lanes] (see :mod:`pimc.isa.images`).
+    ``locations``: by tensor name.  ``model``: what the command line wants to know of the model.  ``tokenizer``: the
+    text of its tokenizer.json.  ``caches``: where they lie in the memory of a tile.  ``absent_images``: of a program
+    that was made without weights, what its images would take (None: ``images`` are all that there are).
     """
 
     target_name: str

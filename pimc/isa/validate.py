@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pimc.diagnostics import IsaError, TargetError
 from pimc.isa.codec import DecodedProgram, decode_words
 from pimc.isa.hbm import HBM_ISA
+from pimc.isa.images import DeferredImages, image_shapes
 from pimc.isa.metadata import IDENTIFIER
 from pimc.isa.program import DTYPE_BYTES, CacheRegion, Entry, LoadedProgram, Port, Program, stream_name
 from pimc.isa.spec import InstructionSet, OperandKind
@@ -261,16 +262,18 @@ def _check_images(program: Program, where: str) -> None:
     if absent is not None and (program.images or absent.rows > program.rows):
         what = "has images" if program.images else f"has {absent.rows} of {program.rows} rows"
         raise IsaError(f"a program without weights {what}", where=where)
-    shapes = {image.shape[1:] for image in program.images.values()}
-    if len(shapes) > 1:
+    shapes = image_shapes(program.images)
+    if len({shape[1:] for shape in shapes.values()}) > 1:
         raise IsaError("images differ in banks or row size", where=where)
-    for pch, image in program.images.items():
+    deferred = isinstance(program.images, DeferredImages)
+    for pch, shape in shapes.items():
         if not 0 <= pch < AGENTS:
             raise IsaError(f"image {pch}: numbers end at {AGENTS - 1}", where=where)
-        if image.dtype != np.dtype("<u2") or image.ndim != 3:
-            raise IsaError(f"image {pch} is {image.dtype}, rank {image.ndim}: not uint16, rank 3", where=where)
-        if not 0 < image.shape[0] <= program.rows or 0 in image.shape:
-            raise IsaError(f"image {pch} has {image.shape[0]} of {program.rows} rows", where=where)
+        dtype = np.dtype("<u2") if deferred else program.images[pch].dtype
+        if dtype != np.dtype("<u2") or len(shape) != 3:
+            raise IsaError(f"image {pch} is {dtype}, rank {len(shape)}: not uint16, rank 3", where=where)
+        if not 0 < shape[0] <= program.rows or 0 in shape:
+            raise IsaError(f"image {pch} has {shape[0]} of {program.rows} rows", where=where)
 
 
 def _require(condition: bool, message: str, where: str) -> None:
@@ -307,11 +310,11 @@ def check_against_target(program: LoadedProgram, target: TargetLimits) -> None:
     if absent is not None:
         where = f"the absent images are of {absent.channels} pseudo-channels"
         _require(absent.channels <= hbm.pch_count, f"the target has {hbm.pch_count}", where)
-    for pch, image in program.images.items():
+    for pch, held in image_shapes(program.images).items():
         where = f"image {pch}"
         _require(pch < hbm.pch_count, f"the target has {hbm.pch_count} pseudo-channels", where)
         shape = (hbm.banks, hbm.row_bytes // 2)
-        _require(image.shape[1:] == shape, f"banks x lanes are {image.shape[1:]}, the target's {shape}", where)
+        _require(held[1:] == shape, f"banks x lanes are {held[1:]}, the target's {shape}", where)
 
 
 def _check_cache(cache: CacheRegion, rows: int, target: TargetLimits) -> None:

@@ -15,6 +15,7 @@ from xdsl.ir import Operation, SSAValue
 
 from pimc.ir import nn, pim
 from pimc.ir.bank_layout import GemvLayout
+from pimc.ir.nn.base import element_bytes
 from pimc.ir.pim.ops import GemmOp
 from pimc.ir.pim.tiling import GemmLoops, GemmTiling
 from pimc.passes.machine import Machine
@@ -44,7 +45,7 @@ def _local_bytes(value: SSAValue) -> int:
     shape, layout = value.type.get_shape(), pim.layout_of(value.type)
     cuts = {} if layout is None else layout.cuts
     own = [cuts[dim].max_local_size if dim in cuts else size for dim, size in enumerate(shape)]
-    return prod(own) * nn.element_bytes(value.type.element_type)
+    return prod(own) * element_bytes(value.type.element_type)
 
 
 def _rows(gemm: GemmOp) -> int:

@@ -34,8 +34,8 @@ SCORES_SHARE = 4
 class TilePass(Pass):
     """Choose the blocks of every GEMM and attention.
 
-    ``share``: percent of the activation memory for the buffers of one GEMM, at most; ``buffers``: for transfers of weights, at
-    most; ``key_share``: percent for keys, values and scores of one attention.
+    ``share``: percent of the activation memory for the buffers of one GEMM, at most; ``buffers``: for transfers of
+    weights, at most; ``key_share``: percent for keys, values and scores of one attention.
     """
 
     name = "tile"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 from xdsl.dialects.builtin import IntAttr, StringAttr
 
-from pimc.backends.image import build_images, half_bits
+from pimc.backends.image import build_images, deferred_images, half_bits
 from pimc.diagnostics import InputError
+from pimc.frontends.weights import ModelWeights
 from pimc.ir.bank_layout import GemvLayout, TileGeometry, linear_place, rows_of_bytes
 from pimc.ir.memory_map import GemvRegion, MemoryMap
 from pimc.ir.pim import RegionAttr, ShardAttr, ShardRound
 from pimc.ir.weights import InMemoryWeights
+from pimc.isa.images import FileSink, image_bytes, total_bytes
 
 GEOMETRY = TileGeometry(channels=4, banks=16, columns=32, lanes=16, buffer_columns=32, result_registers=32)
 TILES = 3
@@ -102,3 +108,33 @@ def test_wrong_shape() -> None:
 
 def test_no_weights() -> None:
     assert build_images(MemoryMap(TILES, (), (), 0, 4), InMemoryWeights({}), GEOMETRY) == {}
+
+
+def seeded(seed: int, n: int, k: int) -> np.ndarray:
+    return halves(np.random.default_rng(seed), n, k)
+
+
+def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
+    """The images of forty layers go into a file in the memory that a few weights take."""
+    layers, n, k = 40, 240, 512
+    shard = ShardAttr.of([ShardRound(0, 0, TILES, n // TILES)])
+    rows = GemvLayout(GEOMETRY, k, n // TILES, 1).rows
+    layout = GemvLayout(GEOMETRY, k, n // TILES, 1, 0, rows)
+    rows = layers * layout.rows
+    gemv = GemvRegion(("layers.*.w",), (shard,), layers, 0, layout)
+    weights = ModelWeights({})
+    for layer in range(layers):
+        weights.add_deferred(f"layers.{layer}.w", (n, k), partial(seeded, layer, n, k))
+    images = deferred_images(MemoryMap(TILES, (gemv,), (), rows, rows), weights, GEOMETRY)
+    size = total_bytes(images)
+    offsets = {channel: channel * image_bytes(images.shapes[channel]) for channel in images}
+    with (tmp_path / "images").open("x+b") as file:
+        tracemalloc.start()
+        images.fill(FileSink(file, offsets, images.shapes))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < size / 4
+    written = (tmp_path / "images").read_bytes()
+    assert len(written) == size
+    for channel, image in build_images(MemoryMap(TILES, (gemv,), (), rows, rows), weights, GEOMETRY).items():
+        assert written[offsets[channel] : offsets[channel] + image.nbytes] == image.tobytes()
