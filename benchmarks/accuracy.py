@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import pimc
+from pimc.frontends.checkpoint_files import with_values
 from pimc.frontends.gguf import load_gguf
 from pimc.runtime_sim import Machine
 from pimc.text import ModelInfo, TextCodec
@@ -198,7 +199,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     executable = pimc.load(arguments.binary)
-    reference = Reference(load_gguf(arguments.model).model)
+    reference = Reference(with_values(load_gguf(arguments.model)))
     simulated = Simulated(executable)
     program = executable.program
     if program.tokenizer is None or program.model is None:

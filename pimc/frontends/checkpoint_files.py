@@ -17,6 +17,7 @@ import numpy as np
 
 from pimc.diagnostics import InputError
 from pimc.frontends.fx_state import weight_array
+from pimc.frontends.model import Checkpoint
 from pimc.frontends.weight_file import list_tensors
 from pimc.ir.weights import WeightArray
 
@@ -126,6 +127,17 @@ def readers_of(
         raise InputError(f"the checkpoint lacks {len(missing)} weight(s), the first is {min(missing)!r}", where=where)
     _set_buffers(model, prefix, stored, where)
     return readers
+
+
+def with_values(checkpoint: Checkpoint) -> torch.nn.Module:
+    """The PyTorch model with its weights in memory, to compute with."""
+    import torch
+
+    model = checkpoint.model
+    for name, read in (checkpoint.readers or {}).items():
+        parameter = model.get_parameter(name)
+        parameter.data = torch.from_numpy(np.array(read(), np.float32))
+    return model
 
 
 def _renamed(model: torch.nn.Module, stored: Mapping[str, StoredWeight]) -> dict[str, StoredWeight]:

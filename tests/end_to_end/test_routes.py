@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,11 @@ NEW_TOKENS = 16
 
 @pytest.fixture(scope="module")
 def checkpoint(smollm2_gguf: Path) -> Checkpoint:
+    from pimc.frontends.checkpoint_files import with_values
     from pimc.frontends.gguf import load_gguf
 
-    return load_gguf(smollm2_gguf)
+    found = load_gguf(smollm2_gguf)
+    return replace(found, model=with_values(found), readers=None)
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,7 @@ def accuracy() -> ModuleType:
 
 
 def test_logits_and_tokens(binary: Path, smollm2_gguf: Path, accuracy: ModuleType) -> None:
+    from pimc.frontends.checkpoint_files import with_values
     from pimc.frontends.gguf import load_gguf
     from pimc.text import ModelInfo, TextCodec
 
@@ -72,7 +73,7 @@ def test_logits_and_tokens(binary: Path, smollm2_gguf: Path, accuracy: ModuleTyp
     assert program.tokenizer is not None
     assert program.model is not None
     codec = TextCodec(program.tokenizer, ModelInfo.from_json(program.model))
-    simulated, reference = accuracy.Simulated(executable), accuracy.Reference(load_gguf(smollm2_gguf).model)
+    simulated, reference = accuracy.Simulated(executable), accuracy.Reference(with_values(load_gguf(smollm2_gguf)))
     for prompt in accuracy.PROMPTS[:2]:
         found = accuracy.compare(prompt, 8, simulated, reference, codec)
         assert found.max_difference <= accuracy.MAX_BOUND  # docs/numerics.md
