@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from xdsl.dialects.builtin import ModuleOp
 
 from pimc.frontends.decoder_state import decoder_module
+from pimc.frontends.depth import EXPORTED, complete, stack_of
 from pimc.frontends.model import Checkpoint, ImportedModel, TokenizerData
 from pimc.frontends.weights import ModelWeights, absent_array, check_all_fp16
 from pimc.ir import nn
@@ -50,8 +51,16 @@ def import_checkpoint(
 
     shape = decoder_shape(checkpoint.model, max_seq, prefill_chunk)
     names, weights = collect_weights(checkpoint)
-    programs = export_entries(checkpoint.model, shape, attention)
-    module = _build_module(programs, names, weights, shape, checkpoint.name)
+    stack = stack_of(checkpoint.model)
+    module: ModuleOp | None = None
+    if stack is not None:
+        with stack.shortened(checkpoint.model):
+            programs = export_entries(checkpoint.model, replace(shape, layers=EXPORTED), attention)
+        module = _build_module(programs, names, weights, shape, checkpoint.name)
+        module = module if complete(module, stack) else None
+    if module is None:
+        programs = export_entries(checkpoint.model, shape, attention)
+        module = _build_module(programs, names, weights, shape, checkpoint.name)
     used = {op.weight_name.data for op in module.walk() if isinstance(op, nn.ParamOp)}
     check_all_fp16(weights, sorted(used))
     tokenizer: TokenizerData = checkpoint.tokenizer
