@@ -6,8 +6,7 @@ matter.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -17,6 +16,7 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 
 from pimc.ir import nn
+from pimc.ir.nn.numeric import gelu, sigmoid
 from pimc.passes.raise_match import Notes, Replacer, scalar, users
 from pimc.passes.raise_views import shape_of
 
@@ -27,40 +27,19 @@ _TOLERANCE: Final = 1e-4
 """Between the two forms of GELU lie 4.7e-4; constants rounded to fp16 move a value by less than 1e-4."""
 _DEPTH: Final = 8
 
-
-def _erf(x: Samples) -> Samples:
-    return np.asarray([math.erf(value) for value in x])
-
-
-def _sigmoid(x: Samples) -> Samples:
-    return np.asarray(1.0 / (1.0 + np.exp(-x)))
-
-
-_UNARY: Final[Mapping[type[Operation], Callable[[Samples], Samples]]] = {
-    nn.TanhOp: np.tanh,
-    nn.ErfOp: _erf,
-    nn.SigmoidOp: _sigmoid,
-    nn.ExpOp: np.exp,
-    nn.NegOp: np.negative,
-    nn.RecipOp: np.reciprocal,
-    nn.AbsOp: np.abs,
-}
-_BINARY: Final[Mapping[type[Operation], Callable[[Samples, Samples], Samples]]] = {
-    nn.AddOp: np.add,
-    nn.SubOp: np.subtract,
-    nn.MulOp: np.multiply,
-    nn.DivOp: np.divide,
-    nn.PowOp: np.power,
-    nn.MaximumOp: np.maximum,
-}
+_ARITHMETIC: Final = (
+    nn.TanhOp, nn.ErfOp, nn.SigmoidOp, nn.ExpOp, nn.NegOp, nn.RecipOp, nn.AbsOp,
+    nn.AddOp, nn.SubOp, nn.MulOp, nn.DivOp, nn.PowOp, nn.MaximumOp,
+)  # fmt: skip
+"""What an activation may be written with."""
+_JOINS: Final = (nn.AddOp, nn.SubOp, nn.MulOp, nn.DivOp, nn.PowOp, nn.MaximumOp)
+"""Those of two operands."""
 _ANCHORS: Final = (nn.TanhOp, nn.ErfOp, nn.SigmoidOp, nn.ExpOp, nn.MaximumOp)
 
-_GELU: Final = _SAMPLES * (1.0 + _erf(_SAMPLES / math.sqrt(2.0))) / 2.0
-_INNER: Final = math.sqrt(2.0 / math.pi) * (_SAMPLES + 0.044715 * _SAMPLES**3)
 _FUNCTIONS: Final[tuple[tuple[Samples, Callable[[SSAValue], nn.NnOp]], ...]] = (
-    (_SAMPLES * _sigmoid(_SAMPLES), nn.SiluOp),
-    (_GELU, lambda x: nn.GeluOp(x, "none")),
-    (_SAMPLES * (1.0 + np.tanh(_INNER)) / 2.0, lambda x: nn.GeluOp(x, "tanh")),
+    (_SAMPLES * sigmoid(_SAMPLES), nn.SiluOp),
+    (gelu(_SAMPLES, "none"), lambda x: nn.GeluOp(x, "none")),
+    (gelu(_SAMPLES, "tanh"), lambda x: nn.GeluOp(x, "tanh")),
     (np.maximum(_SAMPLES, 0.0), nn.ReluOp),
 )
 
@@ -95,7 +74,7 @@ def _backward(anchor: Operation) -> Iterator[SSAValue]:
         level = [
             operand
             for value in level
-            if type(value.owner) in _UNARY or type(value.owner) in _BINARY
+            if isinstance(value.owner, _ARITHMETIC)
             for operand in _owner(value).operands
             if scalar(operand) is None
         ]
@@ -112,7 +91,7 @@ def _forward(anchor: Operation) -> Iterator[Operation]:
     level = [anchor]
     for _ in range(_DEPTH):
         yield from level
-        level = [op for before in level for op in users(before.results[0]) if type(op) in _BINARY]
+        level = [op for before in level for op in users(before.results[0]) if isinstance(op, _JOINS)]
 
 
 def _evaluate(value: SSAValue, source: SSAValue, depth: int = 2 * _DEPTH) -> Samples | None:
@@ -123,17 +102,11 @@ def _evaluate(value: SSAValue, source: SSAValue, depth: int = 2 * _DEPTH) -> Sam
     if number is not None:
         return np.full_like(_SAMPLES, number)
     op = value.owner
-    if depth == 0 or not isinstance(op, Operation):
+    if depth == 0 or not isinstance(op, _ARITHMETIC):
         return None
-    inputs = [_evaluate(operand, source, depth - 1) for operand in op.operands] if _is_elementwise(op) else [None]
+    inputs = [_evaluate(operand, source, depth - 1) for operand in op.operands]
     known = [values for values in inputs if values is not None]
     if len(known) != len(inputs):
         return None
     with np.errstate(all="ignore"):
-        if type(op) in _UNARY:
-            return _UNARY[type(op)](known[0])
-        return _BINARY[type(op)](known[0], known[1])
-
-
-def _is_elementwise(op: Operation) -> bool:
-    return type(op) in _UNARY or type(op) in _BINARY
+        return op.evaluate(*known)

@@ -25,18 +25,12 @@ from xdsl.rewriter import Rewriter
 
 from pimc.ir import nn
 from pimc.ir.locations import with_location
+from pimc.ir.nn.functions import BitsOp
 from pimc.ir.nn.shape import ReduceOp
 from pimc.ir.stages import Stage
 from pimc.passes.base import Pass, PassContext
 from pimc.passes.raise_precision import exact_number
 
-_ARITHMETIC: Final = (
-    nn.AddOp, nn.SubOp, nn.MulOp, nn.DivOp, nn.PowOp, nn.ModOp,
-    nn.SignOp, nn.ExpOp, nn.LogOp, nn.SqrtOp, nn.RsqrtOp, nn.RecipOp, nn.ErfOp, nn.TanhOp, nn.SigmoidOp, nn.SiluOp,
-    nn.FloorOp, nn.CeilOp, nn.RoundOp, nn.SinOp, nn.CosOp, nn.TanOp, nn.AsinOp, nn.AcosOp, nn.AtanOp, nn.SinhOp,
-    nn.CoshOp, nn.AsinhOp, nn.AcoshOp, nn.AtanhOp, nn.CumSumOp, nn.CumProdOp, nn.SoftmaxOp, ReduceOp,
-)  # fmt: skip
-"""Operators whose results fp16 may not have; they compute with f32 as well."""
 _QUESTIONS: Final = (nn.CompareOp, nn.IsNanOp, nn.IsInfOp)
 """Those whose answer is no number."""
 _MOVES: Final = (
@@ -44,6 +38,13 @@ _MOVES: Final = (
     nn.MaximumOp, nn.MinimumOp, nn.SelectOp, nn.AbsOp, nn.NegOp, nn.ReluOp,
 )  # fmt: skip
 """Those that hand on what they get: rounding before them or behind them is the same."""
+_ROUNDED: Final = (*_MOVES, nn.GeluOp, BitsOp)
+"""Functions of an element that do not widen what they get."""
+_ARITHMETIC: Final[tuple[type[Operation], ...]] = (
+    nn.AddOp, nn.SubOp, nn.MulOp, nn.DivOp, nn.PowOp, nn.ModOp, nn.CumSumOp, nn.CumProdOp, nn.SoftmaxOp, ReduceOp,
+    *(op for op in nn.Nn.operations if issubclass(op, nn.UnaryOp) and not issubclass(op, _ROUNDED)),
+)  # fmt: skip
+"""Operators whose results fp16 may not have; they compute with f32 as well."""
 
 
 _SCALINGS: Final = (*_MOVES, nn.AddOp, nn.SubOp, nn.MulOp, nn.DivOp)

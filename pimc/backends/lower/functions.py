@@ -24,8 +24,9 @@ _ASIN: tuple[Step, ...] = (  # atan(x / sqrt(1 - x^2)); x^2 is exact in f32, the
     ("vdiv", "a", "x", "a"),
     ("vatan", "y", "a"),
 )
-#: Each function in steps that lose no digits near 0 and give the limits at infinity.
-FUNCTIONS: Mapping[type[Operation], Sequence[Step]] = {
+#: Each function in steps that lose no digits near 0 and give the limits at infinity; steps with attributes of the
+#: operator in them are made from it.
+FUNCTIONS: Mapping[type[Operation], Sequence[Step] | Callable[..., Sequence[Step]]] = {
     nn.TanOp: (("vsin", "a", "x"), ("vcos", "b", "x"), ("vdiv", "y", "a", "b")),
     nn.AsinOp: _ASIN,
     nn.AcosOp: (*_ASIN, ("vneg", "y", "y"), ("vadds", "y", "y", pi / 2)),
@@ -73,7 +74,9 @@ FUNCTIONS: Mapping[type[Operation], Sequence[Step]] = {
 
 def lower_function(ctx: LoweringContext, op: Operation) -> None:
     """A function of :data:`FUNCTIONS`."""
-    elementwise(ctx, op, lambda to, x: _steps(ctx, FUNCTIONS[type(op)], to, x))
+    found = FUNCTIONS[type(op)]
+    steps = found(op) if callable(found) else found
+    elementwise(ctx, op, lambda to, x: _steps(ctx, steps, to, x))
 
 
 def _steps(ctx: LoweringContext, steps: Sequence[Step], to: View, x: View) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.polynomial import Chebyshev
 from xdsl.dialects.builtin import BFloat16Type, Float16Type, IntegerType
 from xdsl.ir import Operation
 
@@ -246,122 +244,15 @@ def full_attention(args: Sequence[Array], sizes: tuple[int, int, int], scale: fl
 # Elementwise
 
 
-@cache
-def _erf_pieces() -> tuple[Chebyshev, ...]:
-    """Chebyshev interpolants of erf on [0, 2], [2, 4], [4, 6] (error below 1e-14)."""
-    exact = np.vectorize(math.erf, otypes=[np.float64])
-    return tuple(Chebyshev.interpolate(exact, 30, domain=[low, low + 2.0]) for low in (0.0, 2.0, 4.0))
-
-
-def erf(x: Array) -> Array:
-    """Error function, vectorised, in float64."""
-    wide = np.asarray(x, dtype=np.float64)
-    size = np.minimum(np.abs(wide), 6.0)
-    first, second, third = (piece(size) for piece in _erf_pieces())
-    result = np.where(size < 2.0, first, np.where(size < 4.0, second, third))
-    return np.copysign(result, wide)
-
-
-def gelu(x: Array, approximate: str) -> Array:
-    """GELU in its exact form or with tanh."""
-    if approximate == "tanh":
-        inner = np.float32(math.sqrt(2.0 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
-        result: Array = np.float32(0.5) * x * (np.float32(1.0) + np.tanh(inner))
-        return result
-    return x * (0.5 * (1.0 + erf(x * math.sqrt(0.5))))
-
-
-def _sigmoid(x: Array) -> Array:
-    result: Array = np.float32(1) / (np.float32(1) + np.exp(-x))
-    return result
-
-
-_UNARY: dict[type[nn.UnaryOp], Callable[[Array], Array]] = {
-    nn.SiluOp: lambda x: x * _sigmoid(x),
-    nn.ReluOp: lambda x: np.maximum(x, np.float32(0)),
-    nn.TanhOp: np.tanh,
-    nn.SigmoidOp: _sigmoid,
-    nn.ExpOp: np.exp,
-    nn.LogOp: np.log,
-    nn.ErfOp: erf,
-    nn.SqrtOp: np.sqrt,
-    nn.RsqrtOp: lambda x: np.float32(1) / np.sqrt(x),
-    nn.NegOp: np.negative,
-    nn.AbsOp: np.abs,
-    nn.RecipOp: lambda x: np.float32(1) / x,
-    nn.SinOp: np.sin,
-    nn.CosOp: np.cos,
-    nn.TanOp: np.tan,
-    nn.AsinOp: np.arcsin,
-    nn.AcosOp: np.arccos,
-    nn.AtanOp: np.arctan,
-    nn.SinhOp: np.sinh,
-    nn.CoshOp: np.cosh,
-    nn.AsinhOp: np.arcsinh,
-    nn.AcoshOp: np.arccosh,
-    nn.AtanhOp: np.arctanh,
-    nn.FloorOp: np.floor,
-    nn.CeilOp: np.ceil,
-    nn.RoundOp: np.rint,
-    nn.SignOp: np.sign,
-    nn.NotOp: np.logical_not,
-    nn.BitNotOp: np.bitwise_not,
-}
-
-
-def _power(lhs: Array, rhs: Array) -> Array:
-    """Of integers exact (modulo 2^64); a negative power of an integer is truncated."""
-    if lhs.dtype.kind not in "iu":
-        return np.power(lhs, rhs)
-    if rhs.dtype.kind == "f":
-        return np.trunc(np.power(lhs.astype(np.float64), rhs))
-    wide = np.uint64 if lhs.dtype.kind == "u" else np.int64
-    whole: Array = np.power(lhs.astype(wide), np.maximum(rhs, 0).astype(wide))
-    if not np.any(rhs < 0):
-        return whole
-    return np.where(rhs < 0, np.trunc(np.power(lhs.astype(np.float64), rhs)).astype(wide), whole)
-
-
-def _divide(lhs: Array, rhs: Array) -> Array:
-    if lhs.dtype.kind not in "iu":
-        return np.divide(lhs, rhs)
-    floor: Array = lhs // rhs
-    below = (floor < 0) & (floor * rhs != lhs) & (rhs != 0)
-    quotient: Array = floor + below
-    return quotient
-
-
-_BINARY: dict[type[nn.BinaryOp], Callable[[Array, Array], Array]] = {
-    nn.AddOp: np.add,
-    nn.SubOp: np.subtract,
-    nn.MulOp: np.multiply,
-    nn.DivOp: _divide,
-    nn.MaximumOp: np.maximum,
-    nn.MinimumOp: np.minimum,
-    nn.PowOp: _power,
-    nn.AndOp: np.bitwise_and,
-    nn.OrOp: np.bitwise_or,
-    nn.XorOp: np.bitwise_xor,
-    nn.ShiftLeftOp: np.left_shift,
-    nn.ShiftRightOp: np.right_shift,
-}
-
-
-def _register(op_type: type[Operation], function: Callable[..., Array]) -> None:
+def _register(op_type: type[nn.UnaryOp] | type[nn.BinaryOp]) -> None:
     @TABLE.register(op_type)
-    def run(frame: Frame, op: Operation, args: Sequence[Any]) -> Sequence[Value]:
-        return (function(*args),)
+    def run(frame: Frame, op: nn.UnaryOp | nn.BinaryOp, args: Sequence[Any]) -> Sequence[Value]:
+        return (op.evaluate(*args),)
 
 
-for _unary, _function in _UNARY.items():
-    _register(_unary, _function)
-for _binary, _operation in _BINARY.items():
-    _register(_binary, _operation)
-
-
-@TABLE.register(nn.ModOp)
-def _mod(frame: Frame, op: nn.ModOp, args: Sequence[Any]) -> Sequence[Value]:
-    return (np.fmod(*args) if op.fmod.value.data else np.mod(*args),)
+for _op_type in nn.Nn.operations:
+    if issubclass(_op_type, nn.UnaryOp | nn.BinaryOp):
+        _register(_op_type)
 
 
 @TABLE.register(nn.IsNanOp)
@@ -373,11 +264,6 @@ def _is_nan(frame: Frame, op: nn.IsNanOp, args: Sequence[Any]) -> Sequence[Value
 def _is_inf(frame: Frame, op: nn.IsInfOp, args: Sequence[Any]) -> Sequence[Value]:
     positive, negative = bool(op.positive.value.data), bool(op.negative.value.data)
     return ((np.isposinf(args[0]) & positive) | (np.isneginf(args[0]) & negative),)
-
-
-@TABLE.register(nn.GeluOp)
-def _gelu(frame: Frame, op: nn.GeluOp, args: Sequence[Any]) -> Sequence[Value]:
-    return (gelu(args[0], op.approximate.data),)
 
 
 _COMPARE: dict[str, Callable[[Array, Array], Array]] = {

@@ -10,8 +10,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
+import numpy.typing as npt
 from typing_extensions import override
 from xdsl.dialects.builtin import (
     BFloat16Type,
@@ -33,6 +34,7 @@ from pimc.ir.layout import layout_of, with_layout
 from pimc.ir.nn.layouts import result_layouts
 from pimc.ir.nn.space import Space
 
+Array: TypeAlias = npt.NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 Tensor: TypeAlias = TensorType[Attribute]
 Value: TypeAlias = SSAValue | Operation

@@ -5,9 +5,10 @@ conversion.
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar, TypeAlias
 
+import numpy as np
 from typing_extensions import override
 from xdsl.dialects.builtin import StringAttr, TensorType, i1
 from xdsl.ir import Attribute
@@ -15,6 +16,7 @@ from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, tra
 from xdsl.traits import Commutative, Pure
 
 from pimc.ir.nn.base import (
+    Array,
     NnOp,
     OpClass,
     Tensor,
@@ -27,7 +29,11 @@ from pimc.ir.nn.base import (
     shape_of,
     tensor_of,
 )
+from pimc.ir.nn.numeric import divide, erf, gelu, power, reciprocal, sigmoid
 from pimc.ir.nn.space import Space, pointwise
+
+UnaryFunction: TypeAlias = Callable[[Array], Array]
+BinaryFunction: TypeAlias = Callable[[Array, Array], Array]
 
 PREDICATES = ("eq", "ne", "lt", "le", "gt", "ge")
 """What `nn.compare` can ask."""
@@ -43,6 +49,8 @@ class UnaryOp(NnOp, ABC):
 
     FLOPS: ClassVar[int] = 1
     """Flops counted an element (an elementary function counts as one)."""
+    FUNCTION: ClassVar[UnaryFunction]
+    """What it computes of each element, where no attribute matters (else: :meth:`evaluate`)."""
 
     x = operand_def(TensorType)
     result = result_def(TensorType)
@@ -62,12 +70,18 @@ class UnaryOp(NnOp, ABC):
     def space(self) -> Space:
         return pointwise([shape_of(self.x)], shape_of(self.result), self.FLOPS)
 
+    def evaluate(self, x: Array) -> Array:
+        """Its meaning in numpy, which the interpreter rounds to the type of the result."""
+        return type(self).FUNCTION(x)
+
 
 class BinaryOp(NnOp, ABC):
     """One function of two elements, broadcast as numpy does; both operands have one element type."""
 
     BOOLEAN: ClassVar[bool] = True
     """Whether it also works on i1 (a sum is then the logical or, a product the logical and)."""
+    FUNCTION: ClassVar[BinaryFunction]
+    """What it computes of two elements, where no attribute matters (else: :meth:`evaluate`)."""
 
     lhs = operand_def(TensorType)
     rhs = operand_def(TensorType)
@@ -87,12 +101,17 @@ class BinaryOp(NnOp, ABC):
     def space(self) -> Space:
         return pointwise([shape_of(self.lhs), shape_of(self.rhs)], shape_of(self.result), 1)
 
+    def evaluate(self, lhs: Array, rhs: Array) -> Array:
+        """Its meaning in numpy, which the interpreter rounds to the type of the result."""
+        return type(self).FUNCTION(lhs, rhs)
+
 
 @irdl_op_definition
 class SiluOp(UnaryOp):
     """``x / (1 + exp(-x))``."""
 
     name = "nn.silu"
+    FUNCTION: ClassVar[UnaryFunction] = lambda x: x * sigmoid(x)
     FLOPS: ClassVar[int] = 4
 
 
@@ -118,12 +137,17 @@ class GeluOp(UnaryOp):
         check(form in ("none", "tanh"), f'nn.gelu approximate must be "none" or "tanh", is "{form}"')
         return super().infer_types()
 
+    @override
+    def evaluate(self, x: Array) -> Array:
+        return gelu(x, self.approximate.data)
+
 
 @irdl_op_definition
 class ReluOp(UnaryOp):
     """``max(x, 0)``."""
 
     name = "nn.relu"
+    FUNCTION: ClassVar[UnaryFunction] = lambda x: np.maximum(x, np.float32(0))
 
 
 @irdl_op_definition
@@ -131,6 +155,7 @@ class TanhOp(UnaryOp):
     """Hyperbolic tangent."""
 
     name = "nn.tanh"
+    FUNCTION: ClassVar[UnaryFunction] = np.tanh
 
 
 @irdl_op_definition
@@ -138,6 +163,7 @@ class SigmoidOp(UnaryOp):
     """``1 / (1 + exp(-x))``."""
 
     name = "nn.sigmoid"
+    FUNCTION: ClassVar[UnaryFunction] = sigmoid
     FLOPS: ClassVar[int] = 3
 
 
@@ -146,6 +172,7 @@ class ExpOp(UnaryOp):
     """``e^x``."""
 
     name = "nn.exp"
+    FUNCTION: ClassVar[UnaryFunction] = np.exp
 
 
 @irdl_op_definition
@@ -153,6 +180,7 @@ class LogOp(UnaryOp):
     """Natural logarithm; NaN below 0, -inf at 0."""
 
     name = "nn.log"
+    FUNCTION: ClassVar[UnaryFunction] = np.log
 
 
 @irdl_op_definition
@@ -160,6 +188,7 @@ class ErfOp(UnaryOp):
     """Error function."""
 
     name = "nn.erf"
+    FUNCTION: ClassVar[UnaryFunction] = erf
 
 
 @irdl_op_definition
@@ -167,6 +196,7 @@ class SqrtOp(UnaryOp):
     """Square root; NaN below 0."""
 
     name = "nn.sqrt"
+    FUNCTION: ClassVar[UnaryFunction] = np.sqrt
 
 
 @irdl_op_definition
@@ -174,6 +204,7 @@ class RsqrtOp(UnaryOp):
     """``1 / sqrt(x)``."""
 
     name = "nn.rsqrt"
+    FUNCTION: ClassVar[UnaryFunction] = lambda x: reciprocal(np.sqrt(x))
     FLOPS: ClassVar[int] = 2
 
 
@@ -182,6 +213,7 @@ class RecipOp(UnaryOp):
     """``1 / x``."""
 
     name = "nn.recip"
+    FUNCTION: ClassVar[UnaryFunction] = reciprocal
 
 
 @irdl_op_definition
@@ -189,6 +221,7 @@ class AddOp(BinaryOp):
     """``lhs + rhs``."""
 
     name = "nn.add"
+    FUNCTION: ClassVar[BinaryFunction] = np.add
     traits = traits_def(Pure(), Commutative())
 
 
@@ -197,6 +230,7 @@ class SubOp(BinaryOp):
     """``lhs - rhs``."""
 
     name = "nn.sub"
+    FUNCTION: ClassVar[BinaryFunction] = np.subtract
     BOOLEAN: ClassVar[bool] = False
     traits = traits_def(Pure())
 
@@ -206,6 +240,7 @@ class MulOp(BinaryOp):
     """``lhs * rhs``."""
 
     name = "nn.mul"
+    FUNCTION: ClassVar[BinaryFunction] = np.multiply
     traits = traits_def(Pure(), Commutative())
 
 
@@ -214,6 +249,7 @@ class DivOp(BinaryOp):
     """``lhs / rhs``; integers are divided towards zero."""
 
     name = "nn.div"
+    FUNCTION: ClassVar[BinaryFunction] = divide
     BOOLEAN: ClassVar[bool] = False
     traits = traits_def(Pure())
 
@@ -223,6 +259,7 @@ class MaximumOp(BinaryOp):
     """The larger of two; NaN if either is NaN."""
 
     name = "nn.maximum"
+    FUNCTION: ClassVar[BinaryFunction] = np.maximum
     traits = traits_def(Pure(), Commutative())
 
 
@@ -231,6 +268,7 @@ class MinimumOp(BinaryOp):
     """The smaller of two; NaN if either is NaN."""
 
     name = "nn.minimum"
+    FUNCTION: ClassVar[BinaryFunction] = np.minimum
     traits = traits_def(Pure(), Commutative())
 
 
@@ -239,6 +277,7 @@ class PowOp(BinaryOp):
     """``lhs ^ rhs``; the exponent may have another element type, the result has that of lhs."""
 
     name = "nn.pow"
+    FUNCTION: ClassVar[BinaryFunction] = power
     traits = traits_def(Pure())
 
     @override

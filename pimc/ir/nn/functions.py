@@ -6,14 +6,15 @@ from abc import ABC
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 from typing_extensions import override
 from xdsl.dialects.builtin import BoolAttr, IntegerType, TensorType, i1
 from xdsl.ir import Attribute
 from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def
 from xdsl.traits import Commutative, Pure
 
-from pimc.ir.nn.base import NnOp, Value, check, check_float, construct, shape_of, tensor_of
-from pimc.ir.nn.elementwise import BinaryOp, UnaryOp
+from pimc.ir.nn.base import Array, NnOp, Value, check, check_float, construct, shape_of, tensor_of
+from pimc.ir.nn.elementwise import BinaryFunction, BinaryOp, UnaryFunction, UnaryOp
 from pimc.ir.nn.space import Space, pointwise
 
 
@@ -22,6 +23,7 @@ class SinOp(UnaryOp):
     """Sine of radians."""
 
     name = "nn.sin"
+    FUNCTION: ClassVar[UnaryFunction] = np.sin
 
 
 @irdl_op_definition
@@ -29,6 +31,7 @@ class CosOp(UnaryOp):
     """Cosine of radians."""
 
     name = "nn.cos"
+    FUNCTION: ClassVar[UnaryFunction] = np.cos
 
 
 @irdl_op_definition
@@ -36,6 +39,7 @@ class TanOp(UnaryOp):
     """Tangent of radians."""
 
     name = "nn.tan"
+    FUNCTION: ClassVar[UnaryFunction] = np.tan
 
 
 @irdl_op_definition
@@ -43,6 +47,7 @@ class AsinOp(UnaryOp):
     """Arc sine; NaN outside [-1, 1]."""
 
     name = "nn.asin"
+    FUNCTION: ClassVar[UnaryFunction] = np.arcsin
 
 
 @irdl_op_definition
@@ -50,6 +55,7 @@ class AcosOp(UnaryOp):
     """Arc cosine; NaN outside [-1, 1]."""
 
     name = "nn.acos"
+    FUNCTION: ClassVar[UnaryFunction] = np.arccos
 
 
 @irdl_op_definition
@@ -57,6 +63,7 @@ class AtanOp(UnaryOp):
     """Arc tangent."""
 
     name = "nn.atan"
+    FUNCTION: ClassVar[UnaryFunction] = np.arctan
 
 
 @irdl_op_definition
@@ -64,6 +71,7 @@ class SinhOp(UnaryOp):
     """Hyperbolic sine."""
 
     name = "nn.sinh"
+    FUNCTION: ClassVar[UnaryFunction] = np.sinh
 
 
 @irdl_op_definition
@@ -71,6 +79,7 @@ class CoshOp(UnaryOp):
     """Hyperbolic cosine."""
 
     name = "nn.cosh"
+    FUNCTION: ClassVar[UnaryFunction] = np.cosh
 
 
 @irdl_op_definition
@@ -78,6 +87,7 @@ class AsinhOp(UnaryOp):
     """Inverse hyperbolic sine."""
 
     name = "nn.asinh"
+    FUNCTION: ClassVar[UnaryFunction] = np.arcsinh
 
 
 @irdl_op_definition
@@ -85,6 +95,7 @@ class AcoshOp(UnaryOp):
     """Inverse hyperbolic cosine; NaN below 1."""
 
     name = "nn.acosh"
+    FUNCTION: ClassVar[UnaryFunction] = np.arccosh
 
 
 @irdl_op_definition
@@ -92,6 +103,7 @@ class AtanhOp(UnaryOp):
     """Inverse hyperbolic tangent; NaN outside [-1, 1]."""
 
     name = "nn.atanh"
+    FUNCTION: ClassVar[UnaryFunction] = np.arctanh
 
 
 @irdl_op_definition
@@ -99,6 +111,7 @@ class FloorOp(UnaryOp):
     """The largest whole number not above x."""
 
     name = "nn.floor"
+    FUNCTION: ClassVar[UnaryFunction] = np.floor
 
 
 @irdl_op_definition
@@ -106,6 +119,7 @@ class CeilOp(UnaryOp):
     """The smallest whole number not below x."""
 
     name = "nn.ceil"
+    FUNCTION: ClassVar[UnaryFunction] = np.ceil
 
 
 @irdl_op_definition
@@ -113,6 +127,7 @@ class RoundOp(UnaryOp):
     """The nearest whole number, halves to the even one."""
 
     name = "nn.round"
+    FUNCTION: ClassVar[UnaryFunction] = np.rint
 
 
 class NumberOp(UnaryOp, ABC):
@@ -130,6 +145,7 @@ class NegOp(NumberOp):
     """``-x``."""
 
     name = "nn.neg"
+    FUNCTION: ClassVar[UnaryFunction] = np.negative
 
 
 @irdl_op_definition
@@ -137,6 +153,7 @@ class AbsOp(NumberOp):
     """``|x|``."""
 
     name = "nn.abs"
+    FUNCTION: ClassVar[UnaryFunction] = np.abs
 
 
 @irdl_op_definition
@@ -144,6 +161,7 @@ class SignOp(NumberOp):
     """-1, 0 or 1; NaN of NaN."""
 
     name = "nn.sign"
+    FUNCTION: ClassVar[UnaryFunction] = np.sign
 
 
 class TestOp(NnOp, ABC):
@@ -207,6 +225,7 @@ class NotOp(BitsOp):
     """Logical not."""
 
     name = "nn.not"
+    FUNCTION: ClassVar[UnaryFunction] = np.logical_not
     BOOLEAN: ClassVar[bool] = True
 
 
@@ -215,6 +234,7 @@ class BitNotOp(BitsOp):
     """Every bit of an integer inverted."""
 
     name = "nn.bit_not"
+    FUNCTION: ClassVar[UnaryFunction] = np.bitwise_not
     BOOLEAN: ClassVar[bool] = False
 
 
@@ -230,6 +250,10 @@ class ModOp(BinaryOp):
 
     def __init__(self, lhs: Value, rhs: Value, fmod: bool = False) -> None:
         construct(self, [lhs, rhs], {"fmod": BoolAttr.from_bool(fmod)})
+
+    @override
+    def evaluate(self, lhs: Array, rhs: Array) -> Array:
+        return np.asarray(np.fmod(lhs, rhs) if self.fmod.value.data else np.mod(lhs, rhs))
 
 
 class IntegerBinaryOp(BinaryOp, ABC):
@@ -247,6 +271,7 @@ class AndOp(IntegerBinaryOp):
     """Bitwise and; logical and of i1."""
 
     name = "nn.and"
+    FUNCTION: ClassVar[BinaryFunction] = np.bitwise_and
     traits = traits_def(Pure(), Commutative())
 
 
@@ -255,6 +280,7 @@ class OrOp(IntegerBinaryOp):
     """Bitwise or; logical or of i1."""
 
     name = "nn.or"
+    FUNCTION: ClassVar[BinaryFunction] = np.bitwise_or
     traits = traits_def(Pure(), Commutative())
 
 
@@ -263,6 +289,7 @@ class XorOp(IntegerBinaryOp):
     """Bitwise exclusive or; logical exclusive or of i1."""
 
     name = "nn.xor"
+    FUNCTION: ClassVar[BinaryFunction] = np.bitwise_xor
     traits = traits_def(Pure(), Commutative())
 
 
@@ -271,6 +298,7 @@ class ShiftLeftOp(IntegerBinaryOp):
     """``lhs << rhs``, bits shifted out are lost."""
 
     name = "nn.shift_left"
+    FUNCTION: ClassVar[BinaryFunction] = np.left_shift
     BOOLEAN: ClassVar[bool] = False
     traits = traits_def(Pure())
 
@@ -280,5 +308,6 @@ class ShiftRightOp(IntegerBinaryOp):
     """``lhs >> rhs``, with the sign's bit of signed integers."""
 
     name = "nn.shift_right"
+    FUNCTION: ClassVar[BinaryFunction] = np.right_shift
     BOOLEAN: ClassVar[bool] = False
     traits = traits_def(Pure())
