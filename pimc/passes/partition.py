@@ -11,7 +11,7 @@ the host reads pieces.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 
 from typing_extensions import override
@@ -22,6 +22,7 @@ from xdsl.dialects.builtin import (
     IntegerAttr,
     ModuleOp,
     StringAttr,
+    SymbolRefAttr,
     TensorType,
     f32,
     i64,
@@ -82,11 +83,13 @@ class PartitionPass(Pass):
         groups = find_groups(module)
         heads = _head_counts(module) if self.algorithm == "paper" else {}
         functions = {op.sym_name.data: op for op in module.ops if isinstance(op, func.FuncOp) and op.body.blocks}
-        done: dict[str, list[LayoutAttr | None]] = {}
         called = {op.callee.string_value() for op in module.walk() if isinstance(op, func.CallOp)}
+        cached = [op for op in module.walk() if isinstance(op, nn.AttentionOp)]
+        shared = _Module(machine, groups, heads, self, functions)
+        shared.readers.extend((op.k, op.v, shared.rounds_of(op)[0]) for op in cached)
         for name, function in functions.items():
             if name not in called:
-                _FunctionPartition(machine, groups, heads, self, Relayout(machine), functions, done).run(function)
+                _FunctionPartition(shared, Relayout(machine)).run(function)
         for new in module.walk():
             reason = new.attributes.get(SHARD_REASON)
             if isinstance(reason, StringAttr):
@@ -121,23 +124,46 @@ def _mark(value: SSAValue, heads: int, dim: int, found: dict[nn.LinearOp, tuple[
 
 
 @dataclass
-class _FunctionPartition:
-    """One walk over a function, in program order; types of values say how they are cut."""
+class _Module:
+    """What the functions of a module share: who reads a cache, and the layouts that called functions were given."""
 
     machine: Machine
     groups: dict[nn.LinearOp, LinearGroup]
     heads: dict[nn.LinearOp, tuple[int, int]]
     options: PartitionPass
-    layouts: Relayout
     functions: Mapping[str, func.FuncOp]
-    done: dict[str, list[LayoutAttr | None]]
+    done: dict[str, list[LayoutAttr | None]] = field(default_factory=dict)
+    readers: list[tuple[SymbolRefAttr, SymbolRefAttr, tuple[pim.HeadRound, ...]]] = field(default_factory=list)
+
+    def rounds_of(self, op: nn.AttentionOp) -> tuple[tuple[pim.HeadRound, ...], str]:
+        """The rounds of an attention's KV heads, and why; all that share a cache have the same."""
+        heads, kv_heads, dim = (a.value.data for a in (op.heads, op.kv_heads, op.head_dim))
+        what = f"{kv_heads} KV heads of {dim}"
+        if self.options.rounds == "paper":
+            return head_rounds(kv_heads, self.machine.channels, self.machine.cores), f"by Algorithm 1: {what}"
+        context = self.options.context
+
+        def time(cores: int) -> int:
+            return self.machine.attention_round_fs(-(-context // cores), heads // kv_heads, dim)
+
+        rounds = best_rounds(kv_heads, self.machine.cores, time)
+        groups = ", ".join(f"{r.heads} on groups of {r.cores_per_head} cores" for r in rounds)
+        return rounds, f"by the least estimated time at {context} positions: {what}, {groups}"
+
+
+@dataclass
+class _FunctionPartition:
+    """One walk over a function, in program order; types of values say how they are cut."""
+
+    module: _Module
+    layouts: Relayout
     written: dict[tuple[Attribute, SSAValue], nn.CacheWriteOp] = field(default_factory=dict)
 
     def run(self, function: func.FuncOp) -> None:
         """Rewrite ``function``; its types follow what it takes and returns."""
         self.block(function.body.block, is_entry(function))
-        for write in self.written.values():
-            raise InputError("a cache is written that no attention behind it reads", where=where(write))
+        for write in list(self.written.values()):
+            self.written_for_others(write)
         returned = function.get_return_op()
         outputs = [] if returned is None else [value.type for value in returned.operands]
         function.function_type = FunctionType.from_lists([a.type for a in function.body.block.args], outputs)
@@ -192,16 +218,16 @@ class _FunctionPartition:
     def call(self, op: func.CallOp) -> None:
         """Partition the callee for the layouts of its first call; a later call changes its operands to them."""
         name = op.callee.string_value()
-        callee = self.functions[name]
-        if name not in self.done:
+        callee = self.module.functions[name]
+        if name not in self.module.done:
             op.operands = [self.layouts.settled(value) for value in op.operands]
-            self.done[name] = [layout_of(value.type) for value in op.operands]
+            self.module.done[name] = [layout_of(value.type) for value in op.operands]
             for argument, value in zip(callee.body.block.args, op.operands, strict=True):
                 Rewriter.replace_value_with_new_type(argument, value.type)
-            replace(self, layouts=Relayout(self.machine), written={}).run(callee)
+            _FunctionPartition(self.module, Relayout(self.module.machine)).run(callee)
         op.operands = [
             self.layouts.to(value, layout) if isinstance(value.type, TensorType) else value
-            for value, layout in zip(op.operands, self.done[name], strict=True)
+            for value, layout in zip(op.operands, self.module.done[name], strict=True)
         ]
         for result, type_ in zip(op.results, callee.function_type.outputs, strict=True):
             if result.type != type_:
@@ -227,14 +253,14 @@ class _FunctionPartition:
 
     def linear(self, op: nn.LinearOp) -> None:
         """Replace the whole group of ``op`` by one matrix operation at the first member's place."""
-        if op not in self.groups:
+        if op not in self.module.groups:
             raise InputError(
                 "a linear layer with a computed weight or bias cannot be cut over the cores",
                 where=where(op),
                 hint="a product of two computed tensors is an nn.matmul",
             )
-        group = self.groups[op].members
-        large = nn.tensor_bytes(op.x.type) > self.machine.target.memory("activation").bytes // GATHER_SHARE
+        group = self.module.groups[op].members
+        large = nn.tensor_bytes(op.x.type) > self.module.machine.target.memory("activation").bytes // GATHER_SHARE
         x = op.x if large and op.rows() > 1 else self.whole(op.x)
         for member in group:
             for value in (member.weight, member.bias):
@@ -252,7 +278,7 @@ class _FunctionPartition:
         domain = op.attributes.get(DOMAIN)
         in_banks = op.rows() == 1
         if isinstance(domain, StringAttr):
-            in_banks = self.machine.unit_kind(domain.data) == "bank_pim"
+            in_banks = self.module.machine.unit_kind(domain.data) == "bank_pim"
             if in_banks and op.rows() != 1:
                 raise InputError(
                     f"{op.rows()} rows cannot be multiplied in the banks",
@@ -274,11 +300,11 @@ class _FunctionPartition:
     def shard_for(self, op: nn.LinearOp) -> tuple[pim.ShardAttr, str]:
         """The cut of a linear layer's output, and why."""
         n = nn.tensor_of(op.weight).get_shape()[0]
-        if op in self.heads:
-            heads, dim = self.heads[op]
-            shard = feature_shard(heads, dim, self.machine.channels, self.machine.cores)
+        if op in self.module.heads:
+            heads, dim = self.module.heads[op]
+            shard = feature_shard(heads, dim, self.module.machine.channels, self.module.machine.cores)
             return shard, f"head-wise by Algorithm 1: {heads} heads of {dim}"
-        return tensor_shard(n, self.machine.cores), "tensor-wise: equal blocks of features"
+        return tensor_shard(n, self.module.machine.cores), "tensor-wise: equal blocks of features"
 
     def select_token(self, op: nn.SelectTokenOp) -> None:
         """The core that has the row sends it to all."""
@@ -297,7 +323,7 @@ class _FunctionPartition:
     def attention(self, op: nn.AttentionOp) -> None:
         """Replace attention and the pair of cache writes before it."""
         heads, kv_heads, dim = (a.value.data for a in (op.heads, op.kv_heads, op.head_dim))
-        rounds, reason = self.rounds_of(op)
+        rounds, reason = self.module.rounds_of(op)
         k_write = self.written.pop((op.k, op.layer), None)
         v_write = self.written.pop((op.v, op.layer), None)
         if k_write is not None and v_write is not None:
@@ -307,8 +333,9 @@ class _FunctionPartition:
         shard = rounds_shard(rounds, heads // kv_heads * dim)
         properties: dict[str, Attribute] = {**op.properties, "rounds": pim.HeadsAttr.of(rounds)}
         result = pim.with_shard(nn.tensor_of(op.result), shard)
+        bias = None if op.bias is None else self.whole(op.bias)
         q = self.by_heads(op.q, pim.HeadsAttr.of(rounds), kv_heads)
-        new = pim.AttentionOp((q, op.layer, op.position), properties, result)
+        new = pim.AttentionOp((q, op.layer, op.position), bias, properties, result)
         new.attributes |= op.attributes
         new.attributes[SHARD_REASON] = StringAttr(reason)
         self.replace(op, new)
@@ -321,25 +348,22 @@ class _FunctionPartition:
             return self.whole(value)
         return self.layouts.to(value, layout)
 
-    def rounds_of(self, op: nn.AttentionOp) -> tuple[tuple[pim.HeadRound, ...], str]:
-        """The rounds of an attention's KV heads, and why; all that share a cache have the same."""
-        heads, kv_heads, dim = (a.value.data for a in (op.heads, op.kv_heads, op.head_dim))
-        what = f"{kv_heads} KV heads of {dim}"
-        if self.options.rounds == "paper":
-            return head_rounds(kv_heads, self.machine.channels, self.machine.cores), f"by Algorithm 1: {what}"
-        context = self.options.context
-
-        def time(cores: int) -> int:
-            return self.machine.attention_round_fs(-(-context // cores), heads // kv_heads, dim)
-
-        rounds = best_rounds(kv_heads, self.machine.cores, time)
-        groups = ", ".join(f"{r.heads} on groups of {r.cores_per_head} cores" for r in rounds)
-        return rounds, f"by the least estimated time at {context} positions: {what}, {groups}"
+    def written_for_others(self, write: nn.CacheWriteOp) -> None:
+        """Replace a pair of cache writes that attention of another entry point reads: an encoder's keys and values."""
+        if (write.cache, write.layer) not in self.written:
+            return  # the other of the pair
+        pair = next((found for found in self.module.readers if write.cache in found[:2]), None)
+        if pair is None:
+            raise InputError("a cache is written that no attention reads", where=where(write))
+        k_write, v_write = (self.written.pop((cache, write.layer), None) for cache in pair[:2])
+        if k_write is None or v_write is None:
+            raise InputError("attention needs its keys and values written together", where=where(write))
+        self.append(k_write, v_write, pim.HeadsAttr.of(pair[2]))
 
     def attention_full(self, op: nn.AttentionFullOp) -> None:
         """Groups of cores a KV head; operands that are cut head-wise alike stay on their cores, others become whole."""
         heads, kv_heads, dim = (a.value.data for a in (op.heads, op.kv_heads, op.head_dim))
-        channels, cores = self.machine.channels, self.machine.cores
+        channels, cores = self.module.machine.channels, self.module.machine.cores
         rounds, how = head_rounds(kv_heads, channels, cores), "by Algorithm 1"
         filled = all(r.heads * r.cores_per_head == cores for r in rounds)
         if not filled:  # cores without a head need its operands to do as the others
@@ -364,7 +388,7 @@ class _FunctionPartition:
     def conv(self, op: nn.ConvOp) -> None:
         """Cut the output channels over the cores; the result is made whole, in the shape it had."""
         bias = None if op.bias is None else self.whole(op.bias)
-        new, reason = cut_conv(op, self.whole(op.x), bias, self.machine.cores)
+        new, reason = cut_conv(op, self.whole(op.x), bias, self.module.machine.cores)
         new.attributes |= op.attributes
         new.attributes[SHARD_REASON] = StringAttr(reason)
         view = nn.ReshapeOp(new.output, nn.tensor_of(op.result).get_shape())
@@ -396,8 +420,8 @@ class _FunctionPartition:
         rows = nn.tensor_of(table).get_shape()[0]
         size = nn.tensor_bytes(table.type)
         positional = _is_position(ids)
-        copied = positional and size <= self.options.replicate_limit
-        per_core = rows if copied else -(-rows // self.machine.cores)
+        copied = positional and size <= self.module.options.replicate_limit
+        per_core = rows if copied else -(-rows // self.module.machine.cores)
         wrap = isinstance(op, nn.GatherOp)
         type_ = nn.tensor_of(op.result)
         new = pim.EmbeddingOp(

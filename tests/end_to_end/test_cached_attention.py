@@ -1,5 +1,5 @@
 """Attention over caches of any length on the machine, against PyTorch: blocks of slots and of query rows, windows,
-softcaps, slopes, shared heads.
+softcaps, slopes, biases by distance, shared heads.
 
 Machines of few cores and small blocks, so that short sequences are many blocks; every run checks data and races.
 """
@@ -56,6 +56,7 @@ class Case:
     window: int | None = None
     softcap: float | None = None
     slopes: bool = False
+    bias: bool = False
     overrides: tuple[str, ...] = FOUR
     share: int = 40  # of local memory, percent
 
@@ -66,6 +67,11 @@ class Case:
             "window": self.window, "softcap": self.softcap, "slopes": slopes,
         }  # fmt: skip
 
+    def weights(self) -> ModelWeights:
+        """The bias of every head by distance, around 1."""
+        table = np.random.default_rng(1).standard_normal((self.heads, self.slots)).astype(np.float16)
+        return ModelWeights({"bias": table} if self.bias else {})
+
 
 def entry(case: Case, name: str, rows: int) -> func.FuncOp:
     """Queries, keys and values of ``rows`` tokens to the attention of them and of what came before."""
@@ -75,8 +81,9 @@ def entry(case: Case, name: str, rows: int) -> func.FuncOp:
     q, k, v, position = block.args
     layer = arith.ConstantOp(IntegerAttr(0, IndexType()))
     writes = [nn.CacheWriteOp(cache, layer.result, x, position) for cache, x in (("k_cache", k), ("v_cache", v))]
-    found = nn.AttentionOp(q, layer.result, position, k="k_cache", v="v_cache", **case.attributes())
-    block.add_ops([layer, *writes, found, func.ReturnOp(found.result)])
+    bias = [nn.ParamOp("bias", TensorType(f16, [case.heads, case.slots]))] if case.bias else []
+    found = nn.AttentionOp(q, layer.result, position, *bias, k="k_cache", v="v_cache", **case.attributes())
+    block.add_ops([layer, *writes, *bias, found, func.ReturnOp(found.result)])
     names = ArrayAttr([DictionaryAttr({"pimc.name": StringAttr(n)}) for n in ("q", "k", "v", "position")])
     signature = FunctionType.from_lists(types, [found.result.type])
     return func.FuncOp(name, signature, Region(block), arg_attrs=names)
@@ -97,7 +104,7 @@ def module_of(case: Case) -> ModuleOp:
 
 
 def executable(case: Case) -> Executable:
-    model = ImportedModel(module_of(case), ModelWeights({}), None, None, [], {}, "test")
+    model = ImportedModel(module_of(case), case.weights(), None, None, [], {}, "test")
     pipeline = f"...,tile{{key_share={case.share}}},..."
     options = Options(max_seq=case.slots, overrides=case.overrides, pipeline=pipeline)
     compiled = compile_imported(model, options=options)
@@ -117,6 +124,9 @@ def expected(case: Case, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndar
     if case.slopes:
         slopes = torch.tensor(case.attributes()["slopes"])
         scores = scores + slopes[:, None, None] * distance
+    if case.bias:
+        table = torch.tensor(case.weights()["bias"].astype(np.float32))
+        scores = scores + table[:, (-distance).clamp(min=0)]
     seen = distance <= 0
     if case.window is not None:
         seen &= distance > -case.window
@@ -145,6 +155,9 @@ CASES = {
     "softcap, window and shared heads": Case(6, 2, 20, length=19, softcap=5.0, window=7),
     "slopes": Case(**SMALL, length=128, slopes=True),
     "slopes and window in groups": Case(4, 4, rows=16, length=35, slopes=True, window=9),
+    "bias by distance": Case(**SMALL, length=128, bias=True),
+    "bias by distance, in groups of shared heads": Case(6, 2, 20, rows=5, slots=50, length=23, bias=True),
+    "bias by distance in a chunk of blocks": Case(**SMALL | {"chunks": 1}, rows=150, slots=256, length=160, bias=True),
     "two rounds": Case(9, 3, 16),
     "12 queries a head": Case(12, 1, 8, length=32),
     "71 queries a head": Case(71, 1, 8, rows=4, slots=32, length=32),
@@ -157,7 +170,7 @@ CASES = {
 
 def run(case: Case) -> None:
     machine = executable(case)
-    reference = Interpreter(module_of(case), ModelWeights({}), precision="f32")
+    reference = Interpreter(module_of(case), case.weights(), precision="f32")
     rng = np.random.default_rng(0)
     chunked = case.chunks * case.rows
     runs = [("many", start, case.rows) for start in range(0, chunked, case.rows)]

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from xdsl.ir import SSAValue
 
-from pimc.backends.lower.alibi import Alibi
 from pimc.backends.lower.attention_exchange import Partial
 from pimc.backends.lower.attention_query import HeadRows, own_queries
 from pimc.backends.lower.cache_stream import KvBlock, KvStream, slots_before, slots_up_to
 from pimc.backends.lower.context import LoweringContext
 from pimc.backends.lower.heads import HeadGroup, Shape
 from pimc.backends.lower.online import OnlineSoftmax, Rows, cap_rows
+from pimc.backends.lower.score_bias import score_bias
 from pimc.backends.lower.values import Buffer
 from pimc.ir.pim.ops import AttentionOp
 
@@ -32,7 +32,7 @@ def decode_partial(
     query = own_queries(ctx, op, q, shape, None)
     softmax = OnlineSoftmax.of(ctx, shape.stacked, shape.dim)
     softmax.begin(ctx)
-    alibi = Alibi.of(ctx, op, group, keys)
+    bias = score_bias(ctx, op, group, keys)
     scores = ctx.alloc("attention.scores", shape.share * keys * 2)
     array = _Array.of(ctx, shape, keys, stream.pitch)
     with stream.blocks(ctx, first, stop) as block:
@@ -44,10 +44,10 @@ def decode_partial(
             array.scores(ctx, core.address(query.value, head * shape.dim * 2), to, block.count)
         if op.softcap is not None:
             cap_rows(ctx, rows, op.softcap.value.data)
-        if alibi is not None:
+        if bias is not None:
             ahead = core.sub(position, core.add(core.slli(block.first, imm=group.shift), core.const(group.rank)))
             for head in range(shape.share):
-                alibi.add(ctx, core.const(head), core.address(scores.value, head * keys * 2), ahead, block.count)
+                bias.add(ctx, core.const(head), core.address(scores.value, head * keys * 2), ahead, block.count)
         softmax.weigh(ctx, rows, seen=True)
         array.load_values(ctx, block)
         for head in range(shape.share):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from xdsl.ir import SSAValue
 
-from pimc.backends.lower.alibi import Alibi
 from pimc.backends.lower.attention_exchange import Partial
 from pimc.backends.lower.attention_query import HeadRows, own_queries
 from pimc.backends.lower.attention_tensor import Matrix, hide_columns, multiply_by_columns, multiply_by_rows
@@ -15,6 +14,7 @@ from pimc.backends.lower.cache_stream import KvBlock, KvStream, slots_before, sl
 from pimc.backends.lower.context import LoweringContext
 from pimc.backends.lower.heads import HeadGroup, Shape
 from pimc.backends.lower.online import OnlineSoftmax, Rows, cap_rows
+from pimc.backends.lower.score_bias import ScoreBias, score_bias
 from pimc.ir.pim.ops import AttentionOp
 
 
@@ -33,7 +33,7 @@ def prefill_partial(
     query = own_queries(ctx, op, q, shape, row)
     softmax = OnlineSoftmax.of(ctx, shape.stacked, shape.dim)
     softmax.begin(ctx)
-    alibi = Alibi.of(ctx, op, group, keys)
+    bias = score_bias(ctx, op, group, keys)
     scores = ctx.alloc("attention.scores", shape.stacked * keys * 2)
     left = Matrix(core.address(query.value), shape.dim * 2)
     weights, part = (
@@ -45,9 +45,10 @@ def prefill_partial(
         rows = Rows(shape.stacked, weights.at, keys * 2, block.count)
         if op.softcap is not None:
             cap_rows(ctx, rows, op.softcap.value.data)
-        if alibi is not None:
-            _add_bias(ctx, alibi, group, shape, rows, position, block)
-        _hide_later(ctx, group, shape, rows, position, block)
+        if bias is not None:
+            _add_bias(ctx, bias, group, shape, rows, position, block)
+        if op.causal.value.data:
+            _hide_later(ctx, group, shape, rows, position, block)
         if op.window is not None:
             _hide_earlier(ctx, op, group, shape, rows, position, block)
         softmax.weigh(ctx, rows, seen=False)
@@ -59,14 +60,14 @@ def prefill_partial(
 
 def _add_bias(
     ctx: LoweringContext,
-    alibi: Alibi,
+    bias: ScoreBias,
     group: HeadGroup,
     shape: Shape,
     rows: Rows,
     position: SSAValue,
     block: KvBlock,
 ) -> None:
-    """Add the bias of ALiBi to every row of scores."""
+    """Add the bias to every row of scores."""
     core = ctx.core
     first = core.add(core.slli(block.first, imm=group.shift), core.const(group.rank))
     with core.loop(core.const(0), core.const(shape.rows)) as row:
@@ -74,7 +75,7 @@ def _add_bias(
         with core.loop(core.const(0), core.const(shape.share)) as head:
             index = core.add(core.mul(row, core.const(shape.share)), head)
             at = core.add(rows.at, core.mul(index, core.const(rows.pitch)))
-            alibi.add(ctx, head, at, ahead, block.count)
+            bias.add(ctx, head, at, ahead, block.count)
 
 
 def _hide_later(

@@ -192,9 +192,17 @@ def alibi(slopes: Sequence[float], tokens: int, keys: int, first: int) -> Array:
     return np.asarray(slopes, np.float32)[:, None, None] * distance.astype(np.float32)
 
 
+def by_distance(bias: Array, tokens: int, keys: int, first: int) -> Array:
+    """``[H, tokens, keys]`` of a bias ``[H, S]`` by the distance of key s from query m at ``first + m``; of keys behind
+    the query that of distance 0.
+    """
+    distance = first + np.arange(tokens)[:, None] - np.arange(keys)[None, :]
+    return bias[:, np.maximum(distance, 0)]
+
+
 @TABLE.register(nn.AttentionOp)
 def _attention(frame: Frame, op: nn.AttentionOp, args: Sequence[Any]) -> Sequence[Value]:
-    q, layer, position = args
+    q, layer, position, *table = args
     tokens, start = q.shape[1], int(position[0])
     state = frame.interpreter.state
     keys, values = state[op.k.root_reference.data], state[op.v.root_reference.data]
@@ -209,6 +217,9 @@ def _attention(frame: Frame, op: nn.AttentionOp, args: Sequence[Any]) -> Sequenc
     if op.slopes is not None:
         bias = alibi(op.slopes.get_values(), tokens, stop, start)
         mask = bias if mask is None else mask + bias
+    if table:
+        added = by_distance(table[0], tokens, stop, start)
+        mask = added if mask is None else mask + added
     softcap = None if op.softcap is None else op.softcap.value.data
     result = attend(heads, keys[layer, :stop], values[layer, :stop], op.scale.value.data, mask, softcap)
     return (result.reshape(q.shape),)

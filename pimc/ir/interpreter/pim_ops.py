@@ -91,7 +91,7 @@ def _kv_append(frame: Frame, op: pim.KvAppendOp, args: Sequence[Any]) -> Sequenc
 
 @TABLE.register(pim.AttentionOp)
 def _attention(frame: Frame, op: pim.AttentionOp, args: Sequence[Any]) -> Sequence[Value]:
-    q, layer, position = args
+    q, layer, position, *bias = args
     state = frame.interpreter.state
     keys, values = (state[symbol.root_reference.data][layer] for symbol in (op.k, op.v))
     shard = pim.shard_of(op.output.type)
@@ -109,6 +109,7 @@ def _attention(frame: Frame, op: pim.AttentionOp, args: Sequence[Any]) -> Sequen
         None if op.slopes is None else op.slopes.get_values(),
         None if op.window is None else op.window.value.data,
         None if op.softcap is None else op.softcap.value.data,
+        bias[0] if bias else None,
     )
     return (result,)
 

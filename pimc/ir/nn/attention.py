@@ -203,8 +203,9 @@ class AttentionOp(NnOp):
     are ``scale * q . k``, then softmax, then the weighted sum of v.  With ``slopes`` (one a head, ALiBi: Press et al.,
     Train Short, Test Long, 2022) the score of slot s grows by ``slope * (s - p)``.  With ``window`` (a sliding window,
     of causal attention) query m sees the last ``window`` of its slots alone: ``max(0, p - window + 1) .. p``.  With
-    ``softcap`` a scaled score s becomes ``softcap * tanh(s / softcap)`` (before slopes and masks).  The caches are read
-    after the writes that precede the operator in program order.
+    ``softcap`` a scaled score s becomes ``softcap * tanh(s / softcap)`` (before slopes, bias and masks).  With ``bias``
+    ``[H, S]`` (of causal attention: relative positions, as T5 has them) the score of slot s grows by
+    ``bias[h, p - s]``.  The caches are read after the writes that precede the operator in program order.
     """
 
     name = "nn.attention"
@@ -213,6 +214,7 @@ class AttentionOp(NnOp):
     q = operand_def(TensorType)
     layer = operand_def(IndexType)
     position = operand_def(TensorType)
+    bias = opt_operand_def(TensorType)
     k = prop_def(SymbolRefAttr)
     v = prop_def(SymbolRefAttr)
     heads = prop_def(IntegerAttrI64)
@@ -232,6 +234,7 @@ class AttentionOp(NnOp):
         q: Value,
         layer: Value,
         position: Value,
+        bias: Value | None = None,
         *,
         k: str | SymbolRefAttr,
         v: str | SymbolRefAttr,
@@ -250,7 +253,7 @@ class AttentionOp(NnOp):
         properties["window"] = None if window is None else integer(window)
         properties["softcap"] = None if softcap is None else FloatAttr(softcap, f32)
         properties |= head_properties(heads, kv_heads, head_dim, scale, causal)
-        construct(self, [q, layer, position], properties)
+        construct(self, [q, layer, position, [bias] if bias is not None else []], properties)
 
     @override
     def infer_types(self) -> Sequence[Attribute]:
@@ -267,6 +270,11 @@ class AttentionOp(NnOp):
         if self.softcap is not None:
             check(self.softcap.value.data > 0, f"nn.attention: softcap {self.softcap.value.data} is not positive")
         check_position(tensor_of(self.position, "nn.attention position"), "nn.attention position")
+        if self.bias is not None:
+            cache = cache_type(self, self.k)
+            slots = None if cache is None else cache.get_shape()[1]
+            check_shape(tensor_of(self.bias, "nn.attention bias"), (heads, slots), "nn.attention bias")
+            check(bool(self.causal.value.data), "nn.attention: a bias by distance needs causal attention")
         for symbol in (self.k, self.v):
             cache = cache_type(self, symbol)
             if cache is not None:
@@ -282,7 +290,11 @@ class AttentionOp(NnOp):
         q = Access(shape_of(self.q), (*at(0, "m"), Index((("h", size), ("d", 1)))))
         result = Access(shape_of(self.q), (*at(0, "m"), Index((("h", size), ("e", 1)))))
         dims = attention_dims(shape_of(self.q)[1], keys, size, Dim("h", heads))
-        return Space(dims, (q, None, Access((1,), at(0))), (result,), attention_work("h"))
+        operands = [q, None, Access((1,), at(0))]
+        if self.bias is not None:  # which distances follows from the position
+            dims = (*dims, Dim("t", shape_of(self.bias)[1], "whole"))
+            operands.append(Access(shape_of(self.bias), at("h", "t")))
+        return Space(dims, tuple(operands), (result,), attention_work("h"))
 
     @override
     def cost(self, context: int | None = None) -> Cost:

@@ -31,6 +31,7 @@ from xdsl.irdl import (
     irdl_op_definition,
     lazy_traits_def,
     operand_def,
+    opt_operand_def,
     opt_prop_def,
     prop_def,
     region_def,
@@ -233,15 +234,16 @@ class AttentionOp(IRDLOperation):
     """Attention of new queries over the cached slots, head-wise on groups of cores (Algorithm 1).
 
     ``q`` is ``[1, M, heads * head_dim]``, whole or cut by heads (:meth:`HeadsAttr.shard`); query m sees slots ``0 ..
-    position + m``; ``slopes``, ``window`` and ``softcap`` are those of `nn.attention`.  Each core of a head's group
-    computes the partial maximum, sum and output over its own slots; the group exchanges them, and each core ends with
-    its share of the head group's features: the result's shard.
+    position + m``; ``slopes``, ``window``, ``softcap`` and ``bias`` are those of `nn.attention`.  Each core of a head's
+    group computes the partial maximum, sum and output over its own slots; the group exchanges them, and each core ends
+    with its share of the head group's features: the result's shard.
     """
 
     name = "pim.attention"
     q = operand_def(AnyTensor)
     layer = operand_def(IndexType)
     position = operand_def(AnyTensor)
+    bias = opt_operand_def(AnyTensor)
     k = prop_def(SymbolRefAttr)
     v = prop_def(SymbolRefAttr)
     heads = prop_def(IntegerAttr.constr(i64))
@@ -256,16 +258,21 @@ class AttentionOp(IRDLOperation):
     output = result_def(AnyTensor)
     irdl_options = (ParsePropInAttrDict(),)
     traits = traits_def(MemoryReadEffect())
-    assembly_format = "$q `,` $layer `,` $position attr-dict `:` type($q) `,` type($position) `->` type($output)"
+    assembly_format = (
+        "$q `,` $layer `,` $position (`bias` $bias^ `:` type($bias))? attr-dict `:` type($q) `,` type($position) `->` "
+        "type($output)"
+    )
 
     def __init__(
         self,
         operands: tuple[SSAValue, SSAValue, SSAValue],
+        bias: SSAValue | None,
         properties: dict[str, Attribute],
         result_type: Attribute,
     ) -> None:
         """``operands``: q, layer, position; ``properties``: all of the op's."""
-        super().__init__(operands=list(operands), properties=properties, result_types=[result_type])
+        given = [] if bias is None else [bias]
+        super().__init__(operands=[*operands, given], properties=properties, result_types=[result_type])
 
     def verify_(self) -> None:
         """Head counts, feature counts and encodings agree."""
@@ -275,6 +282,8 @@ class AttentionOp(IRDLOperation):
         if _shape(self.q)[-1] != heads * dim or _shape(self.output) != _shape(self.q):
             raise VerifyException(f"query {_shape(self.q)} is not {heads} heads of {dim}")
         _require_by_heads(self.q, self.rounds, kv_heads, "the query")
+        if self.bias is not None and _shape(self.bias)[0] != heads:
+            raise VerifyException(f"a bias {_shape(self.bias)} for {heads} heads")
         shard = shard_of(self.output.type)
         if shard is None:
             raise VerifyException("the result must be cut along its features")

@@ -90,6 +90,7 @@ def attention(
     slopes: Sequence[float] | None = None,
     window: int | None = None,
     softcap: float | None = None,
+    bias: Floats | None = None,
 ) -> Floats:
     """Attention of q ``[1, M, H*D]`` over cached keys and values ``[S, Hkv, D]`` by head rounds.
 
@@ -104,9 +105,11 @@ def attention(
     for r in rounds:
         for head in range(r.first, r.first + r.heads):
             steep = np.asarray(slopes or [0.0] * group * kv_heads, np.float32)[head * group : (head + 1) * group]
+            mine = None if bias is None else bias[head * group : (head + 1) * group]
             whole = _head(
-                queries[:, head], keys[:, head], values[:, head], position, scale, causal, r, steep, window, softcap
-            )
+                queries[:, head], keys[:, head], values[:, head], position, scale, causal, r, steep, window, softcap,
+                mine,
+            )  # fmt: skip
             first = head * group * dim
             for core in r.cores_of(head):
                 for piece in shard.pieces(core, q.shape[2]):
@@ -127,9 +130,10 @@ def _head(
     slopes: Floats,
     window: int | None,
     softcap: float | None,
+    bias: Floats | None,
 ) -> Floats:
-    """One KV head: q ``[M, G, D]``, keys and values ``[S, D]``, slopes ``[G]``; ``[M, G * D]`` from the cores' partial
-    results.
+    """One KV head: q ``[M, G, D]``, keys and values ``[S, D]``, slopes ``[G]``, bias by distance ``[G, S]``; ``[M, G *
+    D]`` from the cores' partial results.
     """
     tokens, group, dim = q.shape
     limit = position + tokens
@@ -145,6 +149,8 @@ def _head(
         if softcap is not None:
             scores = np.tanh(scores / np.float32(softcap)) * np.float32(softcap)
         scores = scores + slopes[None, :, None] * distance[:, None, :]
+        if bias is not None:
+            scores = scores + bias[:, np.maximum(-distance, 0).astype(int)].transpose(1, 0, 2)
         seen = (slots[None, :] <= last[:, None]) & (slots[None, :] >= first[:, None])
         scores = np.where(seen[:, None, :], scores, -np.inf)
         peak = scores.max(-1)
