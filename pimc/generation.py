@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pimc.runtime import Executable
 
 Array = NDArray[np.generic]
+#: The entry point of an encoder, whose keys and values ``decode`` reads.
+ENCODE = "encode"
 
 
 @dataclass(frozen=True)
@@ -92,20 +94,20 @@ def answer(
         InputError: an empty or too long prompt.
         RunLimitError: a limit is reached.
     """
-    _check_prompt(len(prompt), info)
+    _check_prompt(len(prompt), _longest_prompt(executable, info))
     began = time.perf_counter()
     session, stream = _Session(executable, info, wishes), Stream(codec)
     with executable.session():
-        token = session.prefill(prompt, min(held, len(prompt) - 1))
+        token = session.begin(prompt, min(held, len(prompt) - 1))
         tokens = [token]
         while True:
-            finish = _finish(tokens, len(prompt), wishes.max_new_tokens, info)
+            finish = _finish(tokens, session.begun, wishes.max_new_tokens, info)
             piece = stream.push(token) if finish is None else stream.push(token) + stream.finish()
             if piece and wishes.on_text is not None:
                 wishes.on_text(piece)
             if finish is not None:
                 break
-            token = session.decode(token, len(prompt) + len(tokens) - 1)
+            token = session.decode(token, session.begun + len(tokens) - 1)
             tokens.append(token)
     return Generation(
         text=stream.text,
@@ -123,16 +125,26 @@ def answer(
 
 def check_entries(entries: Mapping[str, Entry], info: ModelInfo) -> None:
     """InputError unless the entry points take tokens and give logits, as those of a language model do."""
-    for name, tokens in (("prefill", info.prefill_chunk), ("decode", 1)):
-        if name not in entries:
-            continue
+    one = ("i32", (1,))
+    length = {"length": one} if ENCODE in entries else {}
+    wanted: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
+        "prefill": {"tokens": ("i32", (1, info.prefill_chunk)), "position": one, "length": one},
+        "decode": {"tokens": ("i32", (1, 1)), "position": one, **length},
+        ENCODE: {"source": ("i32", (1, _source_tokens(entries))), "length": one},
+    }
+    for name in entries.keys() & wanted.keys():
         inputs = {port.name: (port.dtype, port.shape) for port in entries[name].inputs}
-        wanted = {"tokens": ("i32", (1, tokens)), "position": ("i32", (1,))}
-        if name == "prefill":
-            wanted["length"] = ("i32", (1,))
         outputs = entries[name].outputs
-        if inputs != wanted or len(outputs) != 1 or prod(outputs[0].shape) == 0:
+        if inputs != wanted[name] or len(outputs) != 1 or prod(outputs[0].shape) == 0:
             raise InputError(f"the entry point '{name}' is not that of a language model, so it cannot generate text")
+    if ENCODE in entries and not info.start_ids:
+        raise InputError("the binary does not say which token the decoder begins with, so it cannot generate text")
+
+
+def _source_tokens(entries: Mapping[str, Entry]) -> int:
+    """Tokens that an encoder takes; 0 for one that takes no tokens."""
+    shapes = [port.shape for port in entries[ENCODE].inputs if port.name == "source"] if ENCODE in entries else []
+    return shapes[0][1] if shapes and len(shapes[0]) == 2 else 0
 
 
 class Conversation:
@@ -198,18 +210,38 @@ class _Session:
     """One answer: prefill runs for the prompt, then decode runs, with what they cost.
 
     A program exported for single tokens only has no ``prefill``: its prompt goes through ``decode``, token by token.
+    That of an encoder-decoder goes through ``encode``, and the decoder begins with tokens of its own.  ``begun``: how
+    many tokens in the caches the answer stands behind.
     """
 
     def __init__(self, executable: Executable, info: ModelInfo, wishes: Wishes) -> None:
         self._executable, self._limits, self._began = executable, wishes.limits, time.monotonic()
         self._told, self._sampler = wishes.on_prefill or _nothing, Sampler(wishes.sampling)
         self._chunk, self._slots = info.prefill_chunk, _chunk_slots(executable, info)
+        self._start, self._length = list(info.start_ids), 0
+        self.begun = 0
         self.prefill_cycles = 0
         self.decode_cycles: list[int] = []
         self.usage = Usage(executable.target)
         self.overflows: tuple[Overflow, ...] = ()
 
-    def prefill(self, prompt: list[int], start: int) -> int:
+    def begin(self, prompt: list[int], start: int) -> int:
+        """Read the prompt; return the first new token."""
+        if ENCODE in self._executable.entries:
+            self._encode(prompt)
+            prompt, start = self._start, 0
+        self.begun = len(prompt)
+        return self._prefill_all(prompt, start)
+
+    def _encode(self, prompt: list[int]) -> None:
+        """Run the prompt through the encoder, padded to the tokens that it takes."""
+        tokens = np.zeros((1, _source_tokens(self._executable.program.entries)), np.int32)
+        tokens[0, : len(prompt)] = prompt
+        self._length = len(prompt)
+        inputs = {"source": tokens, "length": np.array([len(prompt)], np.int32)}
+        self.prefill_cycles += self._run(inputs, ENCODE).cycles
+
+    def _prefill_all(self, prompt: list[int], start: int) -> int:
         """Run the prompt through from ``start`` on, in chunks as far as those fit; return the first new token."""
         logits: Array = np.zeros(0)
         while start < len(prompt):
@@ -244,6 +276,8 @@ class _Session:
 
     def _decode(self, token: int, position: int) -> RunResult:
         inputs = {"tokens": np.array([[token]], np.int32), "position": np.array([position], np.int32)}
+        if self._length:
+            inputs["length"] = np.array([self._length], np.int32)
         return self._run(inputs, "decode")
 
     def _run(self, inputs: Mapping[str, Array], entry: str) -> RunResult:
@@ -272,12 +306,18 @@ def _chunk_slots(executable: Executable, info: ModelInfo) -> int:
     return chunks if positions is None else min(chunks, positions[1] + info.prefill_chunk)
 
 
-def _check_prompt(length: int, info: ModelInfo) -> None:
+def _longest_prompt(executable: Executable, info: ModelInfo) -> int:
+    """Tokens that a prompt may have."""
+    entries = executable.program.entries
+    return _source_tokens(entries) if ENCODE in entries else info.max_seq
+
+
+def _check_prompt(length: int, longest: int) -> None:
     if length == 0:
         raise InputError("the prompt is empty: it has no tokens")
-    if length > info.max_seq:
+    if length > longest:
         raise InputError(
-            f"the prompt has {length} tokens; the program was compiled for {info.max_seq}",
+            f"the prompt has {length} tokens; the program was compiled for {longest}",
             hint=f"shorten it, or compile with --max-seq {length + 64} or more",
         )
 

@@ -25,7 +25,7 @@ class ModelInfo:
 
     ``max_seq``: cache slots, prompt and answer together; ``prefill_chunk``: prompt tokens a prefill run takes;
     ``eos_ids``: tokens that end an answer; ``special``: named special tokens (``bos_token`` ...) for the
-    template.
+    template; ``start_ids``: of an encoder-decoder, the tokens that the decoder begins with.
     """
 
     name: str
@@ -34,6 +34,7 @@ class ModelInfo:
     eos_ids: tuple[int, ...] = ()
     chat_template: str | None = None
     special: Mapping[str, str] | None = None
+    start_ids: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         """The JSON object that :meth:`from_json` reads."""
@@ -44,6 +45,7 @@ class ModelInfo:
             "eos_ids": list(self.eos_ids),
             "chat_template": self.chat_template,
             "special": dict(self.special or {}),
+            **({"start_ids": list(self.start_ids)} if self.start_ids else {}),
         }
 
     @classmethod
@@ -63,6 +65,7 @@ class ModelInfo:
                 eos_ids=tuple(cast("list[int]", checked.get("eos_ids", []))),
                 chat_template=None if template is None else str(template),
                 special=cast("dict[str, str]", checked.get("special", {})),
+                start_ids=tuple(cast("list[int]", checked.get("start_ids", []))),
             )
         except KeyError as error:
             raise InputError(f"the binary's model metadata is malformed: it lacks {error}") from error

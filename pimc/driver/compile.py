@@ -239,4 +239,5 @@ def _model_info(model: ImportedModel, options: Options) -> ModelInfo | None:
         eos_ids=tuple(model.eos_ids),
         chat_template=model.chat_template,
         special=model.special,
+        start_ids=model.start_ids,
     )

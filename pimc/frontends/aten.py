@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from pimc.frontends import (
+    aten_cached,
     aten_conv,
     aten_index,
     aten_math,
@@ -26,7 +27,7 @@ from pimc.frontends.tables import merged
 
 _ROOMS: Final = (
     aten_math, aten_product, aten_norm, aten_reduce, aten_shape, aten_index, aten_scatter, aten_conv, aten_window,
-    aten_pool,
+    aten_pool, aten_cached,
 )  # fmt: skip
 
 CONVERTERS: Final[Mapping[str, Converter]] = merged((module, module.TABLE) for module in _ROOMS)

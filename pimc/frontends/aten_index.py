@@ -73,17 +73,19 @@ def _cache_write(context: NodeContext) -> Meaning:
     cache = context.meaning(arguments["self"])
     if not isinstance(cache, CacheRef):
         raise UnsupportedError("an in-place write to something that is no cache")
-    position = _first_position(context.value(arguments["index"]))
+    position = _first_position(context, context.value(arguments["index"]))
     source = context.value(arguments["source"])
     _, heads, tokens, size = nn.tensor_of(source).get_shape()
     by_token = context.emit(nn.TransposeOp(source, (0, 2, 1, 3)))
     folded = context.reshape(by_token, (1, tokens, heads * size))
     context.emit(nn.CacheWriteOp(cache.symbol, context.index(cache.layer), folded, position))
-    return context.read_cache(cache, context.node)
+    return cache
 
 
-def _first_position(index: SSAValue) -> SSAValue:
-    """The position (``tensor<1xi32>``, an input) that ``position + 0, 1, 2, ...`` begins at."""
+def _first_position(context: NodeContext, index: SSAValue) -> SSAValue:
+    """The position (``tensor<1xi32>``, an input) that ``position + 0, 1, 2, ...`` begins at; 0 for ``0, 1, 2, ...``."""
+    if isinstance(index.owner, nn.IotaOp):
+        return context.constant(np.zeros(1), i32)
     if isinstance(index.owner, nn.AddOp):
         for base, steps in (index.owner.operands, reversed(index.owner.operands)):
             while isinstance(base.owner, nn.ReshapeOp | nn.CastOp):

@@ -69,6 +69,7 @@ def import_ir(path: Path, weights: Path | None = None, *, shapes_only: bool = Fa
         info.name if info else _name(module, path),
         max_seq=info.max_seq if info else None,
         prefill_chunk=info.prefill_chunk if info else None,
+        start_ids=info.start_ids if info else (),
         stage=stage,
         source=source,
     )

@@ -42,8 +42,14 @@ class _Pooling:
 
 def encoder_type(path: Path) -> str | None:
     """The model type of a folder with an encoder; None for any other folder."""
+    kind = folder_type(path)
+    return kind if kind in ENCODER_TYPES else None
+
+
+def folder_type(path: Path) -> str:
+    """The model type that a folder states; empty where it states none."""
     kind = _read(path / "config.json").get("model_type")
-    return kind if isinstance(kind, str) and kind in ENCODER_TYPES else None
+    return kind if isinstance(kind, str) else ""
 
 
 def import_encoder_folder(

@@ -25,6 +25,8 @@ MODEL_TYPES: Final = (
     "bloom", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "opt", "phi3", "qwen2", "qwen3",
 )  # fmt: skip
 """Architectures whose decoder takes positions, a mask and a cache as the export wrapper gives them."""
+ENCODER_DECODER_TYPES: Final = ("t5", "whisper")
+"""Architectures with an encoder and a decoder that attends to it."""
 
 _TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json", "tokenizer.model")
 _ROLES: Final = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -70,7 +72,8 @@ def unsupported_type(model_type: object, where: str | None = None) -> InputError
     """The error for a type of model that is neither a known language model nor a known encoder."""
     return InputError(
         f"model type {str(model_type)[:80]!r} is not supported",
-        hint=f"language models: {', '.join(MODEL_TYPES)}; encoders: {', '.join(ENCODER_TYPES)}; of any other model,"
+        hint=f"language models: {', '.join(MODEL_TYPES)}; encoders: {', '.join(ENCODER_TYPES)};"
+        f" encoder-decoders: {', '.join(ENCODER_DECODER_TYPES)}; of any other model,"
         " parts whose shapes are fixed: pimc.compile(model.get_encoder(), example_inputs), or their ONNX file",
         where=where,
     )

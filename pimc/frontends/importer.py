@@ -31,10 +31,10 @@ def checkpoint_of(source: object) -> Checkpoint:
     import torch
     from transformers import PreTrainedModel
 
-    from pimc.frontends.huggingface import MODEL_TYPES, unsupported_type
+    from pimc.frontends.huggingface import ENCODER_DECODER_TYPES, MODEL_TYPES, unsupported_type
 
     assert isinstance(source, PreTrainedModel)
-    if source.config.model_type not in MODEL_TYPES:
+    if source.config.model_type not in (*MODEL_TYPES, *ENCODER_DECODER_TYPES):
         raise unsupported_type(source.config.model_type)
     eos = source.config.eos_token_id
     eos_ids = sorted({item for item in (eos if isinstance(eos, list) else [eos]) if isinstance(item, int)})

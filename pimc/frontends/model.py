@@ -57,6 +57,8 @@ class ImportedModel:
     max_seq: int | None = None
     """Of a dump: the longest sequence that the model was imported for, and the tokens of a prefill run."""
     prefill_chunk: int | None = None
+    start_ids: tuple[int, ...] = ()
+    """Of an encoder-decoder, the tokens that the decoder begins with."""
     stage: Stage = Stage.IMPORTED
     """How far the module has come: a dump may have seen some passes."""
     source: SourceMap | None = None

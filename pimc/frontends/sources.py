@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pimc.diagnostics import InputError, UsageError
 from pimc.files import reason, regular_file
 from pimc.frontends.dump import SUFFIX, import_ir
-from pimc.frontends.encoders import ENCODER_TYPES, encoder_type, import_encoder, import_encoder_folder
+from pimc.frontends.encoders import ENCODER_TYPES, encoder_type, folder_type, import_encoder, import_encoder_folder
+from pimc.frontends.huggingface import ENCODER_DECODER_TYPES
 from pimc.frontends.importer import quiet_transformers
 from pimc.frontends.model import Checkpoint, ImportedModel
 from pimc.frontends.user_code import load_example, names_code
@@ -124,6 +125,12 @@ class _Given:
             self._refuse("an encoder's folder", examples=True, onnx=False)
             with quiet_transformers():
                 return import_encoder_folder(path, self._open_shapes(), self.max_seq, shapes_only=self.shapes_only)
+        if path.is_dir() and (model_type := folder_type(path)) in ENCODER_DECODER_TYPES:
+            from pimc.frontends.encoder_decoder import import_encoder_decoder_folder
+
+            self._refuse("an encoder-decoder's folder", examples=True, onnx=False)
+            with quiet_transformers():
+                return import_encoder_decoder_folder(path, self._open_shapes(), self.max_seq, model_type)
         self._refuse("this kind of source", examples=True)
         if path.suffix == ".pt2":
             from pimc.frontends.pt2 import load_pt2
@@ -190,6 +197,11 @@ class _Given:
         with quiet_transformers():
             if source.config.model_type in ENCODER_TYPES:  # type: ignore[attr-defined]  # of a PreTrainedModel
                 return import_encoder(source, self._open_shapes(), self.max_seq)
+            if source.config.model_type in ENCODER_DECODER_TYPES:  # type: ignore[attr-defined]
+                from pimc.frontends.encoder_decoder import import_encoder_decoder, source_length
+
+                length = source_length(self._open_shapes(), source.config.model_type)  # type: ignore[attr-defined]
+                return import_encoder_decoder(checkpoint_of(source), max_seq=self.max_seq, source=length)
             self._refuse("a language model")
             return self._language_model(checkpoint_of(source))
 

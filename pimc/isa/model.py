@@ -152,6 +152,7 @@ _KNOWN: Mapping[str, Callable[[Json, str, str], None]] = MappingProxyType(
         "max_seq": _count,
         "prefill_chunk": _count,
         "eos_ids": _token_numbers,
+        "start_ids": _token_numbers,
         "chat_template": _template,
         "special": _special,
         "target_overrides": _overrides,
