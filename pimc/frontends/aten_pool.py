@@ -1,4 +1,4 @@
-"""ATen's pooling -> maxima and sums of slices of the input, one a place in the window.
+"""ATen's pooling -> `nn.max_pool`; and where more is asked for, or a mean, slices of the input, one a place.
 
 Windows of several sizes (adaptive pooling to a count that does not divide the input's) are gathered instead: shorter
 ones repeat their last element, which changes no maximum and counts 0 in a mean.
@@ -87,11 +87,17 @@ def _reduced(context: NodeContext, parts: Sequence[SSAValue], op: Callable[[SSAV
 def _max_pool(dims: int) -> Converter:
     def convert(context: NodeContext) -> Meaning:
         x = context.operand(context.arguments["self"], f32)
-        pool = _pool(context, dims, x, context.shape)
-        padded = pad(context, x, pool.pads(), "constant", _LOWEST)
-        return _reduced(context, slices(context, padded, pool.window), nn.MaximumOp)
+        return _greatest(context, x, _pool(context, dims, x, context.shape), context.shape)
 
     return convert
+
+
+def _greatest(context: NodeContext, x: SSAValue, pool: _Pool, shape: Sequence[int]) -> SSAValue:
+    """The greatest element under each window; all dimensions before the window's are one."""
+    sides = pool.pads()[::-1]
+    window = nn.Window(pool.window.stride, pool.window.dilation, tuple(sides[1::2]), tuple(sides[::2]))
+    channels = context.reshape(x, (1, math.prod(shape[: -len(pool.sizes)]), *pool.sizes))
+    return context.reshape(context.emit(nn.MaxPoolOp(channels, pool.window.size, window)), shape)
 
 
 def _wants_places(context: NodeContext) -> bool:
@@ -104,11 +110,11 @@ def _max_pool_with_places(dims: int) -> Converter:
     def convert(context: NodeContext) -> Meaning:
         x = context.operand(context.arguments["self"], f32)
         pool = _pool(context, dims, x, context.types[0].get_shape())
+        shape = context.types[0].get_shape()
+        if not _wants_places(context):
+            return [_greatest(context, x, pool, shape)]
         padded = pad(context, x, pool.pads(), "constant", _LOWEST)
         parts = slices(context, padded, pool.window)
-        if not _wants_places(context):
-            return [_reduced(context, parts, nn.MaximumOp)]
-        shape = context.types[0].get_shape()
         numbers = [pool.positions(place) for place in itertools.product(*map(range, pool.window.size))]
         best = parts[0]
         place = context.broadcast(context.constant(numbers[0], i32), shape)

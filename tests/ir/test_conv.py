@@ -50,6 +50,16 @@ def test_meaning_is_pytorchs(
     np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_pooling_is_pytorchs() -> None:
+    import torch
+
+    x = np.random.default_rng(3).standard_normal((2, 6, 9, 8)).astype(np.float32)
+    window = nn.Window((2, 1), (1, 2), (1, 1), (1, 1))
+    (found,) = interpreted(module_of([x], lambda x: [nn.MaxPoolOp(x, (3, 2), window).result]), {}, [x])
+    wanted = torch.nn.functional.max_pool2d(torch.from_numpy(x), (3, 2), (2, 1), 1, (1, 2))
+    np.testing.assert_array_equal(found, wanted.numpy())
+
+
 @pytest.mark.parametrize(
     ("weight", "window", "groups", "message"),
     [

@@ -54,6 +54,7 @@ EXAMPLES: list[nn.NnOp] = [
     nn.LinearOp(X, W, value("f32", 4)),
     nn.MatmulOp(IDS, value("i64", 3, 2)),
     nn.ConvOp(TOKENS, value("f16", 4, 1, 3), value("f16", 4), nn.Window((2,), (1,), (1,), (0,)), 2),
+    nn.MaxPoolOp(value("i64", 1, 2, 8), (3,), nn.Window((2,), (1,), (1,), (0,))),
     nn.RmsNormOp(X, Y, 1e-6),
     nn.LayerNormOp(X, Y, Y, 1e-6),
     nn.RopeOp(TOKENS, TABLE, 4),

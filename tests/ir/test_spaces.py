@@ -57,6 +57,10 @@ TOKENS, KEYS = value("f16", 1, 5, 24), value("f16", 1, 7, 8)
             "(b, g, o, y0, c: sum, u0: sum) : [b, g + c, y0 + u0], [2*g + o, c, u0] -> [b, 2*g + o, y0]",
         ),
         (
+            nn.MaxPoolOp(IMAGE, (3, 2), nn.Window((2, 1), (1, 1), (1, 0), (1, 0))),
+            "(b, c, y0, y1, u0: max, u1: max) : [b, c, 2*y0 + u0 - 1, y1 + u1] -> [b, c, y0, y1]",
+        ),
+        (
             nn.AttentionFullOp(TOKENS, KEYS, KEYS, heads=6, kv_heads=2, head_dim=4, scale=0.5),
             "(m, g, r, n: softmax, d: sum, e) : [0, m, 12*g + 4*r + d], [0, n, 4*g + d], [0, n, 4*g + e]"
             " -> [0, m, 12*g + 4*r + e]",

@@ -143,7 +143,32 @@ def convolution(d: Drawing) -> None:
     )  # fmt: skip
 
 
+def pooling(d: Drawing) -> None:
+    """The greatest under windows of one to three dimensions, of floats and integers."""
+    pick, rank = d.random.choice, d.random.choice((1, 2, 2, 3))
+    sizes, places = ([pick(choice) for _ in range(rank)] for choice in ((1, 2, 5, 6, 9), (1, 2, 3)))
+    strides, dilations = ([pick((1, 1, 2, 3)) for _ in range(rank)] for _ in range(2))
+    low = [d.random.randrange(count) for count in places]
+    reach = [dilation * (count - 1) + 1 for dilation, count in zip(dilations, places, strict=True)]
+    high = [max(d.random.randrange(2), reach[dim] - sizes[dim] - low[dim]) for dim in range(rank)]
+    window = nn.Window(*(tuple(numbers) for numbers in (strides, dilations, low, high)))
+    kind = pick("ffi")
+    x = d.source((pick((1, 1, 2)), pick((1, 2, 3, 8)), *sizes), kind)
+    counts = window.counts(sizes, places)
+    if any(  # a window that meets nothing of x would be infinite
+        not any(0 <= at * stride + place * dilation - before < size for place in range(count))
+        for size, count, stride, dilation, before, positions in zip(
+            sizes, places, strides, dilations, low, counts, strict=True
+        )
+        for at in range(positions)
+    ):
+        return
+    value = Value((*d.value(x).shape[:2], *counts), kind, d.value(x).exact)
+    d.op("nn.max_pool", value, [x], lambda x: nn.MaxPoolOp(x, places, window).result)
+
+
 RULES: dict[Rule, int] = {
+    pooling: 1,
     convolution: 2,
     linear: 6,
     product: 2,

@@ -43,6 +43,7 @@ from pimc.backends.lower.indexing import (
 )
 from pimc.backends.lower.matmul import lower_matmul
 from pimc.backends.lower.matrix import collect_gemv, issue_gemv, lower_gemv
+from pimc.backends.lower.pool import lower_max_pool
 from pimc.backends.lower.ports import lower_inputs, lower_outputs
 from pimc.backends.lower.regions import Regions
 from pimc.backends.lower.relayout import lower_change, lower_take
@@ -289,6 +290,7 @@ LOWERINGS: dict[type[Operation], Lowering] = {
     nn.ConstantOp: cast(Lowering, _constant_value),
     nn.MatmulOp: cast(Lowering, lower_matmul),
     nn.ConvOp: cast(Lowering, lower_computed_conv),
+    nn.MaxPoolOp: cast(Lowering, lower_max_pool),
     nn.GatherOp: cast(Lowering, lower_gather),
     nn.GatherElementsOp: cast(Lowering, lower_gather_elements),
     nn.GatherNdOp: cast(Lowering, lower_gather_nd),

@@ -41,11 +41,12 @@ def _max_pool(context: NodeContext) -> Converted:
     terms = Expressions(context)
     x, over = _pool(context)
     element = context.element_of(x)
+    if not context.wants(1):
+        high = tuple(side + extra for side, extra in zip(over.high, over.extra, strict=True))
+        return context.emit(nn.MaxPoolOp(x, over.kernel, nn.Window(over.strides, over.dilations, over.low, high)))
     fill = limits(element)[0] if isinstance(element, IntegerType) else lowest(element)
     patches = list(over.patches(context, x, fill))
     result = reduce(terms.maximum, patches)
-    if not context.wants(1):
-        return result
     shape = (*context.shape_of(x)[:2], len(patches), *over.output)
     best = context.emit(nn.ArgMaxOp(terms.stack(patches, 2), 2, keepdims=True))
     table = context.broadcast(context.constant(_flat_indices(context, over), i64), shape)

@@ -1,4 +1,4 @@
-"""Convolutions of any number of dimensions: a window of weights moves over the last dimensions of x."""
+"""A window moves over the last dimensions of x, of which there may be any number: convolution, and pooling."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from typing_extensions import override
-from xdsl.dialects.builtin import DenseArrayBase, IntegerType, TensorType
+from xdsl.dialects.builtin import DenseArrayBase, IntegerType, TensorType, i1
 from xdsl.ir import Attribute
 from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, prop_def, result_def, traits_def
 from xdsl.traits import Pure
@@ -27,7 +27,7 @@ from pimc.ir.nn.base import (
     tensor_of,
     values_of,
 )
-from pimc.ir.nn.space import Access, Dim, Index, Space, Work, access, at
+from pimc.ir.nn.space import Access, Dim, Index, Space, Work, access, at, dims_of
 
 IntegersAttr = DenseArrayBase.constr(IntegerType(64))
 """Constraint of an ``array<i64: ...>`` attribute."""
@@ -60,9 +60,41 @@ class Window:
         )
 
 
-def window_of(op: ConvOp) -> Window:
-    """How the window of a convolution moves."""
+def window_of(op: ConvOp | MaxPoolOp) -> Window:
+    """How the window of a convolution or a pooling moves."""
     return Window(*(values_of(each) for each in (op.strides, op.dilations, op.low, op.high)))
+
+
+def check_window(window: Window, rank: int, what: str) -> None:
+    """The numbers of a window over ``rank`` dimensions."""
+    check(rank >= 1, f"{what} x must have batch, channels and at least one more dimension")
+    for name, numbers in vars(window).items():
+        check(len(numbers) == rank, f"{what} {name} must have {rank} number(s), has {len(numbers)}")
+        least = int(name in ("strides", "dilations"))
+        check(min(numbers) >= least, f"{what} {name} must be at least {least}, are {list(numbers)}")
+
+
+def check_places(window: Window, sizes: Sequence[int], places: Sequence[int], what: str) -> tuple[int, ...]:
+    """How often a window of ``places`` fits over ``sizes``, which is at least once."""
+    check(min(places) >= 1, f"{what}: a window without places, {list(places)}")
+    counts = window.counts(sizes, places)
+    check(min(counts) >= 1, f"{what}: a window {list(places)} does not fit {list(sizes)} with its padding")
+    return counts
+
+
+def window_reads(window: Window, positions: Sequence[Dim], cells: Sequence[Dim]) -> tuple[Index, ...]:
+    """Where x is read for a position of the window and a cell in it."""
+    return tuple(
+        Index(((position.name, stride), (cell.name, dilation)), -low)
+        for position, cell, stride, dilation, low in zip(
+            positions, cells, window.strides, window.dilations, window.low, strict=True
+        )
+    )
+
+
+def window_properties(window: Window) -> dict[str, Attribute | None]:
+    """A window as properties of an operator."""
+    return {name: integers(numbers) for name, numbers in vars(window).items()}
 
 
 @irdl_op_definition
@@ -90,13 +122,7 @@ class ConvOp(NnOp):
     traits = traits_def(Pure())
 
     def __init__(self, x: Value, weight: Value, bias: Value | None, window: Window, groups: int = 1) -> None:
-        properties: dict[str, Attribute | None] = {
-            "strides": integers(window.strides),
-            "dilations": integers(window.dilations),
-            "low": integers(window.low),
-            "high": integers(window.high),
-            "groups": integer(groups),
-        }
+        properties = {**window_properties(window), "groups": integer(groups)}
         construct(self, [x, weight, [bias] if bias is not None else []], properties)
 
     @override
@@ -105,11 +131,7 @@ class ConvOp(NnOp):
         check_float(x, "nn.conv x")
         check_float(weight, "nn.conv weight")
         rank, groups, window = len(x.get_shape()) - 2, self.groups.value.data, window_of(self)
-        check(rank >= 1, f"nn.conv x must have batch, channels and at least one more dimension, is {x}")
-        for name, numbers in vars(window).items():
-            check(len(numbers) == rank, f"nn.conv {name} must have {rank} number(s), has {len(numbers)}")
-            least = int(name in ("strides", "dilations"))
-            check(min(numbers) >= least, f"nn.conv {name} must be at least {least}, are {list(numbers)}")
+        check_window(window, rank, "nn.conv")
         batch, channels, *sizes = x.get_shape()
         check(
             groups >= 1 and channels % groups == 0, f"nn.conv: {channels} channels are no multiple of {groups} groups"
@@ -117,9 +139,7 @@ class ConvOp(NnOp):
         check_shape(weight, (None, channels // groups, *(None,) * rank), "nn.conv weight")
         outputs, _, *places = weight.get_shape()
         check(outputs % groups == 0, f"nn.conv: {outputs} output channels are no multiple of {groups} groups")
-        check(min(places) >= 1, f"nn.conv: a window without places, {weight}")
-        counts = window.counts(sizes, places)
-        check(min(counts) >= 1, f"nn.conv: a window {places} does not fit {sizes} with its padding")
+        counts = check_places(window, sizes, places, "nn.conv")
         if self.bias is not None:
             bias = tensor_of(self.bias, "nn.conv bias")
             check_shape(bias, (outputs,), "nn.conv bias")
@@ -131,17 +151,12 @@ class ConvOp(NnOp):
         x, weight, result = shape_of(self.x), shape_of(self.weight), shape_of(self.result)
         groups, window = self.groups.value.data, window_of(self)
         batch, group, output = Dim("b", x[0]), Dim("g", groups), Dim("o", weight[0] // groups)
-        places = tuple(Dim(f"y{dim}", count) for dim, count in enumerate(result[2:]))
+        places = dims_of(result[2:], "y")
         channel = Dim("c", weight[1], "reduced", "sum")
         cells = tuple(Dim(f"u{dim}", count, "reduced", "sum") for dim, count in enumerate(weight[2:]))
         grouped = (("g", weight[1]),) if groups > 1 else ()
         row = Index(((("g", output.size),) if groups > 1 else ()) + (("o", 1),))
-        read = tuple(
-            Index(((place.name, stride), (cell.name, dilation)), -low)
-            for place, cell, stride, dilation, low in zip(
-                places, cells, window.strides, window.dilations, window.low, strict=True
-            )
-        )
+        read = window_reads(window, places, cells)
         operands = [
             Access(x, (*at("b"), Index((*grouped, ("c", 1))), *read)),
             Access(weight, (row, *at("c", *(cell.name for cell in cells)))),
@@ -152,3 +167,46 @@ class ConvOp(NnOp):
         outer = (batch, *([group] if groups > 1 else []), output, *places)
         work = (Work(2), Work(int(self.bias is not None), tuple(dim.name for dim in outer)))
         return Space((*outer, channel, *cells), tuple(operands), (written,), work)
+
+
+@irdl_op_definition
+class MaxPoolOp(NnOp):
+    """Greatest element under a window: x ``[N, C, sizes...]``, result ``[N, C, ...]``.
+
+    ``result[b, c, y...] = max of x[b, c, strides * y + dilations * u - low...]`` over u in ``places``; outside of x is
+    the lowest number of the type.  NaN if an element is.
+    """
+
+    name = "nn.max_pool"
+
+    x = operand_def(TensorType)
+    places = prop_def(IntegersAttr)
+    strides = prop_def(IntegersAttr)
+    dilations = prop_def(IntegersAttr)
+    low = prop_def(IntegersAttr)
+    high = prop_def(IntegersAttr)
+    result = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    def __init__(self, x: Value, places: Sequence[int], window: Window) -> None:
+        construct(self, [x], {**window_properties(window), "places": integers(places)})
+
+    @override
+    def infer_types(self) -> Sequence[Attribute]:
+        x, window, places = tensor_of(self.x, "nn.max_pool x"), window_of(self), values_of(self.places)
+        rank = len(x.get_shape()) - 2
+        check_window(window, rank, "nn.max_pool")
+        check(len(places) == rank, f"nn.max_pool places must have {rank} number(s), has {len(places)}")
+        check(x.element_type != i1, "nn.max_pool takes numbers, not i1")
+        batch, channels, *sizes = x.get_shape()
+        return [TensorType(x.element_type, (batch, channels, *check_places(window, sizes, places, "nn.max_pool")))]
+
+    @override
+    def space(self) -> Space:
+        x, result = shape_of(self.x), shape_of(self.result)
+        lead, positions = (Dim("b", x[0]), Dim("c", x[1])), dims_of(result[2:], "y")
+        cells = tuple(Dim(f"u{dim}", count, "reduced", "max") for dim, count in enumerate(values_of(self.places)))
+        read = Access(x, (*at("b", "c"), *window_reads(window_of(self), positions, cells)))
+        dims = (*lead, *positions)
+        return Space((*dims, *cells), (read,), (access(result, dims),), (Work(1),))
