@@ -34,8 +34,9 @@ from pimc.ir import nn
 from pimc.ir.pim.conv import ConvOp
 
 _HALF = 2
-#: Weights up to this part of the activation memory stay there; larger ones are read in blocks of output channels.
-WEIGHT_SHARE = 4
+#: Weights up to this part of the activation memory stay there, larger ones are read in blocks of output channels; runs
+#: of results with elements between rows are made in blocks of such a size too.
+BLOCK_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,13 @@ class _Shape(Sliding):
     def depth(self) -> int:
         """Elements of an output channel's weights."""
         return prod(self.places) * self.channels
+
+    def block(self, ctx: LoweringContext) -> int:
+        """Output channels of a block: as many as the unit has rows, and as fit where runs are copied to results."""
+        if self.is_dense:
+            return min(self.outputs, ctx.target.tcu.rows)
+        fit = ctx.target.memory("activation").bytes // BLOCK_SHARE // (self.run * _HALF)
+        return min(self.outputs, ctx.target.tcu.rows, max(1, fit))
 
 
 def lower_conv(ctx: LoweringContext, op: ConvOp) -> None:
@@ -110,9 +118,8 @@ class _Stored:
         core, weight = ctx.core, ctx.weight(op.weight)
         region = ctx.memory.find("kernels", weight.name)
         pitch, count = region.row_bytes.data, region.rows.data
-        budget = ctx.target.memory("activation").bytes // WEIGHT_SHARE
-        block = min(shape.outputs, ctx.target.tcu.rows, max(1, budget // pitch))
-        block = count if count * pitch <= budget else block
+        budget = ctx.target.memory("activation").bytes // BLOCK_SHARE
+        block = count if count * pitch <= budget else min(shape.block(ctx), max(1, budget // pitch))
         source = core.const(region.region.base)
         if region.region.layer_stride:
             if weight.layer is None:
@@ -161,20 +168,13 @@ class _Part:
 
     def compute(self, x: View, result: View) -> None:
         """``result[n]`` of ``x[n]``, for every n."""
-        core, s = self.ctx.core, self.shape
+        core = self.ctx.core
         with self.ctx.each_row(x.shape[0]) as number:
             at, to = address_of(self.ctx, x), address_of(self.ctx, result)
             if number is not None:
                 at = core.add(at, core.mul(number, core.const(x.strides[0])))
                 to = core.add(to, core.mul(number, core.const(result.strides[0])))
-            arranged = self._arrange(x.index(0, 0) if x.shape[0] else x, at)
-            if s.is_dense:
-                self._products(arranged, to, result.strides[1])
-            else:
-                flat = fresh(self.ctx, "conv.rows", (s.groups * s.outputs, s.run))
-                self._products(arranged, address_of(self.ctx, flat), flat.strides[0])
-                between = s.between_rows(flat, result.shape[1:])
-                copy_at(self.ctx, between, result.index(0, 0), address_of(self.ctx, flat), to)
+            self._products(self._arrange(x.index(0, 0), at), result.index(0, 0), to)
 
     def _arrange(self, x: View, at: SSAValue) -> Arranged:
         """This core's channels of x ``[C, sizes...]``."""
@@ -191,24 +191,30 @@ class _Part:
 
     # -- products -----------------------------------------------------------------------------------------------------
 
-    def _products(self, x: Arranged, to: SSAValue, pitch: int) -> None:
-        """All output channels, ``pitch`` bytes apart from ``to`` on, in blocks of the unit's size."""
+    def _products(self, x: Arranged, result: View, to: SSAValue) -> None:
+        """All output channels of a result ``[outputs, ...]`` at ``to``, in blocks."""
         ctx, core, s = self.ctx, self.ctx.core, self.shape
-        size = min(self.weights.block or s.outputs, s.outputs, ctx.target.tcu.rows)
+        size = min(self.weights.block or s.outputs, s.block(ctx))
         columns = min(s.run, ctx.target.tcu.columns)
+        flat = None if s.is_dense else fresh(ctx, "conv.rows", (size, s.run))
+        pitch = result.strides[0] if flat is None else flat.strides[0]
         with self.ctx.each_row(s.groups) as group, self._starts(s.outputs, size) as start:
             channel = start
             if group is not None:
                 channel = core.add(start, core.mul(group, core.const(s.outputs)))
             weights = self.weights.rows(ctx, channel)
             source = self._group_of(x, group)
-            row = core.add(to, core.mul(channel, core.const(pitch)))
+            rows = core.add(to, core.mul(channel, core.const(result.strides[0])))
+            runs = rows if flat is None else address_of(ctx, flat)
             with self._starts(s.run, columns) as place:
                 offset = core.slli(place, imm=1)
                 block = (core.const(size), core.const(columns))
                 self._clear(channel, block)
                 self._window(weights, core.add(source, offset), x, block)
-                core.twb(core.add(row, offset), rows=block[0], cols=block[1], stride_c=core.const(pitch))
+                core.twb(core.add(runs, offset), rows=block[0], cols=block[1], stride_c=core.const(pitch))
+            if flat is not None:
+                kept = replace(result, shape=(size, *result.shape[1:]))
+                copy_at(ctx, s.between_rows(flat, kept.shape), kept, runs, rows)
 
     @contextmanager
     def _starts(self, count: int, size: int) -> Iterator[SSAValue]:
