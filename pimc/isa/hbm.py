@@ -155,6 +155,7 @@ HBM_ISA = InstructionSet(
                 _imm("count", 13, 6, "columns"),
                 _imm("result", 7, 6, "result register"),
                 _imm("clear", 6, 1, "1: the result register starts from zero"),
+                _register("base", _REG, "register added to the number of the result register"),
             ),
             "mac",
             "In every bank: result (+)= sum over the columns of open row . global buffer (16 products a column).",

@@ -88,13 +88,13 @@ def test_constants(values: tuple[int, ...], words: int) -> None:
 def test_stream_words() -> None:
     h, stream = HbmBuilder.program("main", range(2))
     with h.loop(imm=[2, 3]):
-        h.mac(column=0, buffer=1, count=32, result=4, clear=1, mask=0b0011)
+        h.mac(column=0, buffer=1, count=32, result=4, clear=1, base=3, mask=0b0011)
     program = linked(ModuleOp([stream]))
     words = [program.code[f"code/main/hbm/{group}"] for group in range(2)]
     names = [[decode(HBM_ISA, int(word)) for word in column] for column in words]
     assert [[item[0].mnemonic for item in column] for column in names] == [["loop", "mac", "endl", "halt"]] * 2
     assert [column[0][1] for column in names] == [(0, 2), (0, 3)]
-    assert names[0][1][1] == (0b0011, 0, 1, 32, 4, 1)
+    assert names[0][1][1] == (0b0011, 0, 1, 32, 4, 1, 3)
 
 
 def test_equal_streams_are_shared_and_located() -> None:

@@ -323,7 +323,8 @@ class Replay:
                 h.reads[register] = int(who.clock[who.component])
 
     def _mac(self, h: _Controller, number: int, o: tuple[int, ...], who: Accessor) -> None:
-        _, column, buffer, count, result, clear = o
+        _, column, buffer, count, result, clear, base = o
+        result += base
         lanes = self.machine.column_bytes // 2
         weights = np.stack([self.dram.row((number, h.open_row, bank)) for bank in range(self.machine.banks)])
         weights = weights[:, column * lanes : (column + count) * lanes]

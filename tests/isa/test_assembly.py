@@ -79,7 +79,7 @@ def test_written_by_hand() -> None:
         HEAD
         + "start: addi r1, r0, -0x10   # comment\n\n   beq r1, r2, end\n  cfg head_dim, r3\n"
         + "  wait s3, r0, 1\n bne r1, r0, start\nend:\n beq r0, r0, 1\n halt\n"
-        + ".stream hbm 0 entry main\n loop h1, 2\n  mac 0b0101, 0, 0, 32, 1, 1\n endl\n halt\n"
+        + ".stream hbm 0 entry main\n loop h1, 2\n  mac 0b0101, 0, 0, 32, 1, 1, h2\n endl\n halt\n"
         + ".same hbm 1..2 entry main as hbm 0 entry main\n"
     )
     words = program.code["code/main/core/0"]
@@ -92,7 +92,7 @@ def test_written_by_hand() -> None:
         encode(SRAM_ISA, "beq", (0, 0, 1)),
         encode(SRAM_ISA, "halt", ()),
     ]
-    assert program.code["code/main/hbm/0"][1] == encode(HBM_ISA, "mac", (5, 0, 0, 32, 1, 1))
+    assert program.code["code/main/hbm/0"][1] == encode(HBM_ISA, "mac", (5, 0, 0, 32, 1, 1, 2))
     assert program.entries["main"].groups == dict.fromkeys(range(3), "code/main/hbm/0")
 
 

@@ -298,8 +298,8 @@ HALT = words(SRAM_ISA, ("halt",))
         (_one("core", 0, HALT, rows=1, images={0: np.zeros((1, 8, 512), np.uint16)}), "banks x lanes"),
         (_one("core", 0, HALT, outputs=(Port("y", "f32", (1,), (PortPiece(0, 425984, 0, 1),)),)), "local memory at"),
         (_one("core", 0, HALT, outputs=(Port("y", "f32", (1,), (PortPiece(40, 0, 0, 1),)),)), "32 cores"),
-        (_one("hbm", 0, words(HBM_ISA, ("mac", 15, 31, 0, 2, 0, 0), ("halt",))), r"mac: column \+ count exceeds"),
-        (_one("hbm", 0, words(HBM_ISA, ("mac", 15, 0, 0, 1, 32, 0), ("halt",))), "mac: result exceeds"),
+        (_one("hbm", 0, words(HBM_ISA, ("mac", 15, 31, 0, 2, 0, 0, 0), ("halt",))), r"mac: column \+ count exceeds"),
+        (_one("hbm", 0, words(HBM_ISA, ("mac", 15, 0, 0, 1, 32, 0, 0), ("halt",))), "mac: result exceeds"),
         (_one("hbm", 0, words(HBM_ISA, ("rdres", 15, 0, 0, 31, 2), ("halt",))), r"rdres: result \+ count exceeds"),
     ],
 )
@@ -309,7 +309,7 @@ def test_too_large_for_the_target(program: Program, message: str) -> None:
 
 
 def test_fits_the_target() -> None:
-    command = words(HBM_ISA, ("mac", 15, 0, 0, 32, 31, 1), ("rdres", 15, 0, 0, 0, 32), ("halt",))
+    command = words(HBM_ISA, ("mac", 15, 0, 0, 32, 31, 1, 0), ("rdres", 15, 0, 0, 0, 32), ("halt",))
     check_against_target(validate_program(_one("hbm", 31, command)), load_target("hpim"))
 
 

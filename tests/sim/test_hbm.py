@@ -68,7 +68,7 @@ def gemv_stream(layout: GemvLayout, results: int) -> str:
             last = (visit.block, visit.chunk)
         lines.append(f"act 0b1111, h31, {visit.row}")
         clear = int(visit.chunk == 0)
-        lines += [f"mac 0b1111, {s.column}, 0, {s.columns}, {s.slot % 32}, {clear}" for s in visit.segments]
+        lines += [f"mac 0b1111, {s.column}, 0, {s.columns}, {s.slot % 32}, {clear}, h0" for s in visit.segments]
         lines.append("pre 0b1111")
     lines += [f"rdres 0b1111, h31, {results}, 0, {layout.slots}", "sig s1", "halt"]
     return "\n".join(lines)
@@ -162,9 +162,10 @@ def test_masks_and_result_order() -> None:
     image = np.ones((1, 16, 512), np.float16).view(np.uint16)
     stream = """
         wait s0, 1
+        set h5, 3
         wrgb 0b1010, h31, 0x1000, 0, 1, 32
         act 0b1010, h31, 0
-        mac 0b1010, 0, 0, 1, 4, 1
+        mac 0b1010, 0, 0, 1, 1, 1, h5
         pre 0b1010
         rdres 0b1010, h31, 0x2000, 4, 1
         sig s1
@@ -276,7 +277,7 @@ def test_transfers_and_stream_share_the_banks() -> None:
         set h1, 0
         loop h31, 60
         act 0b1111, h31, 3
-        mac 0b1111, 0, 0, 32, 0, 1
+        mac 0b1111, 0, 0, 32, 0, 1, h0
         pre 0b1111
         endl
         rdres 0b1111, h31, 0x2000, 0, 1

@@ -175,7 +175,7 @@ STREAM = """
     wait s0, 1
     wrgb 0b1111, h31, 0x1000, 0, 1, 0
     act 0b1111, h31, 0
-    mac 0b1111, 0, 0, 1, 0, 1
+    mac 0b1111, 0, 0, 1, 0, 1, h0
     pre 0b1111
     rdres 0b1111, h31, 0x2000, 0, 1
     sig s1
@@ -318,9 +318,9 @@ def test_core_errors(core: str, error: type[Exception] | None, words: str) -> No
     [
         ("act 0b0001, h0, 4\nhalt", OutOfRangeError, "HBM"),
         ("act 0b0001, h0, 0\nact 0b0001, h0, 1\nhalt", DramTimingError, "already open"),
-        ("mac 0b0001, 0, 0, 1, 0, 1\nhalt", DramTimingError, "no row is open"),
+        ("mac 0b0001, 0, 0, 1, 0, 1, h0\nhalt", DramTimingError, "no row is open"),
         ("act 0b0001, h0, 0\nhalt", DramTimingError, "ends with open banks"),
-        ("act 0b0001, h0, 0\nmac 0b0001, 0, 0, 1, 0, 1\nhalt", UninitialisedReadError, "HBM row 0"),
+        ("act 0b0001, h0, 0\nmac 0b0001, 0, 0, 1, 0, 1, h0\nhalt", UninitialisedReadError, "HBM row 0"),
         ("rdres 0b0001, h0, 0, 3, 1\nhalt", UninitialisedReadError, "result register 3"),
         ("rdres 0b0001, h0, 0, 31, 2\nhalt", OutOfRangeError, "result register"),
         ("wrgb 0b0001, h0, 0, 0, 1, 0\nhalt", UninitialisedReadError, "local memory"),

@@ -34,6 +34,7 @@ from pimc.backends.lower.conv import lower_computed_conv, lower_conv
 from pimc.backends.lower.embedding import lower_embedding, lower_row_of_a_core
 from pimc.backends.lower.exchange import lower_all_gather
 from pimc.backends.lower.gemm import lower_gemm
+from pimc.backends.lower.gemv import collect_gemv, issue_gemv, lower_gemv
 from pimc.backends.lower.indexing import (
     lower_gather,
     lower_gather_elements,
@@ -42,7 +43,6 @@ from pimc.backends.lower.indexing import (
     lower_scatter_nd,
 )
 from pimc.backends.lower.matmul import lower_matmul
-from pimc.backends.lower.matrix import collect_gemv, issue_gemv, lower_gemv
 from pimc.backends.lower.pool import lower_max_pool
 from pimc.backends.lower.ports import lower_inputs, lower_outputs
 from pimc.backends.lower.regions import Regions

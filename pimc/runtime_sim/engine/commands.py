@@ -160,7 +160,8 @@ def _mac_data(m: Record, p: int, row: int, column: int, buffer: int, count: int,
 def command_mac(m: Record, p: int, h: Record, at: int, now: int) -> int:
     """One column of every bank after the other."""
     o = view_i64(at, MAX_OPERANDS)
-    column, buffer, count, result, clear = o[1], o[2], o[3], o[4], o[5] != 0
+    column, buffer, count, clear = o[1], o[2], o[3], o[5] != 0
+    result = register(m, p, h, o[6]) + o[4]
     if h.open_row < 0:
         stop(m, p, h, PROTOCOL, OWN + WHAT_CLOSED, 0)
         return now
@@ -170,7 +171,7 @@ def command_mac(m: Record, p: int, h: Record, at: int, now: int) -> int:
     if buffer + count > m.buffer_columns:
         stop(m, p, h, OUT_OF_RANGE, PLACE_BUFFER, buffer + count)
         return now
-    if result >= m.result_registers:
+    if result < 0 or result >= m.result_registers:
         stop(m, p, h, OUT_OF_RANGE, PLACE_RESULT, result)
         return now
     if m.checks:
