@@ -41,11 +41,6 @@ def own_queries(ctx: LoweringContext, op: AttentionOp, q: HeadRows, shape: Shape
     scale = op.scale.value.data / (1.0 if op.softcap is None else op.softcap.value.data)
     core = ctx.core
     own = ctx.alloc("attention.query", shape.rows * shape.width * 2)
-    with ctx.each_row(shape.rows) as row:
-        to, at = core.address(own.value), first
-        if row is not None:
-            to = core.add(to, core.mul(row, core.const(shape.width * 2)))
-            at = row if first is None else core.add(first, row)
-        source = q.address(ctx, at)
-        core.vmuls_h(to, source, ctx.f32(scale), core.const(shape.width))
+    to, source = (core.address(own.value), shape.width * 2), (q.address(ctx, first), q.strip.pitch)
+    core.on_rows("vmuls_h", shape.rows, to, source, (ctx.f32(scale), 0), n=shape.width)
     return own

@@ -62,6 +62,5 @@ def hide_columns(
     """Give ``columns`` scores from ``first`` on of ``count`` rows from ``row`` on (registers) no weight."""
     core = ctx.core
     at = core.add(core.add(rows.at, core.mul(row, core.const(rows.pitch))), core.slli(first, imm=1))
-    with core.loop(core.const(0), core.const(count)) as index:
-        to = core.add(at, core.mul(index, core.const(rows.pitch)))
-        core.vfill_h(to, to, ctx.f32(HIDDEN), columns)
+    place = (at, rows.pitch)
+    core.on_rows("vfill_h", count, place, place, (ctx.f32(HIDDEN), 0), n=columns)

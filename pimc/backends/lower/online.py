@@ -8,12 +8,12 @@ share of that sum.  So no product of weights and values can leave fp16 where the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from xdsl.ir import SSAValue
 
+from pimc.backends.builder import Place
 from pimc.backends.lower.context import F32_BYTES, LoweringContext
 from pimc.backends.lower.values import Buffer
 
@@ -25,8 +25,6 @@ HIDDEN: Final = -math.inf
 _LEAST: Final = 1e-30
 #: So many rows of a block's products are made f32 at a time.
 _WIDENED: Final = 16
-#: Up to so many rows, each has its own instructions; more are a loop.
-_UNROLLED: Final = 8
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,11 @@ class Rows:
     at: SSAValue
     pitch: int
     count: SSAValue
+
+    @property
+    def place(self) -> Place:
+        """The rows as an operand of an instruction on many rows."""
+        return self.at, self.pitch
 
 
 @dataclass(frozen=True)
@@ -129,14 +132,7 @@ class OnlineSoftmax:
         """
         core, width = ctx.core, share * self.dim
         source = core.address(self.total.value)
-        if pitch == width * 2:
-            core.vcvt_h(to, source, core.const(self.rows * self.dim))
-            return
-        with ctx.each_row(self.rows // share) as row:
-            if row is not None:
-                source = core.add(source, core.mul(row, core.const(width * F32_BYTES)))
-                to = core.add(to, core.mul(row, core.const(pitch)))
-            core.vcvt_h(to, source, core.const(width))
+        core.on_rows("vcvt_h", self.rows // share, (to, pitch), (source, width * F32_BYTES), n=width)
 
     def _outputs(self, ctx: LoweringContext) -> Rows:
         at = ctx.core.address(self.total.value)
@@ -145,40 +141,20 @@ class OnlineSoftmax:
 
 def reduce_rows(ctx: LoweringContext, instruction: str, to: Buffer, rows: Rows) -> None:
     """``to[i]`` (f32) = a reduction of row i."""
-    _each(ctx, to, rows, lambda row, number: ctx.core.emit(instruction, number, row, rows.count))
+    ctx.core.on_rows(instruction, rows.rows, _numbers(ctx, to), rows.place, n=rows.count)
 
 
 def apply_rows(ctx: LoweringContext, instruction: str, rows: Rows, scalars: Buffer) -> None:
     """Row i, in place, with the f32 number ``scalars[i]``."""
-    _each(ctx, scalars, rows, lambda row, number: ctx.core.emit(instruction, row, row, number, rows.count))
+    ctx.core.on_rows(instruction, rows.rows, rows.place, rows.place, _numbers(ctx, scalars), n=rows.count)
 
 
 def cap_rows(ctx: LoweringContext, rows: Rows, softcap: float) -> None:
     """``softcap * tanh(x)`` of fp16 scores that were divided by it."""
-
-    def body(row: SSAValue, _: SSAValue) -> None:
-        ctx.core.vtanh_h(row, row, rows.count)
-        ctx.core.vmuls_h(row, row, ctx.f32(softcap), rows.count)
-
-    _each(ctx, None, rows, body)
+    ctx.core.on_rows("vtanh_h", rows.rows, rows.place, rows.place, n=rows.count)
+    ctx.core.on_rows("vmuls_h", rows.rows, rows.place, rows.place, (ctx.f32(softcap), 0), n=rows.count)
 
 
-def _each(
-    ctx: LoweringContext, numbers: Buffer | None, rows: Rows, body: Callable[[SSAValue, SSAValue], object]
-) -> None:
-    """``body`` with the addresses of every row and of its number, if there are numbers."""
-    core = ctx.core
-    if rows.rows <= _UNROLLED:
-        for row in range(rows.rows):
-            at = core.add(rows.at, core.const(row * rows.pitch)) if row else rows.at
-            body(at, at if numbers is None else core.address(numbers.value, row * F32_BYTES))
-        return
-    if numbers is None:
-        with core.loop(rows.at, core.add(rows.at, core.const(rows.rows * rows.pitch)), rows.pitch) as at:
-            body(at, at)
-        return
-    first, stop = core.address(numbers.value), core.address(numbers.value, rows.rows * F32_BYTES)
-    with core.loop_carrying(first, stop, [rows.at], F32_BYTES) as loop:
-        (at,) = loop.carried
-        body(at, loop.counter)
-        loop.next = [core.add(at, core.const(rows.pitch))]
+def _numbers(ctx: LoweringContext, buffer: Buffer) -> Place:
+    """A number for each row."""
+    return ctx.core.address(buffer.value), F32_BYTES
