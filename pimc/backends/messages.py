@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import add, mul
 
-from xdsl.ir import Operation
+from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.backends.access import AddressFlow
-from pimc.backends.order import ProgramOrder, constant, enclosing_loops, is_conditional
+from pimc.backends.order import ProgramOrder, constant, enclosing_loops, is_conditional, runs_at_least_once
 from pimc.ir.instruction_ops import numbers
 from pimc.ir.sram import SramInstruction
-from pimc.ir.sram_control import ProgramOp
+from pimc.ir.sram_control import ForOp, ProgramOp
 from pimc.ir.sram_structure import AllocOp
 
 #: Values of a register that differ by core are one a core; a single one is for all.
 _Values = tuple[int, ...]
+#: Instructions that compute a receiver from a loop's counter.
+_ARITHMETIC: Mapping[str, Callable[[int, int], int]] = {"add": add, "mul": mul}
+#: Iterations that a loop over receivers has at most.
+_MOST_ITERATIONS = 4096
 #: More cores than any target has: the mask of "anybody".
 _ANYBODY = (1 << 4096) - 1
 
@@ -111,16 +116,55 @@ class Waits:
 
 
 def _receivers(op: SramInstruction, cores: tuple[int, ...]) -> dict[int, int] | None:
-    """Core -> mask of the receivers of a message; None if they are not constants."""
+    """Core -> mask of the receivers of a message, in a loop those of all iterations; None if they are not known."""
     if "group_base" in op.INSTRUCTION.config:
         named = dict(zip(op.INSTRUCTION.config, op.config_values, strict=True))
-        base, size = constant(named["group_base"]), constant(named["group_size"])
-        if base is None or size is None:
+        first, size = _iterations(named["group_base"]), constant(named["group_size"])
+    else:
+        names = [operand.name for operand in op.read_operands()]
+        first, size = _iterations(op.operands[names.index("core")]), (1,)
+    if first is None or size is None:
+        return None
+    return {
+        core: _union(((1 << _at(size, i)) - 1) << _at(values, i) for values in first) for i, core in enumerate(cores)
+    }
+
+
+def _union(masks: Iterable[int]) -> int:
+    total = 0
+    for mask in masks:
+        total |= mask
+    return total
+
+
+def _iterations(value: SSAValue) -> list[_Values] | None:
+    """The values of a register, one for each iteration of the loop that counts in it; None if they are not known."""
+    known = constant(value)
+    if known is not None:
+        return [known]
+    owner = value.owner
+    if isinstance(owner, Block):
+        loop = owner.parent_op()
+        if not isinstance(loop, ForOp) or value is not loop.counter:
             return None
-        return {core: ((1 << _at(size, i)) - 1) << _at(base, i) for i, core in enumerate(cores)}
-    names = [operand.name for operand in op.read_operands()]
-    to = constant(op.operands[names.index("core")])
-    return None if to is None else {core: 1 << _at(to, i) for i, core in enumerate(cores)}
+        lower, upper = constant(loop.lower), constant(loop.upper)
+        if lower is None or upper is None or len(lower) != 1 or len(upper) != 1 or not runs_at_least_once(loop):
+            return None
+        counted = range(lower[0], upper[0], loop.step.value.data)
+        return [(number,) for number in counted] if len(counted) <= _MOST_ITERATIONS else None
+    if not isinstance(owner, SramInstruction) or owner.INSTRUCTION.mnemonic not in _ARITHMETIC:
+        return None
+    left, right = (_iterations(operand) for operand in owner.operands)
+    if left is None or right is None or min(len(left), len(right)) > 1:
+        return None
+    apply = _ARITHMETIC[owner.INSTRUCTION.mnemonic]
+    return [_each(apply, a, b) for a in left for b in right]
+
+
+def _each(apply: Callable[[int, int], int], a: _Values, b: _Values) -> _Values:
+    """A function of two registers, core by core."""
+    cores = max(len(a), len(b))
+    return tuple(apply(_at(a, core), _at(b, core)) for core in range(cores))
 
 
 def _at(values: _Values, index: int) -> int:
