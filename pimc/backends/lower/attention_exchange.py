@@ -88,9 +88,8 @@ def _outputs(ctx: LoweringContext, partial: Partial) -> Strip:
     out = ctx.strip("attention.out", shape.rows, group.slice(shape) * group.cores)
     rest = out.width - shape.width
     if rest:
-        with ctx.each_row(shape.rows) as row:
-            tail = core.add(ctx.address(out, row), core.const(shape.width * 2))
-            core.vfill_h(tail, tail, ctx.f32(0.0), core.const(rest))
+        tail = (core.address(out.buffer.value, out.offset + shape.width * 2), out.pitch)
+        core.on_rows("vfill_h", shape.rows, tail, tail, (ctx.f32(0.0), 0), n=rest)
     partial.softmax.round(ctx, ctx.address(out), out.pitch, shape.share)
     return out
 

@@ -72,9 +72,9 @@ def _head(ctx: LoweringContext, value: SSAValue, group: HeadGroup, width: int) -
     whole = ctx.strip("attention.head", tensor.rows, width, remote=shard is not None)
     if shard is None:
         strip = tensor.whole
-        with ctx.each_row(strip.rows) as row:
-            at = core.add(ctx.address(strip, row), core.const([2 * width * head for head in group.heads]))
-            core.vmov_h(ctx.address(whole, row), at, core.const(width))
+        features = core.const([2 * width * head for head in group.heads])
+        source = (core.add(ctx.address(strip), features), strip.pitch)
+        core.on_rows("vmov_h", strip.rows, ctx.place(whole), source, n=width)
         return whole
     semaphore, expected = ctx.semaphores.take(), 0
     first, last = min(group.heads) * width, (max(group.heads) + 1) * width
@@ -113,9 +113,8 @@ def _attend(
     q, k, v = qkv
     out = ctx.strip("attention.out", rows.most, group.slice(shape) * group.cores)
     if out.width > shape.width:
-        with ctx.each_row(rows.most) as row:
-            tail = core.add(ctx.address(out, row), core.const(shape.width * 2))
-            core.vfill_h(tail, tail, ctx.f32(0.0), core.const(out.width - shape.width))
+        tail = (core.address(out.buffer.value, out.offset + shape.width * 2), out.pitch)
+        core.on_rows("vfill_h", rows.most, tail, tail, (ctx.f32(0.0), 0), n=out.width - shape.width)
     size = min(rows.most, tiling.rows)
     block = Shape(shape.share, shape.dim, size)
     with ctx.row_blocks(rows.most, size) as start:
@@ -193,14 +192,12 @@ class _Mask:
     def add(self, ctx: LoweringContext, rows: Rows, shape: Shape, first: SSAValue, key: SSAValue) -> None:
         """Add the mask of query rows from ``first`` on and keys from ``key`` on."""
         core, view = ctx.core, self.view
-        columns = core.slli(key, imm=1)
-        with core.loop(core.const(0), core.const(shape.rows)) as row:
-            line = core.add(columns, core.mul(core.add(first, row), core.const(view.strides[2])))
-            at = core.add(rows.at, core.mul(row, core.const(shape.share * rows.pitch)))
-            for head in range(shape.share):
-                own = [view.offset + (kv * shape.share + head) * view.strides[1] for kv in self.heads]
-                to = core.add(at, core.const(head * rows.pitch))
-                core.vadd_h(to, to, core.add(core.address(view.buffer.value, own), line), rows.count)
+        line = core.add(core.slli(key, imm=1), core.mul(first, core.const(view.strides[2])))
+        for head in range(shape.share):
+            own = [view.offset + (kv * shape.share + head) * view.strides[1] for kv in self.heads]
+            to = (core.add(rows.at, core.const(head * rows.pitch)), shape.share * rows.pitch)
+            lines = (core.add(core.address(view.buffer.value, own), line), view.strides[2])
+            core.on_rows("vadd_h", shape.rows, to, to, lines, n=rows.count)
 
 
 def _hide(ctx: LoweringContext, rows: Rows, shape: Shape, visible: SSAValue) -> None:

@@ -212,6 +212,5 @@ def clear_padding(ctx: LoweringContext, part: Part, shape: Sequence[int]) -> Non
             for n in held
         ],
     )
-    with ctx.each_row(outer) as row:
-        place = at if row is None else core.add(at, core.mul(row, core.const(step * view.shape[part.dim])))
-        core.emit(FILL[view.itemsize], place, place, zero, core.const([n * inner for n in rest]))
+    place = (at, step * view.shape[part.dim])
+    core.on_rows(FILL[view.itemsize], outer, place, place, (zero, 0), n=core.const([n * inner for n in rest]))
