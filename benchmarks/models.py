@@ -139,10 +139,16 @@ class Bench:
                 return {"error": f"stopped after {self.arguments.timeout:g} s"}
             if ended.code:
                 lines = err.read().strip().splitlines() or [f"exit code {ended.code}"]
-                line = next((line for line in lines if line.startswith(_ERROR)), lines[-1])
-                return {"error": line.removeprefix(_ERROR), **ended.took}
+                return {"error": _first_line(lines), **ended.took}
             last: Result = json.loads(out.read().strip().splitlines()[-1])
         return {**last, **ended.took}
+
+
+def _first_line(lines: Sequence[str]) -> str:
+    """The first line of an error; with the next one, where it announces a list."""
+    at = next((index for index, line in enumerate(lines) if line.startswith(_ERROR)), len(lines) - 1)
+    line = lines[at].removeprefix(_ERROR)
+    return f"{line} {lines[at + 1].strip()}" if line.endswith(":") and at + 1 < len(lines) else line
 
 
 @dataclass(frozen=True)
