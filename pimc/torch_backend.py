@@ -226,7 +226,7 @@ class _Graph:
         program = prepare(export_module(frozen, examples))
         compiled = compile_imported(import_program(program, f"graph_{self.number}"), options=self.options)
         places = [place for place, fixed in enumerate(static) if not fixed]
-        runner = _runner(Executable(compiled.program, compiled.target), program, places)
+        runner = _runner(Executable(compiled.in_memory(), compiled.target), program, places)
         self.backend.note_compiled(self.number)
         return runner
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from numpy.typing import ArrayLike
@@ -98,5 +97,4 @@ def compile(
         shapes_only=shapes_only,
     )
     result = compile_model(model, example_inputs, options=options)
-    program = replace(result.program, images=dict(result.program.images))  # made now, with what is wrong in weights
-    return Executable(program, result.target)
+    return Executable(result.in_memory(), result.target)

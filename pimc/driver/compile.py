@@ -64,6 +64,10 @@ class Compiled:
     program: LoadedProgram
     target: Target
 
+    def in_memory(self) -> LoadedProgram:
+        """The program with its images made, which raises what is wrong in the weights; to run, not to write."""
+        return replace(self.program, images=dict(self.program.images))
+
 
 @dataclass(frozen=True)
 class Plan:
