@@ -1,4 +1,4 @@
-"""The operator ``pimc::cached_attention`` (:mod:`pimc.frontends.encoder_decoder`) -> `nn.attention`."""
+"""The operator ``pimc::cached_attention`` (:mod:`pimc.frontends.encoder_decoder_entries`) -> `nn.attention`."""
 
 from __future__ import annotations
 

@@ -4,75 +4,29 @@
 caches ``cross_k_cache`` and ``cross_v_cache``, once, and gives the encoder's hidden states.  ``decode(tokens [1, 1],
 position [1])`` computes one token over these and over the caches of the decoder's own keys and values.  Text may be
 shorter than what the program was made for: then both entries take its ``length`` too.
-
-Attention over caches is exported as one operator, ``pimc::cached_attention``, by way of the interface that
-`transformers` has for kernels: what it reads, up to which slot and with which bias is said, not recognised.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pimc.diagnostics import InputError, UsageError
 from pimc.frontends.aten import CONVERTERS
-from pimc.frontends.decoder_state import CROSS_CACHES, decoder_module
+from pimc.frontends.decoder_state import decoder_module
+from pimc.frontends.encoder_decoder_entries import CACHES, FAMILIES, Shape, export_entries
 from pimc.frontends.fx_values import CacheRef
 from pimc.frontends.graph import GraphImporter
-from pimc.frontends.huggingface import ENCODER_DECODER_TYPES
 from pimc.frontends.importer import collect_weights
 from pimc.frontends.model import Checkpoint, ImportedModel
-from pimc.frontends.torch_export import K_CACHE, MODEL, V_CACHE, quiet_export
+from pimc.frontends.torch_export import MODEL
 from pimc.frontends.weights import check_all_fp16
 from pimc.ir import nn
 from pimc.timings import stage
 
 if TYPE_CHECKING:
     import torch
-    from torch.export import ExportedProgram
-
-_INTERFACE: Final = "pimc"
-"""Name of our attention among those of `transformers`, while a model is exported."""
-_LOWEST: Final = -65504.0
-"""What hides a key: the lowest fp16."""
-_CACHES: Final = {
-    K_CACHE: "k_cache", V_CACHE: "v_cache", **{f"{symbol}_": symbol for symbol in CROSS_CACHES},
-}  # fmt: skip
-"""Prefixes of the caches' buffers, and their symbols."""
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """Sizes: decoder layers, heads of the decoder, slots of its own caches, positions of the encoder."""
-
-    layers: int
-    heads: int
-    head_dim: int
-    hidden: int
-    vocab: int
-    slots: int
-    source: int
-
-
-@dataclass(frozen=True)
-class _Family:
-    """What differs between the kinds: where attention is, and whether the source is text of any length."""
-
-    cross: Callable[[torch.nn.Module], list[torch.nn.Module]]
-    keys_values: tuple[str, str]
-    text: bool
-
-
-_FAMILIES: Final[Mapping[str, _Family]] = {
-    "t5": _Family(lambda model: [block.layer[1].EncDecAttention for block in model.decoder.block], ("k", "v"), True),
-    "whisper": _Family(
-        lambda model: [layer.encoder_attn for layer in model.get_decoder().layers], ("k_proj", "v_proj"), False
-    ),
-}
 
 
 def import_encoder_decoder(checkpoint: Checkpoint, *, max_seq: int, source: int | None = None) -> ImportedModel:
@@ -84,15 +38,15 @@ def import_encoder_decoder(checkpoint: Checkpoint, *, max_seq: int, source: int 
         UnsupportedModelError: operators without a conversion, all of them.
     """
     model = checkpoint.model
-    family, shape = _FAMILIES[model.config.model_type], _shape(model, max_seq, source)
+    family, shape = FAMILIES[model.config.model_type], _shape(model, max_seq, source)
     names, weights = collect_weights(model)
     sizes = {
         "layers": shape.layers, "hidden": shape.hidden, "heads": shape.heads, "kv_heads": shape.heads,
         "head_dim": shape.head_dim, "vocab": shape.vocab, "max_seq": shape.slots, "prefill_chunk": 1,
     }  # fmt: skip
     module = decoder_module(checkpoint.name, sizes, shape.source)
-    caches = {f"{prefix}{i}": CacheRef(symbol, i) for prefix, symbol in _CACHES.items() for i in range(shape.layers)}
-    for entry, program in _export(model, family, shape).items():
+    caches = {f"{prefix}{i}": CacheRef(symbol, i) for prefix, symbol in CACHES.items() for i in range(shape.layers)}
+    for entry, program in export_entries(model, family, shape).items():
         importer = GraphImporter(program, entry, names, weights, CONVERTERS, prefix=MODEL, caches=caches)
         module.body.block.add_op(importer.run())
     used = {op.weight_name.data for op in module.walk() if isinstance(op, nn.ParamOp)}
@@ -129,7 +83,7 @@ def source_length(shapes: Mapping[str, Sequence[int]], model_type: str) -> int |
     shape = shapes.get("source")
     if shape is None:
         return None
-    if not _FAMILIES[model_type].text or len(shape) != 2 or shape[0] != 1:
+    if not FAMILIES[model_type].text or len(shape) != 2 or shape[0] != 1:
         raise UsageError(f"source of shape {','.join(map(str, shape))}", hint="of a text model: 1,tokens")
     return int(shape[1])
 
@@ -140,7 +94,7 @@ def _load(path: Path, model_type: str) -> torch.nn.Module:
     from safetensors import SafetensorError
     from transformers import AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
 
-    kind = AutoModelForSeq2SeqLM if _FAMILIES[model_type].text else AutoModelForSpeechSeq2Seq
+    kind = AutoModelForSeq2SeqLM if FAMILIES[model_type].text else AutoModelForSpeechSeq2Seq
     try:
         model, report = kind.from_pretrained(
             str(path), dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
@@ -157,7 +111,7 @@ def _load(path: Path, model_type: str) -> torch.nn.Module:
     return loaded
 
 
-def _shape(model: torch.nn.Module, max_seq: int, source: int | None) -> _Shape:
+def _shape(model: torch.nn.Module, max_seq: int, source: int | None) -> Shape:
     """Sizes from the configuration; InputError where the model has no such positions."""
     config = model.config
     if config.model_type == "t5":
@@ -175,215 +129,4 @@ def _shape(model: torch.nn.Module, max_seq: int, source: int | None) -> _Shape:
     layers, heads, head_dim, positions = sizes
     if max_seq < 1 or positions < 1:
         raise InputError(f"max_seq and the source's length must be positive, are {max_seq} and {positions}")
-    return _Shape(layers, heads, head_dim, config.d_model, config.vocab_size, max_seq, positions)
-
-
-assert set(_FAMILIES) == set(ENCODER_DECODER_TYPES)
-
-
-@stage("export with torch.export")
-def _export(model: torch.nn.Module, family: _Family, shape: _Shape) -> dict[str, ExportedProgram]:
-    """The exported programs ``encode`` and ``decode``."""
-    import torch
-
-    # The exporter takes one tensor given twice for one input.
-    position, length = torch.zeros(1, dtype=torch.int32), torch.ones(1, dtype=torch.int32)
-    token = torch.zeros(1, 1, dtype=torch.int32)
-    if family.text:
-        inputs: dict[str, tuple[torch.Tensor, ...]] = {
-            "encode": (torch.zeros(1, shape.source, dtype=torch.int32), length),
-            "decode": (token, position, length),
-        }
-    else:
-        frames = shape.source * model.get_encoder().conv1.stride[0] * model.get_encoder().conv2.stride[0]
-        inputs = {"encode": (torch.zeros(1, model.config.num_mel_bins, frames),), "decode": (token, position)}
-    makers = {"encode": _encode, "decode": _decode}
-    programs: dict[str, ExportedProgram] = {}
-    with torch.no_grad(), quiet_export():
-        for name, arguments in inputs.items():
-            wrapper, attend = makers[name](model, family, shape)
-            with _attention(model, attend):
-                try:
-                    programs[name] = torch.export.export(wrapper.eval(), arguments, strict=False)
-                except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
-                    reason = str(error).strip().splitlines() or [type(error).__name__]
-                    raise InputError(f"torch.export cannot export {name}: {reason[0]}") from error
-    return programs
-
-
-@contextlib.contextmanager
-def _attention(model: torch.nn.Module, attend: Callable[..., object]) -> Iterator[None]:
-    """While open, the model's attention is ``attend``, and it makes neither masks nor biases of its own."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    before = model.config._attn_implementation
-    biased = [module for module in model.modules() if getattr(module, "has_relative_attention_bias", False)]
-    ALL_ATTENTION_FUNCTIONS[_INTERFACE] = attend
-    try:
-        model.set_attn_implementation(_INTERFACE)
-        for module in biased:
-            module.has_relative_attention_bias = False
-        yield
-    finally:
-        for module in biased:
-            module.has_relative_attention_bias = True
-        model.set_attn_implementation(before)
-        del ALL_ATTENTION_FUNCTIONS[_INTERFACE]
-
-
-@cache
-def _cached_attention() -> Callable[..., torch.Tensor]:
-    """The operator ``pimc::cached_attention``: its shapes only, because it is never run."""
-    import torch
-
-    def shape_alone(q: torch.Tensor, *_: object) -> torch.Tensor:
-        """q ``[1, H, M, D]`` over caches ``[1, Hkv, S, D]``: ``[1, M, H, D]``.  The rest is that of `nn.attention`."""
-        return torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
-
-    schema = "(Tensor q, Tensor k, Tensor v, Tensor position, Tensor? bias, float scale, bool causal) -> Tensor"
-    operator = torch.library.custom_op("pimc::cached_attention", shape_alone, mutates_args=(), schema=schema)
-    operator.register_fake(shape_alone)
-    found: Callable[..., torch.Tensor] = operator
-    return found
-
-
-def _with_caches(module: torch.nn.Module, shape: _Shape, prefixes: tuple[str, ...]) -> None:
-    """Give a module the buffers that stand for caches."""
-    import torch
-
-    for prefix in prefixes:
-        slots = shape.slots if prefix in (K_CACHE, V_CACHE) else shape.source
-        for layer in range(shape.layers):
-            buffer = torch.zeros(1, shape.heads, slots, shape.head_dim)
-            module.register_buffer(f"{prefix}{layer}", buffer, persistent=False)
-
-
-def _encode(
-    model: torch.nn.Module, family: _Family, shape: _Shape
-) -> tuple[torch.nn.Module, Callable[..., tuple[torch.Tensor, None]]]:
-    """The entry ``encode``, and attention of the encoder: of all positions, or of the first ``length``."""
-    import torch
-
-    masks: list[torch.Tensor] = []
-
-    def attend(
-        module: torch.nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: object, **options: object
-    ) -> tuple[torch.Tensor, None]:
-        mask = masks[-1] if masks else None
-        found = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=options["scaling"])
-        return found.transpose(1, 2), None
-
-    class Encode(torch.nn.Module):  # type: ignore[misc]  # local because torch is imported late
-        """The encoder, and the keys and values of its hidden states for each layer of the decoder."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-            _with_caches(self, shape, tuple(f"{symbol}_" for symbol in CROSS_CACHES))
-            if family.text:
-                first = model.encoder.block[0].layer[0].SelfAttention
-                self.register_buffer("encoder_bias", first.compute_bias(shape.source, shape.source), persistent=False)
-
-        def forward(self, source: torch.Tensor, length: torch.Tensor | None = None) -> torch.Tensor:
-            if length is not None:
-                seen = torch.arange(shape.source, dtype=torch.int32) < length
-                masks.append(self.encoder_bias + torch.where(seen, 0.0, _LOWEST))
-            hidden = self.model.get_encoder()(source).last_hidden_state
-            positions = torch.arange(shape.source, dtype=torch.int32)
-            for layer, attention in enumerate(family.cross(self.model)):
-                for name, symbol in zip(family.keys_values, CROSS_CACHES, strict=True):
-                    heads = getattr(attention, name)(hidden).view(1, shape.source, shape.heads, shape.head_dim)
-                    getattr(self, f"{symbol}_{layer}").index_copy_(2, positions, heads.transpose(1, 2))
-            return hidden
-
-    return Encode(), attend
-
-
-def _decode(
-    model: torch.nn.Module, family: _Family, shape: _Shape
-) -> tuple[torch.nn.Module, Callable[..., tuple[torch.Tensor, None]]]:
-    """The entry ``decode``, and attention of the decoder: over its own slots, and over those of the encoder."""
-    import torch
-    from transformers.cache_utils import Cache, CacheLayerMixin, EncoderDecoderCache
-    from transformers.modeling_outputs import BaseModelOutput
-
-    across = set(map(id, family.cross(model)))
-    entry: list[Decode] = []
-
-    def attend(
-        module: torch.nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: object, **options: object
-    ) -> tuple[torch.Tensor, None]:
-        decode = entry[0]
-        own = id(module) not in across
-        position = decode.position if own else decode.last
-        bias = decode.position_bias if own and family.text else None
-        return _cached_attention()(q, k, v, position, bias, options["scaling"], own), None
-
-    class Slots(CacheLayerMixin):  # type: ignore[misc]
-        """The cache of one layer: writes at ``positions``, or is only read (None)."""
-
-        is_sliding = False
-
-        def __init__(self, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor | None) -> None:
-            super().__init__()
-            self.keys, self.values, self.positions = keys, values, positions
-            self.is_initialized = True
-
-        def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-            """Nothing: the buffers exist."""
-
-        def update(
-            self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            keys = self.keys.index_copy_(2, self.positions, key_states)
-            return keys, self.values.index_copy_(2, self.positions, value_states)
-
-        def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-            return int(self.keys.shape[2]), 0
-
-        def get_seq_length(self) -> int:
-            """Slots that are filled already: of a cache that is only read, all."""
-            return int(self.keys.shape[2]) if self.positions is None else 0
-
-        def get_max_length(self) -> int:
-            return int(self.keys.shape[2])
-
-    class Decode(torch.nn.Module):  # type: ignore[misc]
-        """One token; ``length``: positions of the encoder that there are."""
-
-        position: torch.Tensor
-        last: torch.Tensor
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-            _with_caches(self, shape, tuple(_CACHES))
-            if family.text:
-                first = model.decoder.block[0].layer[0].SelfAttention
-                bias = first.compute_bias(1, shape.slots, past_seen_tokens=shape.slots - 1)  # of the last position
-                self.register_buffer("position_bias", bias[0, :, 0].flip(1).contiguous(), persistent=False)
-
-        def _layers(self, keys: str, values: str, positions: torch.Tensor | None) -> Cache:
-            pairs = [(getattr(self, f"{keys}{i}"), getattr(self, f"{values}{i}")) for i in range(shape.layers)]
-            return Cache(layers=[Slots(*pair, positions) for pair in pairs])
-
-        def forward(
-            self, tokens: torch.Tensor, position: torch.Tensor, length: torch.Tensor | None = None
-        ) -> torch.Tensor:
-            positions = position + torch.arange(1, dtype=torch.int32)
-            self.position = position
-            self.last = torch.full((1,), shape.source - 1, dtype=torch.int32) if length is None else length - 1
-            across_k, across_v = (f"{symbol}_" for symbol in CROSS_CACHES)
-            output = self.model(
-                encoder_outputs=BaseModelOutput(torch.zeros(1, shape.source, shape.hidden)),
-                decoder_input_ids=tokens,
-                past_key_values=EncoderDecoderCache(
-                    self._layers(K_CACHE, V_CACHE, positions), self._layers(across_k, across_v, None)
-                ),
-                use_cache=True,
-                **({} if family.text else {"decoder_position_ids": positions[None]}),
-            )
-            return output.logits
-
-    entry.append(Decode())
-    return entry[0], attend
+    return Shape(layers, heads, head_dim, config.d_model, config.vocab_size, max_seq, positions)

@@ -21,6 +21,8 @@ from transformers import (
 
 import pimc
 from pimc.diagnostics import InputError, UsageError
+from pimc.frontends.encoder_decoder_entries import FAMILIES as KINDS
+from pimc.frontends.huggingface import ENCODER_DECODER_TYPES
 from pimc.isa.container import load_program
 from pimc.runtime import Executable
 
@@ -153,6 +155,10 @@ def test_text(tmp_path: Path) -> None:
         assert len(found.decode_cycles) == len(found.token_ids) - 1
     with pytest.raises(InputError, match=f"the prompt has {SOURCE + 1} tokens; the program was compiled for {SOURCE}"):
         machine.generate(" ".join(["w5"] * (SOURCE + 1)))
+
+
+def test_every_type_that_folders_may_have_has_its_entries() -> None:
+    assert set(KINDS) == set(ENCODER_DECODER_TYPES)
 
 
 def test_what_is_refused() -> None:
