@@ -7,8 +7,8 @@ matrix operations outside layers; 3. one region a layer, all with one row stride
 its weights; 4. the caches, by cache and head round, layer after layer.
 
 Rows before 4 come with the binary.  Weights shared by prefill and decode are stored once.  The cut of K
-over a tile's channels is the one with the least estimated time.  A tensor that does not fit is a
-TargetError that names it.
+over a tile's channels is the one with the least estimated time of a GEMV, or, where a GEMM reads the weights too, the
+one into the fewest slices that is near it.  A tensor that does not fit is a TargetError that names it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from pimc.passes.machine import Machine
 from pimc.passes.memory_regions import GemvGroup, LinearTensor, Tensors, collect
 from pimc.passes.placement import candidates
 
+#: A cut of K into fewer slices is taken for a GEMM's sake if the GEMV takes at most so much longer.
+NEAR_PERCENT = 2
 REGION, LAYOUT_REASON = "pim.region", "pim.layout"
 
 
@@ -70,6 +72,11 @@ class LayoutPass(Pass):
         times = [(machine.gemv_fs(layout), layout) for layout in layouts]
         _, best = min(times, key=lambda item: (item[0], item[1].rows, item[1].ksplit))
         text = ", ".join(f"{layout.ksplit}: {fs / 1e9:.3f} us" for fs, layout in times)
+        if any(isinstance(op, pim.GemmOp) for op in group.ops):
+            limit = min(fs for fs, _ in times) * (100 + NEAR_PERCENT) // 100
+            coarse = min((layout for fs, layout in times if fs <= limit), key=lambda layout: layout.ksplit)
+            if coarse.ksplit < best.ksplit:
+                return coarse, f"ksplit {coarse.ksplit} is near the least time and gives the GEMM longer runs ({text})"
         return best, f"ksplit {best.ksplit} has the least estimated time ({text})"
 
 
