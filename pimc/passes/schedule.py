@@ -20,12 +20,14 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from pimc.ir import nn
 from pimc.ir.locations import with_location
 from pimc.ir.pim.changes import LayoutChangeOp
-from pimc.ir.pim.ops import AsyncOp, AttentionOp, AwaitOp, GemmOp, GemvOp, KvAppendOp, YieldOp
+from pimc.ir.pim.ops import AsyncOp, AttentionOp, AwaitOp, GemmOp, GemvOp, KvAppendOp, YieldOp, is_bias
 from pimc.ir.stages import Stage
 from pimc.passes.base import Pass, PassContext
 
 #: Estimated cost of an operation that annotate did not see, in flops; it only orders independent work.
 _UNKNOWN_COST = 1000
+#: The part of a core's activation memory that vectors loaded ahead in a block may take.
+_AHEAD_SHARE = 16
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,10 @@ class SchedulePass(Pass):
             for region in holder.regions
             for block in region.blocks
         ]
+        room = context.target.memory("activation").bytes // _AHEAD_SHARE
         for block in blocks:
             if self.reorder or self.prefetch:
-                _reorder(block, by_path=self.reorder, prefetch=self.prefetch)
+                _reorder(block, by_path=self.reorder, ahead=_loaded_ahead(block, room) if self.prefetch else set())
             if self.overlap:
                 _start_early(block)
 
@@ -86,8 +89,20 @@ def _cost(op: Operation) -> int:
     return flops.value.data if isinstance(flops, IntegerAttr) else _UNKNOWN_COST
 
 
-def _reorder(block: Block, *, by_path: bool, prefetch: bool) -> None:
-    """Put the operations of a block in the order of their priority, dependences respected."""
+def _loaded_ahead(block: Block, room: int) -> set[Operation]:
+    """The loads of vectors that move to the start of the block: the first ones that take ``room`` bytes together."""
+    ahead: set[Operation] = set()
+    for op in block.ops:
+        if isinstance(op, nn.ParamOp):
+            matrix = len(nn.tensor_of(op.result).get_shape()) > 1
+            room -= 0 if matrix or is_bias(op) else nn.tensor_bytes(op.result.type)
+            if room >= 0:
+                ahead.add(op)
+    return ahead
+
+
+def _reorder(block: Block, *, by_path: bool, ahead: set[Operation]) -> None:
+    """Put the operations of a block in the order of their priority, dependences respected; ``ahead`` come first."""
     graph = dependences(block)
     last = block.last_op
     position = {op: index for index, op in enumerate(block.ops)}
@@ -96,7 +111,7 @@ def _reorder(block: Block, *, by_path: bool, prefetch: bool) -> None:
         path[op] = _cost(op) + max((path[user] for user in graph.successors(op)), default=0)
 
     def priority(op: Operation) -> tuple[int, int, int]:
-        early = 0 if prefetch and isinstance(op, nn.ParamOp) else 1
+        early = 0 if op in ahead else 1
         return (early, -path[op] if by_path else 0, position[op])
 
     order = [op for op in nx.lexicographical_topological_sort(graph, key=priority) if op is not last]

@@ -12,7 +12,7 @@ from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import LoweringContext, rows_of, shape_of, whole_shape_of
 from pimc.backends.lower.parts import Part, clear_padding, fresh_parts, own_indices, parts_of, set_parts
-from pimc.backends.lower.values import Strip, Tensor
+from pimc.backends.lower.values import Positions, Strip, Tensor
 from pimc.backends.lower.views import View
 from pimc.ir.layout import layout_of
 from pimc.ir.pim.ops import EmbeddingOp, SelectTokenOp
@@ -26,7 +26,6 @@ def lower_embedding(ctx: LoweringContext, op: EmbeddingOp) -> None:
     core, features = ctx.core, shape_of(op.output)[-1]
     table = ctx.weight(op.table)
     region = ctx.memory.rows(table.name)
-    tokens = ctx.integers(op.ids)
     per_core = op.rows_per_core.value.data
     row_bytes = region.row_bytes.data
     (result,) = fresh_parts(ctx, op.output, "embedding", remote=True)
@@ -35,10 +34,7 @@ def lower_embedding(ctx: LoweringContext, op: EmbeddingOp) -> None:
     first = core.const([per_core * number for number in range(ctx.cores)])
     tokens_in_all = prod(whole_shape_of(op.ids))
     with ctx.each_row(tokens_in_all) as row:
-        place = core.address(tokens.buffer.value)
-        if row is not None:
-            place = core.add(place, core.slli(row, imm=2))
-        row_number = core.lw(place, imm=0)
+        row_number = _id(ctx, op.ids, row)
         if op.wrap is not None:
             from_end = core.and_(core.srai(row_number, imm=31), core.const(shape_of(op.table)[0]))
             row_number = core.add(row_number, from_end)
@@ -51,6 +47,18 @@ def lower_embedding(ctx: LoweringContext, op: EmbeddingOp) -> None:
     core.wait(core.const(held_rows(ctx, result, tokens_in_all)), sem=semaphore)
     clear_padding(ctx, result, whole_shape_of(op.output))
     set_parts(ctx, op.output, [result])
+
+
+def _id(ctx: LoweringContext, ids: SSAValue, row: SSAValue | None) -> SSAValue:
+    """A register with id ``row`` (None: the only one): of integers in local memory, or of consecutive positions."""
+    core, lowered = ctx.core, ctx.local(ids)
+    if isinstance(lowered, Positions):
+        number = core.lw(core.address(lowered.base.buffer.value), imm=0)
+        if lowered.first:
+            number = core.addi(number, imm=lowered.first)
+        return number if row is None else core.add(number, row)
+    place = core.address(ctx.integers(ids).buffer.value)
+    return core.lw(place if row is None else core.add(place, core.slli(row, imm=2)), imm=0)
 
 
 def _send_row(

@@ -77,6 +77,7 @@ from pimc.ir.pim.ops import (
     KvAppendOp,
     SelectTokenOp,
     YieldOp,
+    is_bias,
 )
 from pimc.ir.sram_control import ProgramOp as SramProgramOp
 from pimc.targets.target import Target
@@ -224,11 +225,14 @@ def _constant(ctx: LoweringContext, value: SSAValue) -> int:
 
 
 def _param(ctx: LoweringContext, op: nn.ParamOp) -> None:
-    """A matrix stays in the banks until it is needed; a vector is loaded here (schedule moves it early)."""
+    """A matrix stays in the banks until it is needed, and so does a bias, of which each core needs a part.
+
+    Other vectors are loaded here (schedule moves them early).
+    """
     vector = len(shape_of(op.result)) == 1
     kind = "replicated" if vector else "flat"
     ctx.set(op.result, Weight(op.weight_name.data, shape_of(op.result), layer=op.layer, region=kind))
-    if vector:
+    if vector and not is_bias(op):
         ctx.tensor(op.result)
 
 

@@ -85,7 +85,7 @@ class _Gemm:
         """All steps."""
         x = Indices(self.ctx.core)
         self.weights.begin()
-        with self.source.each_block() as block, x.loop(self.source.steps_per_block) as number:
+        with self.source.each_block(self.out) as block, x.loop(self.source.steps_per_block) as number:
             self._step(block, x.add(x.mul(block, self.source.steps_per_block), number))
 
     def _step(self, block: Index, step: Index) -> None:

@@ -60,8 +60,8 @@ class GemmInput(ABC):
 
     @abstractmethod
     @contextmanager
-    def each_block(self) -> Iterator[Index]:
-        """A loop over the blocks; in its body the block is in local memory."""
+    def each_block(self, result: Strip) -> Iterator[Index]:
+        """A loop over the blocks; in its body the block is in local memory.  ``result`` is what the GEMM writes."""
 
     @abstractmethod
     def address(self, block: Index, row: tuple[Index, Index], piece: Index, k: Range) -> Index:
@@ -88,7 +88,7 @@ class WholeInput(GemmInput):
 
     @override
     @contextmanager
-    def each_block(self) -> Iterator[Index]:
+    def each_block(self, result: Strip) -> Iterator[Index]:
         yield 0
 
     @override
@@ -153,7 +153,7 @@ class GatheredInput(GemmInput):
 
     @override
     @contextmanager
-    def each_block(self) -> Iterator[Index]:
+    def each_block(self, result: Strip) -> Iterator[Index]:
         """Cores meet before the first block and behind the last, so that the buffers share memory with what is done
         then and begins then.
         """
@@ -170,7 +170,7 @@ class GatheredInput(GemmInput):
             yield block
         if blocks > 1:  # what the last block has sent is empty
             core.wait(core.const(0), sem=self.arrived, imm=messages)
-        meet(self.ctx, tell_everybody(self.ctx, first))
+        meet(self.ctx, tell_everybody(self.ctx, result))
 
     @override
     def address(self, block: Index, row: tuple[Index, Index], piece: Index, k: Range) -> Index:

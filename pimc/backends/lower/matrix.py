@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pimc.backends.lower.context import LoweringContext, shape_of, widths_of
+from xdsl.ir import SSAValue
+
+from pimc.backends.lower.context import LoweringContext, shape_of, source_of, widths_of
 from pimc.backends.lower.exchange import round_counts
-from pimc.backends.lower.values import Buffer, Strip, Tensor
+from pimc.backends.lower.values import Buffer, Strip, Tensor, Weight
 from pimc.ir.bank_layout import GemvLayout
 from pimc.ir.layout import shard_of
 from pimc.ir.pim.ops import MatrixOp
@@ -48,17 +50,25 @@ def stacked_bias(ctx: LoweringContext, op: MatrixOp) -> Buffer | None:
         bias = op.bias(index)
         if bias is None:
             continue
-        source = ctx.tensor(bias).whole
-        shard = shard_of(output.type)
+        weight, shard = ctx.weight(bias), shard_of(output.type)
         assert shard is not None  # the verifier's
         for number in range(len(shard.shard_rounds)):
             starts, counts = round_counts(shard.shard_rounds, number, shape_of(output)[-1], ctx.cores)
             # A core without features moves one behind the stack: only a use orders it after the bias's transfer.
             starts = [start if count else 0 for start, count in zip(starts, counts, strict=True)]
             at = first + shard.local_offset(number)
-            core.vmov_h(
-                core.address(stack.value, [2 * (at if count else total) for count in counts]),
-                core.address(source.buffer.value, [source.offset + 2 * start for start in starts]),
-                core.const([max(count, 1) for count in counts]),
-            )
+            source = _own_part(ctx, weight, starts, [max(count, 1) for count in counts])
+            to = core.address(stack.value, [2 * (at if count else total) for count in counts])
+            core.vmov_h(to, source, core.const([max(count, 1) for count in counts]))
     return stack
+
+
+def _own_part(ctx: LoweringContext, vector: Weight, starts: list[int], counts: list[int]) -> SSAValue:
+    """Read what each core needs of a vector, whole columns from that of its first element on; the address of that."""
+    core, column = ctx.core, ctx.target.hbm.column_bytes // 2
+    skipped = [start % column for start in starts]
+    sizes = [2 * (skip + count) for skip, count in zip(skipped, counts, strict=True)]
+    buffer = ctx.alloc("bias.part", max(sizes))
+    first = core.const([2 * (start - skip) for start, skip in zip(starts, skipped, strict=True)])
+    core.hrd(core.address(buffer.value), core.add(source_of(ctx, vector), first), core.const(sizes))
+    return core.address(buffer.value, [2 * skip for skip in skipped])

@@ -23,7 +23,7 @@ from xdsl.dialects.builtin import (
     i64,
 )
 from xdsl.dialects.utils import AbstractYieldOperation
-from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
     IRDLOperation,
@@ -163,6 +163,11 @@ class MatrixOp(IRDLOperation):
         for owner, bias in zip(owners, self.biases, strict=True):
             if not 0 <= owner < len(self.weights) or prod(_shape(bias)) != _shape(self.weights[owner])[0]:
                 raise VerifyException(f"bias {_shape(bias)} does not fit weight {owner}")
+
+
+def is_bias(param: Operation) -> bool:
+    """Whether a parameter is nothing but weights and biases of matrix operations: no core loads all of it."""
+    return all(isinstance(use.operation, MatrixOp) for result in param.results for use in result.uses)
 
 
 @irdl_op_definition
