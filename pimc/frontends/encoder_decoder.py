@@ -39,7 +39,7 @@ def import_encoder_decoder(checkpoint: Checkpoint, *, max_seq: int, source: int 
     """
     model = checkpoint.model
     family, shape = FAMILIES[model.config.model_type], _shape(model, max_seq, source)
-    names, weights = collect_weights(model)
+    names, weights = collect_weights(checkpoint)
     sizes = {
         "layers": shape.layers, "hidden": shape.hidden, "heads": shape.heads, "kv_heads": shape.heads,
         "head_dim": shape.head_dim, "vocab": shape.vocab, "max_seq": shape.slots, "prefill_chunk": 1,

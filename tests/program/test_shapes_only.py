@@ -184,7 +184,6 @@ def test_instructions_do_not_depend_on_the_longest_sequence(pimc_cli: Callable, 
         ({**CONFIG, "activation_function": "magic"}, "the configuration makes no model"),
         ({**CONFIG, "num_hidden_layers": None}, "the configuration makes no model"),
         ({**CONFIG, "max_position_embeddings": 8}, "the model has 8 positions"),
-        ({"model_type": "mistral", **LLAMA, "sliding_window": 8}, "a sliding window of 8 tokens is not supported"),
     ],
 )
 def test_bad_configurations(pimc_cli: Callable, tmp_path: Path, config: object, message: str) -> None:
