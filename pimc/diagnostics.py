@@ -116,6 +116,10 @@ class TargetError(InputError):
     """A target description is wrong, or a program does not fit the target."""
 
 
+class DoesNotFitError(TargetError):
+    """A program needs more of a core than there is: local memory, or scalar registers."""
+
+
 class IsaError(InputError):
     """An instruction, an assembly text or a binary is malformed."""
 

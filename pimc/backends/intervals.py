@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from xdsl.ir import Operation, SSAValue
 
 from pimc.backends.order import ProgramOrder, enclosing_loops, is_inside
-from pimc.diagnostics import InputError
+from pimc.diagnostics import DoesNotFitError
 from pimc.ir.locations import where
 from pimc.ir.sram_control import ForOp, YieldOp
 from pimc.ir.sram_structure import BufferType, ConstOp
@@ -138,9 +138,9 @@ def assign(order: ProgramOrder, available: Iterable[int], reserve: int) -> Regis
     return result
 
 
-def _too_many(order: ProgramOrder, interval: Interval, limit: int) -> InputError:
+def _too_many(order: ProgramOrder, interval: Interval, limit: int) -> DoesNotFitError:
     op = _owner(interval.values[0])
-    return InputError(
+    return DoesNotFitError(
         f"more than {limit} scalar values are live at once",
         hint="compute addresses nearer to their use, or keep values in local memory (sw, lw)",
         where=where(op) if op is not None else f"place {interval.start // 2} of {order.length}",

@@ -13,7 +13,7 @@ from pimc.backends.liveness import Liveness, analyse
 from pimc.backends.messages import Messages, joined
 from pimc.backends.order import ProgramOrder
 from pimc.backends.windows import stream_windows
-from pimc.diagnostics import InputError, TargetError
+from pimc.diagnostics import DoesNotFitError, InputError, TargetError
 from pimc.ir import hbm
 from pimc.ir.locations import where
 from pimc.ir.signature import LANGUAGE_ENTRIES
@@ -134,7 +134,7 @@ class _Area:
             raise self._full(alloc)
         self.placed[alloc] = address
 
-    def _full(self, alloc: AllocOp) -> TargetError:
+    def _full(self, alloc: AllocOp) -> DoesNotFitError:
         rivals = [
             other for other in self.allocs if other is alloc or not self.share or self.live.conflict(alloc, other)
         ]
@@ -151,7 +151,7 @@ class _Area:
                 f"it takes {_size(alloc)} bytes; the buffers in use with it leave {size - total + _size(alloc)}, but"
                 f" the longest run of them is {gap}"
             )
-        return TargetError(
+        return DoesNotFitError(
             f"buffer {name!r} does not fit the {self.memory} memory of {size} bytes: {reason}: {listed}{more}",
             hint=_hint(alloc),
             where=where(alloc),

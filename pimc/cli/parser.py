@@ -34,6 +34,11 @@ class Parser(argparse.ArgumentParser):
         return [text for action in self._actions for text in action.option_strings]
 
 
+def chunk(text: str) -> int | str:
+    """An argument that is a whole number of at least 1, or ``auto``."""
+    return text if text == "auto" else positive(text)
+
+
 def positive(text: str) -> int:
     """An argument that is a whole number of at least 1."""
     try:
@@ -119,7 +124,9 @@ def _compile(parser: Parser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT.pimx", help="the binary to write")
     _add_target(parser)
     parser.add_argument("--max-seq", metavar="N", type=positive, help="longest sequence, prompt included")
-    parser.add_argument("--prefill-chunk", metavar="N", type=positive, help="prompt tokens processed at a time")
+    parser.add_argument(
+        "--prefill-chunk", metavar="N", type=chunk, help="prompt tokens processed at a time; auto: as many as fit"
+    )
     parser.add_argument(
         "--shapes-only", action="store_true",
         help="a binary without weights, for `pimc run --timing-only`; of a model folder, config.json is enough",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from numpy.typing import ArrayLike
 
@@ -45,7 +46,7 @@ def compile(
     target: str | Path = "hpim",
     overrides: Overrides = (),
     max_seq: int | None = None,
-    prefill_chunk: int | None = None,
+    prefill_chunk: int | Literal["auto"] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     bind: Mapping[str, ArrayLike] | None = None,
     pipeline: str | None = None,
@@ -66,7 +67,7 @@ def compile(
         target: a bundled target's name or a TOML file.
         overrides: single keys of the target to replace: ``{"hbm.timing.nFAW": 20}``, or ``["hbm.timing.nFAW=20"]``.
         max_seq: longest sequence of a language model, prompt included.
-        prefill_chunk: prompt tokens a prefill run processes.
+        prefill_chunk: prompt tokens a prefill run processes; ``"auto"``: as many as fit.
         shapes: of an ONNX model, an encoder or an exported program, shapes of inputs that it leaves open.
         bind: of an ONNX model, values of inputs that become constants.
         pipeline: passes to run, or an edit of the default pipeline (see docs/cli.md).

@@ -13,6 +13,7 @@ from xdsl.passes import ModulePass
 
 from pimc.diagnostics import InputError, UsageError
 from pimc.driver import pipeline
+from pimc.driver.chunks import AUTO, MOST, Chunk, largest_that_fits
 from pimc.driver.target import OVERRIDES_KEY
 from pimc.frontends import ImportedModel, import_model, is_ir
 from pimc.frontends.dump import write_model
@@ -43,7 +44,7 @@ class Options:
     target: str | Path = "hpim"
     overrides: tuple[str, ...] = ()
     max_seq: int | None = None
-    prefill_chunk: int | None = None
+    prefill_chunk: Chunk | None = None
     pipeline: str | None = None
     plugins: tuple[str, ...] = ()
     verify_each: bool = True
@@ -136,7 +137,7 @@ def load_source(
         return import_model(
             source,
             max_seq=options.max_seq or DEFAULT_MAX_SEQ,
-            prefill_chunk=options.prefill_chunk or DEFAULT_PREFILL_CHUNK,
+            prefill_chunk=_chunk(options) or DEFAULT_PREFILL_CHUNK,
             example_inputs=example_inputs,
             shapes=options.shapes,
             bind=options.bind,
@@ -192,7 +193,34 @@ def compile_model(
         PimcError: of the import, a pass, or the link; see their documentation.
     """
     planned = planned or plan(options or Options())
+    if planned.options.prefill_chunk == AUTO:
+        return _compile_largest_chunk(source, example_inputs, planned, observers)
     return compile_imported(load_source(source, planned.options, example_inputs), planned=planned, observers=observers)
+
+
+def _compile_largest_chunk(
+    source: object,
+    example_inputs: Sequence[object] | Mapping[str, object] | None,
+    planned: Plan,
+    observers: Sequence[Observer],
+) -> Compiled:
+    """Compile with the largest prefill chunk that fits; only the last compilation is observed and dumped."""
+
+    def compile_chunk(chunk: int, *, dump_ir: Path | None = None, observers: Sequence[Observer] = ()) -> Compiled:
+        options = replace(planned.options, prefill_chunk=chunk, dump_ir=dump_ir)
+        model = load_source(source, options, example_inputs)
+        return compile_imported(model, planned=replace(planned, options=options), observers=observers)
+
+    most = min(MOST, planned.options.max_seq or DEFAULT_MAX_SEQ)
+    chunk, compiled = largest_that_fits(compile_chunk, most)
+    if planned.options.dump_ir is None and not observers:
+        return compiled
+    return compile_chunk(chunk, dump_ir=planned.options.dump_ir, observers=observers)
+
+
+def _chunk(options: Options) -> int | None:
+    """The prefill chunk of a compilation whose options give one."""
+    return options.prefill_chunk if isinstance(options.prefill_chunk, int) else None
 
 
 def compile_imported(
@@ -239,7 +267,7 @@ def _model_info(model: ImportedModel, options: Options) -> ModelInfo | None:
     return ModelInfo(
         name=model.name[:NAME_CHARACTERS],
         max_seq=min(wanted, slots.value.data) if isinstance(slots, IntegerAttr) else wanted,
-        prefill_chunk=options.prefill_chunk or model.prefill_chunk or DEFAULT_PREFILL_CHUNK,
+        prefill_chunk=_chunk(options) or model.prefill_chunk or DEFAULT_PREFILL_CHUNK,
         eos_ids=tuple(model.eos_ids),
         chat_template=model.chat_template,
         special=model.special,

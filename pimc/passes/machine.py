@@ -24,6 +24,8 @@ from pimc.targets import Target, load_target
 ROUND_CYCLES, QUERY_HEAD_CYCLES = 258, 135
 #: What a message of an exchange takes its sender: address, size and receiver in registers, and the port.
 MESSAGE_CYCLES = 12
+#: The part of a core's activation memory that a value of several rows may take whole.
+WHOLE_SHARE = 16
 #: Passes over the elements of a residual and a norm.
 NORM_STEPS = 4
 #: Of a GEMM: instructions around a block of the tensor unit that its work does not hide; the DRAM's rest between two
@@ -124,8 +126,10 @@ class Machine:
 
     def rows_pay(self, rows: int, features: int) -> bool:
         """Whether work row by row (a residual and a norm) on results that are cut by features is faster where the rows
-        are cut over the cores than where every core has all of them.
+        are cut over the cores than where every core has all of them, or whole ones take too much memory.
         """
+        if 2 * rows * features > self.target.memory("activation").bytes // WHOLE_SHARE and rows > 1:
+            return True
         part = -(-rows // self.cores)
         whole = self.network_fs(2 * rows * features, 1) + NORM_STEPS * self.vector_fs(rows * features)
         cut = self.network_fs(2 * part * features, self.cores) + NORM_STEPS * self.vector_fs(part * features)
