@@ -15,9 +15,6 @@ from pimc.targets.target import Target
 
 #: Buffers of keys, and of values: a block is read under the work on the one before.
 BUFFERS = 2
-#: How often a block of query rows may fill the tensor unit, and bytes that it then keeps for each feature of a row:
-#: query, output in f32, a block's part of it, and what it sends and gets.
-FILLINGS, STATE_BYTES = (8, 4, 2, 1), 12
 
 
 def attention_tiling(op: AttentionOp, target: Target, budget: int) -> tuple[AttentionTiling, str]:
@@ -38,8 +35,10 @@ def attention_tiling(op: AttentionOp, target: Target, budget: int) -> tuple[Atte
             keys, why = keys // 2, "the rows of the SRAM-PIM unit's array"
         fits = parts * keys + dim <= unit.rows
     else:
-        rows, keys, why = *_prefill_blocks(target, share, dim, slot, budget), "local memory"
+        rows, keys, why = max(1, target.tcu.rows // share), 1, "local memory"
         each = slot + 2 * rows * share
+        while 2 * keys * each <= budget:
+            keys, why = 2 * keys, "local memory"
         fits = True
     while keys > 1 and keys * each > budget:
         keys, why = keys // 2, "local memory"
@@ -55,23 +54,6 @@ def attention_tiling(op: AttentionOp, target: Target, budget: int) -> tuple[Atte
         f"buffers each: {keys * each} of {budget} bytes"
     )
     return AttentionTiling(rows, keys), reason
-
-
-def _prefill_blocks(target: Target, share: int, dim: int, slot: int, budget: int) -> tuple[int, int]:
-    """Query rows and slots at a time.
-
-    The more rows, the fewer exchanges of a group and the fewer times keys and values are read: as many fillings of the
-    tensor unit as leave room for its columns of slots, or else one.
-    """
-    filling = max(1, target.tcu.rows // share)
-    for rows in (filling * times for times in FILLINGS):
-        stacked = rows * share
-        keys, room = 1, budget - (stacked * dim * STATE_BYTES if rows > filling else 0)
-        while 2 * keys * (slot + 2 * stacked) <= room:
-            keys *= 2
-        if keys >= target.tcu.columns and room > 0:
-            return rows, keys
-    return filling, keys
 
 
 def full_tiling(op: AttentionFullOp, target: Target, budget: int) -> tuple[AttentionTiling, str]:
