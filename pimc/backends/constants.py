@@ -20,6 +20,7 @@ from xdsl.ir import Block, Operation, SSAValue
 from pimc.backends.fold import erase
 from pimc.backends.intervals import RegisterMap, assign
 from pimc.backends.order import ZERO, Constant, ProgramOrder, identity, runs_at_least_once
+from pimc.backends.spill import spill
 from pimc.diagnostics import InputError
 from pimc.ir.locations import where
 from pimc.ir.sram import ConstOp, ForOp, IfOp, ProgramOp, SramInstruction, YieldOp
@@ -42,14 +43,15 @@ class _State:
         return next((register for register, (held, _) in self.held.items() if held == key), None)
 
 
-def allocate_registers(program: ProgramOp, count: int) -> None:
+def allocate_registers(program: ProgramOp, count: int, room: range = range(0)) -> None:
     """Give every scalar of a program one of the registers 1 .. ``count`` - 1, in place.
 
-    Operations get the attribute ``register``, loops ``registers``.  Raises :class:`InputError` where they are
-    too few.
+    Operations get the attribute ``register``, loops ``registers``.  Scalars that are too many are kept in ``room``,
+    free bytes of local memory.  Raises :class:`DoesNotFitError` where that does not do.
     """
-    order = ProgramOrder.of(program.body.block)
     registers = range(1, count)
+    spill(program, registers, RESERVE, room)
+    order = ProgramOrder.of(program.body.block)
     allocator = _ConstantAllocator(order, assign(order, registers, RESERVE), tuple(registers))
     allocator.zero(program)
     allocator.walk(program.body.block, _State())

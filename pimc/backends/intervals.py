@@ -110,6 +110,18 @@ def intervals_of(order: ProgramOrder) -> list[Interval]:
     return found
 
 
+def crowded(order: ProgramOrder, available: Iterable[int], reserve: int) -> list[Interval]:
+    """The intervals that are live where they first take more registers than there are; none if they fit."""
+    limit = len(list(available)) - reserve
+    active: list[Interval] = []
+    for interval in sorted(intervals_of(order), key=lambda i: (i.start, i.end)):
+        active = [i for i in active if i.end >= interval.start]
+        active.append(interval)
+        if len(active) > limit:
+            return active
+    return []
+
+
 def assign(order: ProgramOrder, available: Iterable[int], reserve: int) -> RegisterMap:
     """Registers by linear scan, the lowest free one first.
 

@@ -56,9 +56,19 @@ class AllocatePass(Pass):
             _resolve(program, addresses[program])
             fold(program)
             expand_configuration(program)
-            allocate_registers(program, target.cores.scalar_registers)
+            allocate_registers(program, target.cores.scalar_registers, _room(program, spaces["temp"]))
         for stream in streams:
             _resolve_stream(stream, programs, addresses)
+
+
+def _room(program: sram.ProgramOp, space: MemorySpace) -> range:
+    """What a program leaves free of a memory, behind its buffers."""
+    first = space.base
+    for op in program.body.walk():
+        address = op.properties.get("address") if isinstance(op, AllocOp) else None
+        if isinstance(op, AllocOp) and isinstance(address, IntegerAttr):
+            first = max(first, address.value.data + op.bytes.value.data)
+    return range(first, space.base + space.size)
 
 
 def _resolve(program: sram.ProgramOp, addresses: Mapping[str, int]) -> None:

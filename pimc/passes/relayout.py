@@ -75,10 +75,13 @@ class Relayout:
         """``value`` as it crosses the border of a loop or function: its features together, its rows cut where that is
         faster.
         """
-        layout = layout_of(value.type)
-        if layout is None or not isinstance(value.type, TensorType) or value.type.get_num_dims() - 1 not in layout.cuts:
+        type_ = value.type
+        if not isinstance(type_, TensorType) or not nn.is_float(type_.element_type):
             return value
-        return self.to(value, self.by_rows(value.type))
+        layout = layout_of(type_)
+        if layout is not None and type_.get_num_dims() - 1 not in layout.cuts:
+            return value
+        return self.to(value, self.by_rows(type_))
 
     def by_rows(self, type_: TensorType[Attribute]) -> LayoutAttr | None:
         """The cut of a tensor along its longest leading dimension; None where work on whole rows is faster."""
