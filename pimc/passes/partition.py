@@ -25,6 +25,7 @@ from xdsl.dialects.builtin import (
     SymbolRefAttr,
     TensorType,
     f32,
+    i32,
     i64,
 )
 from xdsl.ir import Attribute, Block, Operation, SSAValue
@@ -189,8 +190,8 @@ class _FunctionPartition:
                 self.cache_write(op)
             case nn.EmbeddingOp() | nn.GatherOp() if is_lookup(op):
                 self.embedding(op)
-            case nn.SelectTokenOp():
-                self.select_token(op)
+            case nn.SelectTokenOp() | nn.SliceOp():
+                self.select(op)
             case func.ReturnOp():
                 if not entry:  # the host reads the pieces of an entry's results
                     op.operands = [self.layouts.settled(value) for value in op.operands]
@@ -306,12 +307,16 @@ class _FunctionPartition:
             return shard, f"head-wise by Algorithm 1: {heads} heads of {dim}"
         return tensor_shard(n, self.module.machine.cores), "tensor-wise: equal blocks of features"
 
-    def select_token(self, op: nn.SelectTokenOp) -> None:
-        """The core that has the row sends it to all."""
-        if layout_of(op.x.type) is None:
+    def select(self, op: nn.SelectTokenOp | nn.SliceOp) -> None:
+        """The core that has the one row that is wanted sends it to all; other slices are of whole values."""
+        length = op.length if isinstance(op, nn.SelectTokenOp) else _length_to_row(op)
+        x = op.x if length is None or layout_of(op.x.type) is None else self.layouts.settled(op.x)
+        if length is None or layout_of(x.type) is None:
             self.make_whole(op)
             return
-        self.replace(op, pim.SelectTokenOp(self.layouts.settled(op.x), self.whole(op.length)))
+        if isinstance(length, nn.ConstantOp):
+            Rewriter.insert_op(with_location(length, op), InsertPoint.before(op))
+        self.replace(op, pim.SelectTokenOp(x, self.whole(SSAValue.get(length))))
 
     def cache_write(self, op: nn.CacheWriteOp) -> None:
         """Note the write; the second of a pair becomes the ``pim.kv_append`` of both (see
@@ -444,6 +449,14 @@ def _is_behind(op: Operation, other: Operation, block: Block) -> bool:
     if op.parent_block() is not block:
         return False
     return block.get_operation_index(op) > block.get_operation_index(other)
+
+
+def _length_to_row(op: nn.SliceOp) -> nn.ConstantOp | None:
+    """One more than the row that a slice of ``[1, M, F]`` takes whole; None if it takes something else."""
+    shape, result = nn.tensor_of(op.x).get_shape(), nn.tensor_of(op.result).get_shape()
+    if len(shape) != 3 or shape[0] != 1 or result != (1, 1, shape[2]) or min(nn.values_of(op.steps)) < 0:
+        return None
+    return nn.ConstantOp.from_array([nn.values_of(op.starts)[1] + 1], i32)
 
 
 def is_lookup(op: nn.EmbeddingOp | nn.GatherOp) -> bool:

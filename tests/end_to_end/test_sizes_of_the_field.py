@@ -1,0 +1,39 @@
+"""Models at the width that they have in the field, against PyTorch: what one core's memory cannot hold whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import pimc
+
+#: |result - PyTorch fp32| where the root mean square is near 1: docs/numerics.md.
+BOUND = 1 / 64
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("layers", "tokens"), [(12, 128), (2, 192)])
+def test_bert_base(layers: int, tokens: int) -> None:
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    model = transformers.BertModel(transformers.BertConfig(num_hidden_layers=layers)).eval()
+    ids = torch.randint(3, 30000, (1, tokens))
+    with torch.no_grad():
+        expected = model(ids).last_hidden_state.numpy()
+    result = pimc.compile(model, (ids,)).run({"input_ids": ids.numpy()})
+    assert np.abs(next(iter(result.outputs.values())) - expected).max() < BOUND
+
+
+def test_a_multilayer_perceptron_with_64_rows() -> None:
+    import torch
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(1024, 4096), torch.nn.GELU(), torch.nn.Linear(4096, 1024)).eval()
+    x = torch.randn(64, 1024)
+    with torch.no_grad():
+        expected = model(x).numpy()
+    executable = pimc.compile(model, (x,))
+    error = np.abs(executable(x.numpy()) - expected).max() / np.sqrt((expected**2).mean())
+    assert error < BOUND
