@@ -8,6 +8,9 @@ Decode runs on the PIM unit, prefill on the tensor unit in blocks of query rows;
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.attention_decode import decode_partial
@@ -16,7 +19,7 @@ from pimc.backends.lower.attention_prefill import prefill_partial
 from pimc.backends.lower.attention_query import HeadRows
 from pimc.backends.lower.cache_stream import slot_address, slot_bytes
 from pimc.backends.lower.context import LoweringContext, rows_of, shape_of
-from pimc.backends.lower.heads import Shape, groups_of
+from pimc.backends.lower.heads import HeadGroup, Shape, groups_of
 from pimc.backends.lower.values import Tensor
 from pimc.ir.pim.ops import AttentionOp, KvAppendOp
 from pimc.ir.pim.tiling import AttentionTiling
@@ -31,19 +34,30 @@ def lower_kv_append(ctx: LoweringContext, op: KvAppendOp) -> None:
     for group in groups_of(ctx, op.rounds):
         size = slot_bytes(ctx, op.k, group)
         sources = [HeadRows.of(ctx, value, group, width) for value in (op.keys, op.values)]
-        with ctx.each_row(rows) as row:
-            position = ctx.scalar(op.position)
-            if row is not None:
-                position = core.add(position, row)
-            owner = core.andi(position, imm=group.cores - 1)
-            with core.if_(owner, "eq", core.const(group.rank)):
-                slot = core.mul(core.srli(position, imm=group.shift), core.const(size))
-                for source, cache in zip(sources, (op.k, op.v), strict=True):
-                    to = core.add(slot_address(ctx, cache, group, layer), slot)
-                    head = source.address(ctx, row)
-                    if 2 * width < size:
-                        head = _filled(ctx, head, 2 * width, size)
-                    core.hwr(head, to, core.const(size))
+        caches = [slot_address(ctx, cache, group, layer) for cache in (op.k, op.v)]
+        with _own_rows(ctx, op, group, rows) as (row, position):
+            slot = core.mul(core.srli(position, imm=group.shift), core.const(size))
+            for source, cache in zip(sources, caches, strict=True):
+                head = source.address(ctx, row)
+                if 2 * width < size:
+                    head = _filled(ctx, head, 2 * width, size)
+                core.hwr(head, core.add(cache, slot), core.const(size))
+
+
+@contextmanager
+def _own_rows(
+    ctx: LoweringContext, op: KvAppendOp, group: HeadGroup, rows: int
+) -> Iterator[tuple[SSAValue | None, SSAValue]]:
+    """A loop over the rows whose positions a core owns (None: the only row), giving row and position."""
+    core, position = ctx.core, ctx.scalar(op.position)
+    mask = group.cores - 1
+    if rows == 1:
+        with core.if_(core.andi(position, imm=mask), "eq", core.const(group.rank)):
+            yield None, position
+        return
+    first = core.andi(core.sub(core.const(group.rank), position), imm=mask)
+    with core.loop(first, rows, group.cores) as row:
+        yield row, core.add(position, row)
 
 
 def _filled(ctx: LoweringContext, head: SSAValue, head_bytes: int, slot_bytes: int) -> SSAValue:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from xdsl.ir import SSAValue
 
-from pimc.backends.lower.attention_tensor import Matrix, hide_columns, multiply_by_columns, multiply_by_rows
+from pimc.backends.lower.attention_tensor import Matrix, each_query, hide_columns, multiply_by_columns, multiply_by_rows
 from pimc.backends.lower.context import LoweringContext, shape_of
 from pimc.backends.lower.exchange import meet, round_counts, tell_everybody
 from pimc.backends.lower.heads import HeadGroup, Shape, groups_of
@@ -203,9 +203,10 @@ class _Mask:
 def _hide(ctx: LoweringContext, rows: Rows, shape: Shape, visible: SSAValue) -> None:
     """Hide all but ``visible`` keys of the first query row, one more of each further one, if any are hidden."""
     core = ctx.core
-    with core.if_(visible, "lt", rows.count), core.loop(core.const(0), core.const(shape.rows)) as row:
-        seen = core.min(core.max(core.add(visible, row), core.const(0)), rows.count)
-        hide_columns(ctx, rows, core.mul(row, core.const(shape.share)), shape.share, seen, core.sub(rows.count, seen))
+    some = core.if_(visible, "lt", rows.count)
+    with some, each_query(ctx, rows, shape.share, visible, shape.rows) as (own, scores):
+        seen = core.min(core.max(own, core.const(0)), rows.count)
+        hide_columns(ctx, scores, seen, core.sub(rows.count, seen))
 
 
 def _exchange(ctx: LoweringContext, group: HeadGroup, out: Strip, rows: QueryRows, shape: Shape) -> Strip:

@@ -9,7 +9,7 @@ from xdsl.ir import SSAValue
 
 from pimc.backends.lower.attention_exchange import Partial
 from pimc.backends.lower.attention_query import HeadRows, own_queries
-from pimc.backends.lower.attention_tensor import Matrix, hide_columns, multiply_by_columns, multiply_by_rows
+from pimc.backends.lower.attention_tensor import Matrix, each_query, hide_columns, multiply_by_columns, multiply_by_rows
 from pimc.backends.lower.cache_stream import KvBlock, KvStream, slots_before, slots_up_to
 from pimc.backends.lower.context import LoweringContext
 from pimc.backends.lower.heads import HeadGroup, Shape
@@ -82,12 +82,12 @@ def _hide_later(
     ctx: LoweringContext, group: HeadGroup, shape: Shape, rows: Rows, position: SSAValue, block: KvBlock
 ) -> None:
     """Hide the slots behind a query row's own position, in blocks where there are such rows."""
-    core, share = ctx.core, ctx.core.const(shape.share)
+    core = ctx.core
     behind = core.add(block.first, block.count)
     some = core.if_(slots_up_to(ctx, group, position), "lt", behind)
-    with some, core.loop(core.const(0), core.const(shape.rows)) as row:
-        seen = _within(ctx, slots_up_to(ctx, group, core.add(position, row)), block)
-        hide_columns(ctx, rows, core.mul(row, share), shape.share, seen, core.sub(block.count, seen))
+    with some, each_query(ctx, rows, shape.share, position, shape.rows) as (own, scores):
+        seen = _within(ctx, slots_up_to(ctx, group, own), block)
+        hide_columns(ctx, scores, seen, core.sub(block.count, seen))
 
 
 def _hide_earlier(
@@ -100,11 +100,12 @@ def _hide_earlier(
     block: KvBlock,
 ) -> None:
     """Hide the slots before a query row's window, in blocks where there are such rows."""
-    core, share = ctx.core, ctx.core.const(shape.share)
+    core = ctx.core
     last = slots_before(ctx, op, group, core.addi(position, imm=shape.rows - 1))
-    with core.if_(block.first, "lt", last), core.loop(core.const(0), core.const(shape.rows)) as row:
-        hidden = _within(ctx, slots_before(ctx, op, group, core.add(position, row)), block)
-        hide_columns(ctx, rows, core.mul(row, share), shape.share, core.const(0), hidden)
+    some = core.if_(block.first, "lt", last)
+    with some, each_query(ctx, rows, shape.share, position, shape.rows) as (own, scores):
+        hidden = _within(ctx, slots_before(ctx, op, group, own), block)
+        hide_columns(ctx, scores, core.const(0), hidden)
 
 
 def _within(ctx: LoweringContext, slot: SSAValue, block: KvBlock) -> SSAValue:

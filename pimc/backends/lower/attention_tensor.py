@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from xdsl.ir import SSAValue
@@ -56,11 +58,20 @@ def multiply_by_columns(
             core.twb(place, rows=height, cols=cols, stride_c=core.const(to.pitch))
 
 
-def hide_columns(
-    ctx: LoweringContext, rows: Rows, row: SSAValue, count: int, first: SSAValue, columns: SSAValue
-) -> None:
-    """Give ``columns`` scores from ``first`` on of ``count`` rows from ``row`` on (registers) no weight."""
+@contextmanager
+def each_query(
+    ctx: LoweringContext, rows: Rows, share: int, first: SSAValue, count: int
+) -> Iterator[tuple[SSAValue, Rows]]:
+    """A loop over ``count`` query rows: numbers from ``first`` on, and the scores of a row's ``share`` heads."""
     core = ctx.core
-    at = core.add(core.add(rows.at, core.mul(row, core.const(rows.pitch))), core.slli(first, imm=1))
-    place = (at, rows.pitch)
-    core.on_rows("vfill_h", count, place, place, (ctx.f32(HIDDEN), 0), n=columns)
+    with core.loop_carrying(first, core.add(first, core.const(count)), [rows.at]) as loop:
+        (at,) = loop.carried
+        yield loop.counter, Rows(share, at, rows.pitch, rows.count)
+        loop.next = [core.add(at, core.const(share * rows.pitch))]
+
+
+def hide_columns(ctx: LoweringContext, rows: Rows, first: SSAValue, columns: SSAValue) -> None:
+    """Give ``columns`` scores from ``first`` on (registers) no weight."""
+    core = ctx.core
+    place = core.add(rows.at, core.slli(first, imm=1)), rows.pitch
+    core.on_rows("vfill_h", rows.rows, place, place, (ctx.f32(HIDDEN), 0), n=columns)

@@ -64,14 +64,6 @@ class Arithmetic:
         return self._apply("max", max, a, b)
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Indices ``low`` up to ``high`` along a dimension; empty unless low < high."""
-
-    low: Number
-    high: Number
-
-
 def own_indices(shard: ShardAttr, index: int, extent: int, cores: int) -> tuple[list[int], list[int]]:
     """(first index, number of indices) that each core holds of round ``index`` of a dimension of ``extent`` indices."""
     first, count = [0] * cores, [0] * cores
@@ -110,14 +102,15 @@ class Part:
         assert self.shard is not None
         return self.dim, self.shard
 
-    def sent(self, dim: int, extent: int, cores: int) -> Interval | None:
-        """What each core sends of what it holds along a dimension, the first of those that share; None for all."""
+    def sent(self, dim: int, extent: int, cores: int) -> tuple[Number, Number] | None:
+        """(first index, number of indices) that each core sends along a dimension, the first of those that share; None
+        for all.
+        """
         if dim != self.dim or self.shard is None:
             return None
         first, count = own_indices(self.shard, self.index, extent, cores)
         this = self.round
-        count = [n if (core - this.first_core) % this.share == 0 else 0 for core, n in enumerate(count)]
-        return Interval(first, [start + number for start, number in zip(first, count, strict=True)])
+        return first, [n if (core - this.first_core) % this.share == 0 else 0 for core, n in enumerate(count)]
 
 
 def cut_of(ctx: LoweringContext, value: SSAValue) -> tuple[int, ShardAttr]:

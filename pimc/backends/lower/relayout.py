@@ -16,7 +16,6 @@ from xdsl.ir import SSAValue
 from pimc.backends.lower.context import LoweringContext, source_of, whole_shape_of
 from pimc.backends.lower.parts import (
     Arithmetic,
-    Interval,
     Number,
     Part,
     clear_padding,
@@ -57,7 +56,7 @@ def send(ctx: LoweringContext, source: Part, result: Part, shape: Sequence[int],
         return [_send_to(ctx, calc, source, whole, shape, semaphore) * ctx.cores] * ctx.cores
     this = result.round
     with core.loop(0, this.parts) as number:
-        first = core.add(core.mul(number, core.const(this.share)), core.const(this.first_core))
+        first = calc.register(calc.add(calc.mul(number, this.share), this.first_core))
         messages = _send_to(ctx, calc, source, _Receiver(result, first, number, this.share), shape, semaphore)
     own = range(this.first_core, this.first_core + this.cores)
     return [messages * ctx.cores if c in own else 0 for c in range(ctx.cores)]
@@ -72,16 +71,19 @@ class _Receiver:
     number: SSAValue | None
     size: int
 
-    def interval(self, calc: Arithmetic, dim: int, extent: int) -> Interval | None:
-        """What the receivers hold along a dimension; None for all."""
-        part = self.part
-        if dim != part.dim or part.shard is None or self.number is None:
-            return None
-        this, end = part.round, round_end(part.shard, part.index, extent)
-        low = calc.add(calc.mul(self.number, this.per_core), this.start)
-        high = calc.add(low, this.per_core)
-        clipped = this.start + this.parts * this.per_core > end
-        return Interval(low, calc.min(high, end) if clipped else high)
+    def start(self, calc: Arithmetic, scale: int) -> Number:
+        """The first index that the receivers hold along the dimension that is cut, times ``scale``."""
+        assert self.number is not None  # the caller's
+        this = self.part.round
+        return calc.add(calc.mul(self.number, this.per_core * scale), this.start * scale)
+
+    def count(self, calc: Arithmetic, extent: int) -> Number:
+        """How many indices the receivers hold along the dimension that is cut."""
+        _, shard = self.part.cut
+        this, end = self.part.round, round_end(shard, self.part.index, extent)
+        if this.start + this.parts * this.per_core <= end:
+            return this.per_core
+        return calc.min(calc.sub(end, self.start(calc, 1)), this.per_core)
 
 
 def _send_to(
@@ -98,14 +100,9 @@ def _send_to(
     place: Number = _base(ctx, to.part.view)
     counts: list[Number] = []
     for dim, extent in enumerate(shape):
-        own, theirs = source.sent(dim, extent, ctx.cores), to.interval(calc, dim, extent)
-        shared = _meet(calc, own, theirs)
-        counts.append(extent if shared is None else calc.sub(shared.high, shared.low))
-        if shared is not None:
-            skipped = calc.sub(shared.low, 0 if own is None else own.low)
-            at = calc.add(at, calc.mul(skipped, source.view.strides[dim]))
-            skipped = calc.sub(shared.low, 0 if theirs is None else theirs.low)
-            place = calc.add(place, calc.mul(skipped, to.part.view.strides[dim]))
+        shared = _meet(ctx, calc, source, to, dim, extent)
+        counts.append(shared.count)
+        at, place = calc.add(at, shared.source), calc.add(place, shared.result)
     rows = _row_dim(shape, source, to.part)
     outer = [dim for dim in range(len(shape) - 1) if dim != rows and shape[dim] > 1]
     if any(dim in (source.dim, to.part.dim) for dim in outer):
@@ -124,12 +121,31 @@ def _send_to(
     return prod(step.extent for step in steps)
 
 
-def _meet(calc: Arithmetic, own: Interval | None, theirs: Interval | None) -> Interval | None:
-    """What two intervals share, perhaps nothing; None for all indices."""
-    if own is None or theirs is None:
-        return theirs if own is None else own
-    low = calc.max(own.low, theirs.low)
-    return Interval(low, calc.max(low, calc.min(own.high, theirs.high)))
+@dataclass(frozen=True)
+class _Shared:
+    """What a part and the receivers' have in common along a dimension: ``count`` indices, perhaps none, from byte
+    ``source`` of the part on and from byte ``result`` of theirs.
+    """
+
+    count: Number
+    source: Number = 0
+    result: Number = 0
+
+
+def _meet(ctx: LoweringContext, calc: Arithmetic, source: Part, to: _Receiver, dim: int, extent: int) -> _Shared:
+    """What the parts have in common along a dimension."""
+    own, pitch, their_pitch = source.sent(dim, extent, ctx.cores), source.view.strides[dim], to.part.view.strides[dim]
+    cut = to.number is not None and dim == to.part.dim
+    if own is None:
+        return _Shared(to.count(calc, extent), to.start(calc, pitch)) if cut else _Shared(extent)
+    first, count = own
+    if not cut:
+        return _Shared(count, result=calc.mul(first, their_pitch))
+    theirs = to.start(calc, 1)
+    low = calc.max(first, theirs)
+    high = calc.min(calc.add(first, count), calc.add(theirs, to.count(calc, extent)))
+    skipped, placed = calc.sub(low, first), calc.sub(low, theirs)
+    return _Shared(calc.max(calc.sub(high, low), 0), calc.mul(skipped, pitch), calc.mul(placed, their_pitch))
 
 
 def _base(ctx: LoweringContext, view: View) -> SSAValue:
