@@ -26,6 +26,8 @@ from pimc.passes.gemm_blocks import gemm_tiling, held_with
 from pimc.passes.machine import Machine
 
 REASON = "pim.tile"
+#: The part of the activation memory that small buffers beside those of a GEMM take: biases, what messages bring.
+SMALL_SHARE = 12
 #: Attention without a cache has its keys and values in local memory; its scores take this part of ``key_share``.
 SCORES_SHARE = 4
 
@@ -41,7 +43,7 @@ class TilePass(Pass):
     name = "tile"
     produces = Stage.TILED
     requires = Stage.LAID_OUT
-    share: int = 75
+    share: int = 90
     buffers: int = 3
     key_share: int = 40
 
@@ -69,7 +71,7 @@ class TilePass(Pass):
             case GemmOp():
                 if op.layout is None:
                     raise InputError("pim.gemm has no layout", where=where(op), hint="run layout before tile")
-                budget = max(min(memory * self.share // 100, memory - held_with(op)), 0)
+                budget = max(min(memory * self.share // 100, memory - memory // SMALL_SHARE - held_with(op)), 0)
                 return gemm_tiling(machine, op, op.layout.layout, budget, self.buffers)
             case _:
                 return None
