@@ -1,4 +1,4 @@
-"""Prefill in chunks of more rows than there are cores: rows cut over the cores, exchanges, GEMMs that gather by rows."""
+"""Prefill in chunks of more rows than there are cores: rows cut over the cores, and GEMMs that gather by rows."""
 
 from __future__ import annotations
 
