@@ -105,16 +105,19 @@ class Relayout:
                 Rewriter.replace_value_with_new_type(result, type_)
 
     def _candidates(self, op: nn.NnOp, space: Space) -> list[Cuts]:
-        """The cuts of single dimensions that operands have and the space allows, and none."""
+        """Cuts that the space allows: those that operands have, the rows of such operands, and none."""
         found: list[Cuts] = []
         for operand, access in zip(op.operands, space.operands, strict=True):
-            layout = layout_of(operand.type)
-            if layout is None or access is None or len(layout.cuts) != 1:
+            layout, type_ = layout_of(operand.type), operand.type
+            if layout is None or access is None or not isinstance(type_, TensorType):
                 continue
-            ((dim, shard),) = layout.cuts.items()
-            name = cut_name(space, access, dim)
-            if name is not None and {name: shard} not in found and self._allowed(op, space, name, shard):
-                found.append({name: shard})
+            for each in (layout, self.by_rows(type_)):
+                if each is None or len(each.cuts) != 1:
+                    continue
+                ((dim, shard),) = each.cuts.items()
+                name = cut_name(space, access, dim)
+                if name is not None and {name: shard} not in found and self._allowed(op, space, name, shard):
+                    found.append({name: shard})
         return [*sorted(found, key=_leading(space)), {}]
 
     def _allowed(self, op: nn.NnOp, space: Space, name: str, shard: ShardAttr) -> bool:
