@@ -13,9 +13,10 @@ from xdsl.ir import SSAValue
 
 from pimc.backends.lower.attention_tensor import Matrix, each_query, hide_columns, multiply_by_columns, multiply_by_rows
 from pimc.backends.lower.context import LoweringContext, shape_of
-from pimc.backends.lower.exchange import meet, round_counts, tell_everybody
+from pimc.backends.lower.exchange import meet, tell_everybody
 from pimc.backends.lower.heads import HeadGroup, Shape, groups_of
 from pimc.backends.lower.online import OnlineSoftmax, Rows
+from pimc.backends.lower.parts import own_indices
 from pimc.backends.lower.values import Strip, Tensor
 from pimc.backends.lower.views import View, view_of
 from pimc.ir.layout import shard_of
@@ -81,7 +82,7 @@ def _head(ctx: LoweringContext, value: SSAValue, group: HeadGroup, width: int) -
     for index, (strip, round_) in enumerate(zip(tensor.strips, shard.shard_rounds, strict=True)):
         if not first <= round_.start < last:
             continue
-        starts, counts = round_counts(shard.shard_rounds, index, shape_of(value)[-1], ctx.cores)
+        starts, counts = own_indices(shard, index, shape_of(value)[-1], ctx.cores)
         columns = [start - head * width if n else 0 for start, n, head in zip(starts, counts, group.heads, strict=True)]
         expected += group.cores  # a core without features sends an empty message
         core.nmcast2(

@@ -5,24 +5,11 @@ from __future__ import annotations
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import F32_BYTES, LoweringContext, rows_of, shape_of
+from pimc.backends.lower.parts import own_indices
 from pimc.backends.lower.relayout import lower_change
 from pimc.backends.lower.values import Strip, Tensor
-from pimc.ir.layout import ShardAttr, ShardRound, shard_of
+from pimc.ir.layout import ShardAttr, shard_of
 from pimc.ir.pim.changes import AllGatherOp
-
-
-def round_counts(rounds: tuple[ShardRound, ...], index: int, extent: int, cores: int) -> tuple[list[int], list[int]]:
-    """(first feature, feature count) of each core in round ``index``; a count of 0 where a core takes no part."""
-    this = rounds[index]
-    end = rounds[index + 1].start if index + 1 < len(rounds) else extent
-    starts, counts = [], []
-    for core in range(cores):
-        rank = core - this.first_core
-        inside = 0 <= rank < this.cores
-        start = min(this.start + rank * this.per_core, end) if inside else 0
-        starts.append(start)
-        counts.append(max(0, min(this.per_core, end - start)) if inside else 0)
-    return starts, counts
 
 
 def lower_all_gather(ctx: LoweringContext, op: AllGatherOp) -> None:
@@ -40,11 +27,10 @@ def gather(ctx: LoweringContext, source: Tensor, shard: ShardAttr, result: SSAVa
     whole = ctx.strip("gather", rows, extent, remote=True)
     core = ctx.core
     semaphore = ctx.semaphores.take()
-    rounds = shard.shard_rounds
     expected = 0
     group = {"group_base": core.const(0), "group_size": core.const(ctx.cores)}
     for index, strip in enumerate(source.strips):
-        starts, counts = round_counts(rounds, index, whole.width, ctx.cores)
+        starts, counts = own_indices(shard, index, whole.width, ctx.cores)
         expected += ctx.cores  # a core without features sends an empty message
         to = core.address(whole.buffer.value, [whole.offset + 2 * start for start in starts])
         size = core.const([2 * count for count in counts])

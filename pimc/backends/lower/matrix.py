@@ -5,7 +5,7 @@ from __future__ import annotations
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import LoweringContext, shape_of, source_of, widths_of
-from pimc.backends.lower.exchange import round_counts
+from pimc.backends.lower.parts import own_indices
 from pimc.backends.lower.values import Buffer, Strip, Tensor, Weight
 from pimc.ir.bank_layout import GemvLayout
 from pimc.ir.layout import shard_of
@@ -53,7 +53,7 @@ def stacked_bias(ctx: LoweringContext, op: MatrixOp) -> Buffer | None:
         weight, shard = ctx.weight(bias), shard_of(output.type)
         assert shard is not None  # the verifier's
         for number in range(len(shard.shard_rounds)):
-            starts, counts = round_counts(shard.shard_rounds, number, shape_of(output)[-1], ctx.cores)
+            starts, counts = own_indices(shard, number, shape_of(output)[-1], ctx.cores)
             # A core without features moves one behind the stack: only a use orders it after the bias's transfer.
             starts = [start if count else 0 for start, count in zip(starts, counts, strict=True)]
             at = first + shard.local_offset(number)

@@ -10,7 +10,6 @@ from xdsl.dialects import func
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import LoweringContext, element_bytes, rows_of, shape_of, whole_shape_of, widths_of
-from pimc.backends.lower.exchange import round_counts
 from pimc.backends.lower.parts import own_indices, parts_of
 from pimc.backends.lower.values import Integers, Scalar, Strip, Tensor
 from pimc.ir.input_ranges import input_ranges
@@ -81,7 +80,7 @@ def _cut_output(ctx: LoweringContext, name: str, value: SSAValue) -> None:
     shape, shard = shape_of(value), shard_of(value.type)
     assert shard is not None  # the caller's
     for index, strip in enumerate(ctx.tensor(value).strips):
-        starts, counts = round_counts(shard.shard_rounds, index, shape[-1], ctx.cores)
+        starts, counts = own_indices(shard, index, shape[-1], ctx.cores)
         for row in range(strip.rows):
             ctx.core.port(
                 strip.buffer.value,
