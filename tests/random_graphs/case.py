@@ -189,11 +189,11 @@ class Outcome:
     reason: str = ""
 
 
-def attempt(graph: Case) -> Outcome:
-    """Compile the graph, run it with all checks, and compare it with the reference."""
+def attempt(graph: Case, overrides: tuple[str, ...] = ()) -> Outcome:
+    """Compile the graph for hpim with other figures, run it with all checks, and compare it with the reference."""
     exact, rounded = graph.interpreted(), graph.interpreted("f16")
     try:
-        compiled = executable(graph.module(), graph.weights())
+        compiled = executable(graph.module(), graph.weights(), overrides)
         results = compiled.run(*graph.arrays()).outputs
     except UnsupportedModelError as error:
         return Outcome("refused", str(error).splitlines()[0])
@@ -222,14 +222,14 @@ def _difference(got: Array, want: Array, near: Array) -> str | None:
     return None if error <= bound else f"by {error:.4g}, the bound is {bound:.4g}"
 
 
-def shrunk(graph: Graph, outcome: Outcome) -> Graph:
+def shrunk(graph: Graph, outcome: Outcome, overrides: tuple[str, ...] = ()) -> Graph:
     """A smaller graph that fails alike: fewer outputs, inputs in the place of steps."""
     kind = outcome.reason.split(":")[0].split(" ")[0]
     smaller = True
     while smaller:
         smaller = False
         for candidate in _smaller(graph):
-            found = attempt(candidate)
+            found = attempt(candidate, overrides)
             if found.kind == outcome.kind and found.reason.split(":")[0].split(" ")[0] == kind:
                 graph, smaller = candidate, True
                 break

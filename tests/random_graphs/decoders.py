@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 from tiny_models import Shape, llama, weights
@@ -20,8 +21,8 @@ from random_graphs.case import Outcome
 BOUND = 1 / 32
 
 
-def draw_decoder(seed: int) -> tuple[Shape, int]:
-    """Sizes of a decoder, and how many tokens go through it one by one."""
+def draw_decoder(seed: int, *, wide: bool = False) -> tuple[Shape, int]:
+    """Sizes of a decoder, and how many tokens go through it one by one; ``wide``: larger chunks and networks, too."""
     r = random.Random(seed)
     heads = r.choice((1, 2, 4, 6, 9))
     kv_heads = r.choice([n for n in (1, 2, 3, 4, 9) if heads % n == 0])
@@ -30,7 +31,13 @@ def draw_decoder(seed: int) -> tuple[Shape, int]:
         r.choice((1, 2, 3)), hidden, heads, kv_heads, r.choice((24, 64, 96)), r.choice((40, 100)),
         r.choice((16, 40)), r.choice((2, 5, 8)), r.random() < 0.5, r.choice((None, 1, 3, 7)), r.choice((None, 2.0)),
     )  # fmt: skip
-    return shape, r.randrange(2, 5)
+    steps = r.randrange(2, 5)
+    if wide:
+        shape = replace(
+            shape, ffn=r.choice((24, 100, 512)), vocab=r.choice((40, 100, 700)), max_seq=r.choice((40, 100, 300)),
+            chunk=r.choice((2, 8, 33, 40)), window=r.choice((None, None, 1, 7, 30)),
+        )  # fmt: skip
+    return shape, steps
 
 
 def describe_decoder(seed: int) -> str:
@@ -38,9 +45,9 @@ def describe_decoder(seed: int) -> str:
     return str(draw_decoder(seed))
 
 
-def attempt_decoder(seed: int, overrides: tuple[str, ...] = ()) -> Outcome:
+def attempt_decoder(seed: int, overrides: tuple[str, ...] = (), *, wide: bool = False) -> Outcome:
     """Compile a decoder, run prefill and some steps of decode with all checks, and compare the logits."""
-    shape, steps = draw_decoder(seed)
+    shape, steps = draw_decoder(seed, wide=wide)
     store = weights(llama(shape), shape, seed)
     reference = Interpreter(llama(shape), store, precision="f32")
     try:

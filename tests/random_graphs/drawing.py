@@ -16,6 +16,9 @@ from random_graphs.case import Array, Make, Shape, Step, Value
 
 #: Element types of the kinds of a value.
 ELEMENTS: dict[str, Element] = {"f": f32, "h": f16, "i": i64, "b": i1}
+#: Sizes that dimensions have, and how many elements the tensors that are drawn have at most.
+SIZES: Shape = (1, 1, 2, 3, 4, 5, 8, 16, 18, 32, 33)
+ELEMENTS_AT_MOST = 1024
 
 
 def constant(number: float) -> SSAValue:
@@ -29,6 +32,8 @@ class Drawing:
 
     random: random.Random
     steps: list[Step] = field(default_factory=list)
+    sizes: Shape = SIZES
+    elements: int = ELEMENTS_AT_MOST
 
     def add(self, step: Step) -> int:
         self.steps.append(step)
@@ -67,11 +72,12 @@ class Drawing:
         return self.given(self.numbers().integers(-below, below, shape))
 
     def shape(self, rank: int | None = None) -> Shape:
-        sizes = (1, 1, 2, 3, 4, 5, 8, 16, 18, 32, 33)
-        drawn = tuple(
-            self.random.choice(sizes) for _ in range(self.random.choice((1, 2, 2, 3)) if rank is None else rank)
-        )
-        return drawn if np.prod(drawn) <= 1024 else (1, *drawn[1:])
+        rank = self.random.choice((1, 2, 2, 3)) if rank is None else rank
+        drawn = [self.random.choice(self.sizes) for _ in range(rank)]
+        for place in range(rank - 1):
+            if np.prod(drawn) > self.elements:
+                drawn[place] = 1
+        return tuple(drawn)
 
     def pick(self, test: Callable[[Value], bool]) -> int | None:
         """A value that passes, later ones more often."""
