@@ -75,10 +75,11 @@ def export_onnx(model: torch.nn.Module, path: Path, *, opset: int, optimize: boo
         program.save(str(path), external_data=True)
 
 
-def grouped_query_decoder(*, packed: bool, seed: int = 0) -> onnx.ModelProto:
+def grouped_query_decoder(*, packed: bool, seed: int = 0, **attributes: object) -> onnx.ModelProto:
     """A decoder as ONNX Runtime's tools make them: ``GroupQueryAttention`` with past and present and its own rotation.
 
-    2 layers without feed-forward, hidden 64, 4 query and 2 key/value heads of 16, vocabulary 96.
+    2 layers without feed-forward, hidden 64, 4 query and 2 key/value heads of 16, vocabulary 96; ``attributes`` are
+    further ones of the operator.
     """
     rng = np.random.default_rng(seed)
     hidden, heads, kv_heads, size, vocab, layers = 64, 4, 2, 16, 96, 2
@@ -113,7 +114,7 @@ def grouped_query_decoder(*, packed: bool, seed: int = 0) -> onnx.ModelProto:
         out = node(
             "GroupQueryAttention", [*parts, *past, last, length, *tables], f"attended{layer}",
             *(name.replace("past_key_values", "present") for name in past), domain="com.microsoft",
-            num_heads=heads, kv_num_heads=kv_heads, do_rotary=1,
+            num_heads=heads, kv_num_heads=kv_heads, do_rotary=1, **attributes,
         )  # fmt: skip
         x = node("Add", [x, node("MatMul", [out, weight(f"wo{layer}", hidden, hidden)], f"o{layer}")], f"x{layer + 1}")
     node("MatMul", [x, weight("head", hidden, vocab)], "logits")

@@ -12,12 +12,14 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from xdsl.dialects.builtin import IntegerType, TensorType, f32, i32
+from xdsl.dialects.builtin import ModuleOp, TensorType, f32, i32
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
+from xdsl.traits import Pure
 
 from pimc.diagnostics import InputError
 from pimc.ir import nn
+from pimc.ir.interpreter.core import Frame, Interpreter
 from pimc.ir.locations import where, with_location
 
 Array: TypeAlias = npt.NDArray[Any]  # truth values or floats, as the mask has them
@@ -27,8 +29,6 @@ LOWEST: Final = -(2.0 - 2.0**-23) * 2.0**127
 
 _HIDDEN: Final = -1e4
 """A score with this or less added to it is hidden: exp(-1e4) is 0 in any format."""
-
-_VIEWS: Final = (nn.ReshapeOp, nn.BroadcastToOp, nn.TransposeOp, nn.CastOp)
 
 
 def mask_by_position(function: FuncOp, position: SSAValue, queries: int, slots: int) -> int:
@@ -120,25 +120,17 @@ def _not_causal(op: Operation) -> InputError:
 
 
 def _constant(value: SSAValue) -> Array | None:
-    """The values of a constant, also through views and a choice between constants."""
-    owner = value.owner
-    if isinstance(owner, nn.ConstantOp):
-        array = np.asarray(owner.value.get_values()).reshape(nn.tensor_of(value).get_shape())
-        element = nn.tensor_of(value).element_type
-        return array.astype(np.bool_) if isinstance(element, IntegerType) and element.width.data == 1 else array
-    if isinstance(owner, nn.SelectOp):
-        condition, a, b = (_constant(operand) for operand in owner.operands)
-        return None if condition is None or a is None or b is None else np.where(condition, a, b)
-    if isinstance(owner, _VIEWS) and (inner := _constant(owner.operands[0])) is not None:
-        shape = nn.tensor_of(value).get_shape()
-        if isinstance(owner, nn.CastOp):
-            element = nn.tensor_of(value).element_type
-            boolean = isinstance(element, IntegerType) and element.width.data == 1
-            return inner.astype(np.bool_ if boolean else np.float32)
-        if isinstance(owner, nn.ReshapeOp):
-            return inner.reshape(shape)
-        return np.broadcast_to(inner, shape) if isinstance(owner, nn.BroadcastToOp) else None
-    return None
+    """What ``value`` is where it follows from constants alone."""
+    op = value.owner
+    if not isinstance(op, nn.NnOp) or isinstance(op, nn.ParamOp) or len(op.results) != 1 or not op.has_trait(Pure):
+        return None
+    inputs = [_constant(operand) for operand in op.operands]
+    known = [array for array in inputs if array is not None]
+    if len(known) < len(inputs):
+        return None
+    interpreter = Interpreter(ModuleOp([]), None, "f32")
+    (result,) = interpreter.table.lookup(op).run(Frame(interpreter), op, known)
+    return np.asarray(result)
 
 
 def _masked(op: Operation, scores: SSAValue, position: SSAValue, queries: int, slots: int, window: int) -> SSAValue:

@@ -96,12 +96,14 @@ def test_sliding_window(tmp_path: Path) -> None:
         np.testing.assert_allclose(logits.reshape(-1), wanted[position], atol=BOUND)
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_grouped_query_attention(packed: bool) -> None:
+@pytest.mark.parametrize(
+    ("packed", "attributes"), [(False, {}), (True, {}), (False, {"local_window_size": 3, "softcap": 0.5})]
+)
+def test_grouped_query_attention(packed: bool, attributes: dict[str, int | float]) -> None:
     """ONNX Runtime's own operator, against ONNX Runtime."""
     import onnxruntime
 
-    proto = grouped_query_decoder(packed=packed)
+    proto = grouped_query_decoder(packed=packed, **attributes)
     executable = pimc.compile(proto, max_seq=32, prefill_chunk=4)
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     ids = (np.arange(7)[None] * 5 % 96).astype(np.int64)

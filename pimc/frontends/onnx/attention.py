@@ -60,6 +60,11 @@ def _scores_output(context: NodeContext, found: Attended, mask: Mask) -> SSAValu
 
 def _attention(context: NodeContext) -> Converted:
     """Attention of opset 23 and later: result, present key and value, scores."""
+    return attention(context)
+
+
+def attention(context: NodeContext, *, last: bool = False) -> Converted:
+    """As :func:`_attention`; ``last``: without a past among the inputs, the last query is at the last key."""
     terms = Expressions(context)
     folded = len(context.shape(0)) == 3
     query = _heads(context, 0, "q_num_heads")
@@ -68,7 +73,8 @@ def _attention(context: NodeContext) -> Converted:
     if context.has(4):
         past = context.shape(4)[2]
         key, value = context.concat([context.value(4), key], 2), context.concat([context.value(5), value], 2)
-    mask = _mask(context, context.shape_of(query)[2], context.shape_of(key)[2], past)
+    queries, keys = context.shape_of(query)[2], context.shape_of(key)[2]
+    mask = _mask(context, queries, keys, keys - queries if last else past)
     precision: Attribute | None = None
     if context.attr_int("softmax_precision", 0):
         precision = element_of(context.attr_int("softmax_precision"))

@@ -182,11 +182,9 @@ def _roles(rest: list[onnx.ValueInfoProto]) -> tuple[str, str | None, str | None
 
 
 def _split_fused(model: onnx.ModelProto) -> None:
-    """Attention with past keys and values: the concatenation becomes a node of its own.
-
-    Causal masks are left out: over the cache every attention gets the mask that follows from its position.
-    """
+    """Attention with past keys and values: the concatenation becomes a node of its own."""
     nodes: list[onnx.NodeProto] = []
+    _import_domain(model)
     for node in model.graph.node:
         attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         if node.domain == "com.microsoft" and node.op_type == "GroupQueryAttention" and len(node.input) > 4:
@@ -197,6 +195,11 @@ def _split_fused(model: onnx.ModelProto) -> None:
             nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _import_domain(model: onnx.ModelProto) -> None:
+    if not any(opset.domain == DOMAIN for opset in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
 
 
 def _is_fused(node: onnx.NodeProto) -> bool:
@@ -214,17 +217,22 @@ def _split_attention(nodes: list[onnx.NodeProto], node: onnx.NodeProto, attribut
             new = _split_heads(nodes, new, heads)
         nodes.append(helper.make_node("Concat", [node.input[index + 3], new], [node.output[index]], axis=2))
         joined.append(_merge_heads(nodes, node.output[index]) if heads else node.output[index])
-    plain = helper.make_node("Attention", [node.input[0], *joined, *list(node.input[3:4])], node.output[:1])
-    plain.name = node.name
-    plain.attribute.extend(attribute for attribute in node.attribute if attribute.name != "is_causal")
+    plain = _attention([node.input[0], *joined, *list(node.input[3:4])], node, node.output[0])
+    plain.attribute.extend(node.attribute)
     nodes.append(plain)
+
+
+def _attention(inputs: list[str], node: onnx.NodeProto, output: str) -> onnx.NodeProto:
+    """Attention of this call's queries over all slots: ``Attention`` whose last query is that of the last key."""
+    made = helper.make_node("CachedAttention", inputs, [output], domain=DOMAIN)
+    made.name = node.name
+    return made
 
 
 def _split_grouped(nodes: list[onnx.NodeProto], node: onnx.NodeProto, attributes: dict[str, object]) -> None:
     """ONNX Runtime's operator: queries, keys and values with folded heads (or packed), rotated here if it says so."""
-    for name, neutral in (("local_window_size", -1), ("softcap", 0.0), ("smooth_softmax", 0)):
-        if attributes.get(name, neutral) != neutral:
-            raise InputError(f"GroupQueryAttention {node.name!r} with {name} is not supported in a decoder")
+    if attributes.get("smooth_softmax", 0):
+        raise InputError(f"GroupQueryAttention {node.name!r} with smooth_softmax is not supported in a decoder")
     if any(node.input[10:]):
         raise InputError(
             f"GroupQueryAttention {node.name!r} with the input {next(filter(None, node.input[10:]))!r} is not "
@@ -248,11 +256,15 @@ def _split_grouped(nodes: list[onnx.NodeProto], node: onnx.NodeProto, attributes
     joins = zip(node.input[3:5], parts[1:], node.output[1:3], strict=True)
     nodes.extend(helper.make_node("Concat", [past, new], [present], axis=2) for past, new, present in joins)
     attended = f"{node.output[0]}/by_head"
-    plain = helper.make_node("Attention", [parts[0], node.output[1], node.output[2]], [attended])
-    scale = attributes.get("scale", 0.0)
-    if isinstance(scale, float) and scale:
-        plain.attribute.append(helper.make_attribute("scale", scale))
-    plain.name = node.name
+    plain = _attention([parts[0], node.output[1], node.output[2]], node, attended)
+    plain.attribute.append(helper.make_attribute("is_causal", 1))
+    for name in ("scale", "softcap"):
+        number = attributes.get(name, 0.0)
+        if isinstance(number, float) and number:
+            plain.attribute.append(helper.make_attribute(name, number))
+    window = attributes.get("local_window_size", -1)
+    if isinstance(window, int) and window > 0:  # it counts the query's own key
+        plain.attribute.append(helper.make_attribute("left_window_size", window - 1))
     nodes.append(plain)
     merged = _merge_heads(nodes, attended)
     nodes.append(helper.make_node("Identity", [merged], [node.output[0]]))
@@ -329,8 +341,7 @@ def specialise(
     del graph.node[:]
     graph.node.extend(nodes)
     _ports(graph, tokens, select)
-    if not any(opset.domain == DOMAIN for opset in changed.opset_import):
-        changed.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    _import_domain(changed)
     return changed
 
 

@@ -8,6 +8,7 @@ from xdsl.dialects.arith import ConstantOp as IndexConstantOp
 from xdsl.dialects.builtin import IndexType, IntegerAttr, TensorType, i32
 from xdsl.ir import SSAValue
 
+from pimc.frontends.onnx.attention import attention
 from pimc.frontends.onnx.context import Converted, NodeContext, Table
 from pimc.ir import nn
 
@@ -35,7 +36,13 @@ def _select_token(ctx: NodeContext) -> Converted:
     return ctx.emit(nn.SelectTokenOp(ctx.value(0), ctx.value(1)))
 
 
+def _cached_attention(ctx: NodeContext) -> Converted:
+    """``Attention`` over all slots: windows count from the last one, which is the last query's."""
+    return attention(ctx, last=True)
+
+
 TABLE: Final[Table] = {
+    "pimc::CachedAttention": _cached_attention,
     "pimc::CacheUpdate": _cache_update,
     "pimc::Positions": _positions,
     "pimc::SelectToken": _select_token,
