@@ -17,7 +17,6 @@ from xdsl.dialects.builtin import (
     LocationAttr,
     TensorType,
     f32,
-    i1,
     i32,
 )
 from xdsl.ir import Attribute, Operation, SSAValue
@@ -36,6 +35,7 @@ from pimc.frontends.fx_values import (
 from pimc.frontends.tabulate import Column
 from pimc.frontends.unsupported import UnsupportedError
 from pimc.ir import nn
+from pimc.ir.interpreter.core import dense_values
 from pimc.ir.locations import source_location
 from pimc.ir.weights import WeightArray
 
@@ -131,8 +131,7 @@ class NodeContext:
         if isinstance(found, ParamRef) and importer.weights.has_values(found.name):
             return np.asarray(importer.weights[found.name], dtype=np.float32)
         if isinstance(found, SSAValue) and isinstance(found.owner, nn.ConstantOp):
-            values = np.array(found.owner.value.get_values()).reshape(found.owner.value.get_shape())
-            return values.astype(np.bool_) if nn.tensor_of(found).element_type == i1 else values
+            return dense_values(found.owner.value)
         return None
 
     def derived(self, suffix: str, value: WeightArray) -> ParamRef:

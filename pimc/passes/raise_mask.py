@@ -17,6 +17,7 @@ from xdsl.dialects.builtin import IntegerType
 from xdsl.ir import BlockArgument, Operation, SSAValue
 
 from pimc.ir import nn
+from pimc.ir.interpreter.core import dense_values
 from pimc.passes.raise_views import apply_steps, shape_of, step_of
 
 Array: TypeAlias = npt.NDArray[Any]  # booleans, integers or floats, as the mask has them
@@ -167,7 +168,7 @@ def _apply(op: Operation, inputs: list[Array]) -> Array:
         shape = shape_of(op.result)
         return np.indices(shape)[op.axis.value.data] if shape else np.zeros(())
     if isinstance(op, nn.ConstantOp):
-        return np.asarray(op.value.get_values()).reshape(shape_of(op.result))
+        return dense_values(op.value)
     if isinstance(op, nn.PositionsOp):
         return inputs[0] + np.arange(op.count.value.data)[None, :]
     if isinstance(op, nn.CastOp):

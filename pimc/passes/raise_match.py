@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.ir import nn
+from pimc.ir.interpreter.core import dense_values
 from pimc.ir.locations import with_location
 
 OpT = TypeVar("OpT", bound=Operation)
@@ -62,8 +64,8 @@ def scalar(value: SSAValue) -> float | None:
         owner = owner.x.owner
     if not isinstance(owner, nn.ConstantOp):
         return None
-    numbers = set(owner.value.get_values())
-    return float(numbers.pop()) if len(numbers) == 1 else None
+    numbers = np.unique(dense_values(owner.value))
+    return float(numbers[0]) if numbers.size == 1 else None
 
 
 def with_scalar(

@@ -33,6 +33,7 @@ from xdsl.rewriter import Rewriter
 
 from pimc.diagnostics import InputError
 from pimc.ir import nn
+from pimc.ir.interpreter.core import dense_values
 from pimc.ir.locations import where, with_location
 
 _FLOAT16_MAX: Final = 65504.0
@@ -96,8 +97,7 @@ def _narrow_constant(op: nn.ConstantOp) -> None:
 def exact_number(op: nn.ConstantOp) -> npt.NDArray[np.float64]:
     """The number of a constant of one element as the model has it, in f32, in the shape of the constant."""
     exact = op.attributes.get(_EXACT)
-    (number,) = op.value.get_values()
-    value = exact.value.data if isinstance(exact, FloatAttr) else float(number)
+    value = exact.value.data if isinstance(exact, FloatAttr) else float(dense_values(op.value).item())
     return np.full(op.value.get_shape(), value)
 
 

@@ -62,6 +62,7 @@ from pimc.ir import nn
 from pimc.ir.bank_layout import TileGeometry
 from pimc.ir.constants import constant_name, is_stored
 from pimc.ir.hbm import ProgramOp as HbmProgramOp
+from pimc.ir.interpreter.core import dense_values
 from pimc.ir.layout import shard_of
 from pimc.ir.memory_map import MemoryMap
 from pimc.ir.pim.changes import AllGatherOp, AllToAllOp, TakeOp
@@ -246,7 +247,7 @@ def _constant_value(ctx: LoweringContext, op: nn.ConstantOp) -> None:
     elif size == INTEGER_BYTES and not is_wide(op.result):
         ctx.set(op.result, Integers(ctx.integer(int(op.value.get_values()[0])), 1))
     else:
-        ctx.set(op.result, Scalar(float(op.value.get_values()[0])))
+        ctx.set(op.result, Scalar(float(dense_values(op.value).item())))
 
 
 def _positions(ctx: LoweringContext, op: nn.PositionsOp) -> None:

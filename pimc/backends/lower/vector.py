@@ -63,14 +63,6 @@ UNARY: Mapping[type[Operation], str] = {
 }
 
 
-def lower_constant(ctx: LoweringContext, op: nn.ConstantOp) -> None:
-    """A constant of one element is an operand of vector instructions."""
-    values = op.value.get_values()
-    if len(values) != 1:
-        raise ctx.unsupported(f"a constant of {len(values)} elements; only single numbers are supported")
-    ctx.set(op.result, Scalar(float(values[0])))
-
-
 def lower_binary(ctx: LoweringContext, op: Operation) -> None:
     """``dst = a op b``; a vector operand is repeated for every row, a constant is a scalar operand."""
     left, right = (ctx.values.get(operand) for operand in op.operands)
