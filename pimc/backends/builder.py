@@ -119,6 +119,10 @@ class SramBuilder(_BlockBuilder):
         """The buffer is in use at this place by another agent: the stream, or other cores."""
         self.insert(sram.KeepOp(buffer))
 
+    def arrived(self, buffer: SSAValue) -> None:
+        """Say that instructions so far have waited for all transfers into ``buffer``."""
+        self.insert(sram.ArrivedOp(buffer))
+
     def port(
         self,
         buffer: SSAValue,

@@ -19,7 +19,7 @@ from pimc.ir.instruction_ops import LocalAddressAttr, numbers
 from pimc.ir.locations import where
 from pimc.ir.sram import SramInstruction
 from pimc.ir.sram_control import ForOp, IfOp, ProgramOp, YieldOp
-from pimc.ir.sram_structure import AddressOp, AllocOp, ConstOp, KeepOp, PortOp
+from pimc.ir.sram_structure import AddressOp, AllocOp, ArrivedOp, ConstOp, KeepOp, PortOp
 from pimc.isa.hbm import HBM_ISA
 from pimc.isa.spec import OperandKind
 from pimc.isa.sram import SRAM_ISA
@@ -145,7 +145,7 @@ class _CoreEmitter:
                 self._loop(op)
             elif isinstance(op, IfOp):
                 self._if(op)
-            elif not isinstance(op, AllocOp | KeepOp | PortOp | YieldOp):
+            elif not isinstance(op, AllocOp | ArrivedOp | KeepOp | PortOp | YieldOp):
                 raise _unexpected(op)
 
     def _instruction(self, op: SramInstruction) -> None:

@@ -10,10 +10,11 @@ from xdsl.ir import Operation
 
 from pimc.backends.access import AddressFlow
 from pimc.backends.liveness import Liveness, analyse
+from pimc.backends.meetings import shorten
 from pimc.backends.messages import Messages, joined
 from pimc.backends.order import ProgramOrder
 from pimc.backends.windows import stream_windows
-from pimc.diagnostics import DoesNotFitError, InputError, TargetError
+from pimc.diagnostics import DoesNotFitError, InputError
 from pimc.ir import hbm
 from pimc.ir.locations import where
 from pimc.ir.signature import LANGUAGE_ENTRIES
@@ -40,29 +41,51 @@ def allocate_entry(
     spaces: Mapping[str, MemorySpace],
     *,
     share: bool = True,
+    semaphore: int | None = None,
 ) -> dict[ProgramOp, dict[str, int]]:
     """Byte addresses of the buffers of all programs of one entry: program -> buffer name -> address.
 
     A remote buffer has one address in all programs.  ``share``: buffers that are not in use at once may have the
-    same.  Raises :class:`TargetError` where buffers do not fit a memory.
+    same.  ``semaphore``: one of the cores' by which they may meet where memory is short (None: they do not).  Raises
+    :class:`DoesNotFitError` where buffers do not fit a memory.
     """
-    lives = _liveness(programs, streams)
-    addresses: dict[ProgramOp, dict[str, int]] = {program: {} for program in programs}
-    for memory in MEMORIES:
-        for program, placed in _place_memory(lives, memory, spaces[memory], share).items():
-            addresses[program] |= {alloc.sym_name.data: at for alloc, at in placed.items()}
-    return addresses
+    while True:
+        lives = _liveness(programs, streams)
+        placed: dict[ProgramOp, dict[AllocOp, int]] = {program: {} for program in programs}
+        for memory in MEMORIES:
+            found = _place_memory(lives, memory, spaces[memory], share)
+            if isinstance(found, _Full):
+                alone = len(programs) == 1 and semaphore is not None and share
+                if not alone or not shorten(programs[0], lives[programs[0]], found.alloc, found.size, semaphore or 0):
+                    raise found.error
+                break
+            for program, addresses in found.items():
+                placed[program] |= addresses
+        else:
+            return {
+                program: {alloc.sym_name.data: at for alloc, at in addresses.items()}
+                for program, addresses in placed.items()
+            }
+
+
+@dataclass(frozen=True)
+class _Full:
+    """A buffer that found no room in a memory of ``size`` bytes."""
+
+    alloc: AllocOp
+    size: int
+    error: DoesNotFitError
 
 
 def _place_memory(
     lives: Mapping[ProgramOp, Liveness], memory: str, space: MemorySpace, share: bool
-) -> dict[ProgramOp, dict[AllocOp, int]]:
-    """Addresses in one memory.
+) -> dict[ProgramOp, dict[AllocOp, int]] | _Full:
+    """Addresses in one memory, or what does not fit.
 
     First fit in each of ``ORDERS``; where a buffer does not fit, it goes to the front and all are placed again, some
-    times.  Raises the first attempt's error if none fits.
+    times.  Gives the first attempt's failure if none fits.
     """
-    first: TargetError | None = None
+    first: _Full | None = None
     for order in ORDERS:
         areas = {program: _Area(live, memory, space, share) for program, live in lives.items()}
         groups: dict[object, list[tuple[_Area, AllocOp]]] = {}
@@ -76,21 +99,21 @@ def _place_memory(
             failed = _first_that_fails(queue)
             if failed is None:
                 return {program: area.placed for program, area in areas.items()}
-            first = first or failed[1]
+            first = first or _Full(failed[0][0][1], space.size, failed[1])
             queue.remove(failed[0])
             queue.insert(0, failed[0])
     assert first is not None  # there is an order
-    raise first
+    return first
 
 
 def _first_that_fails(
     queue: Sequence[list[tuple[_Area, AllocOp]]],
-) -> tuple[list[tuple[_Area, AllocOp]], TargetError] | None:
+) -> tuple[list[tuple[_Area, AllocOp]], DoesNotFitError] | None:
     """Place buffers in turn; the one that does not fit, and the error."""
     for same in queue:
         try:
             _place_everywhere(same)
-        except TargetError as error:
+        except DoesNotFitError as error:
             return same, error
     return None
 

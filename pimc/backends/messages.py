@@ -13,7 +13,7 @@ from pimc.backends.order import ProgramOrder, constant, enclosing_loops, is_cond
 from pimc.ir.instruction_ops import numbers
 from pimc.ir.sram import SramInstruction
 from pimc.ir.sram_control import ForOp, ProgramOp
-from pimc.ir.sram_structure import AllocOp
+from pimc.ir.sram_structure import AllocOp, ArrivedOp
 
 #: Values of a register that differ by core are one a core; a single one is for all.
 _Values = tuple[int, ...]
@@ -180,11 +180,15 @@ def undrained(order: ProgramOrder, flow: AddressFlow, sync: Operation) -> set[Al
     reads, writes = set(here.reads), set(here.writes)
     pending: set[AllocOp] = set()
     engaged = {"noc"}  # earlier messages have left when this one is sent
+    arrived: set[SSAValue] = set()
     for op in reversed(order.operations[: _index(order, sync)]):
+        if isinstance(op, ArrivedOp):
+            arrived.add(op.buffer)
         if not isinstance(op, SramInstruction) or op.INSTRUCTION.unit == "scu":
             continue
         access, unit = flow.access(op), op.INSTRUCTION.unit
         done = bool(access.writes & (reads | writes)) or bool(access.reads & writes) or unit in engaged
+        done = done or (unit == "xfer" and any(to.buffer in arrived for to in access.writes))
         if not done:
             pending |= access.local
             continue

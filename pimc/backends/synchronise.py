@@ -124,17 +124,20 @@ class _Missing:
 
 def _order_exchanges(program: ProgramOp, semaphore: int) -> None:
     """Let all cores meet where a buffer is sent into again without an order."""
-    token: AllocOp | None = None
     while (missing := next(_Exchanges.of(program).missing(), None)) is not None:
-        if token is None:
-            token = _token(program)
         last = missing.loop.body.block.last_op if missing.loop is not None else missing.before
         assert last is not None  # a loop's body ends in a yield
-        with _before(last) as b:
-            _meet(b, missing, token, len(program.core_numbers), semaphore)
+        if missing.slow:
+            with _before(last) as b:
+                _touch(b, missing.buffer)
+        meet_before(last, missing.buffer, token_of(program), len(program.core_numbers), semaphore)
 
 
-def _token(program: ProgramOp) -> AllocOp:
+def token_of(program: ProgramOp) -> AllocOp:
+    """The buffer of the messages by which the cores of a program meet; made where it is first needed."""
+    for op in program.body.block.ops:
+        if isinstance(op, AllocOp) and op.sym_name.data == TOKEN:
+            return op
     first = program.body.block.first_op
     assert first is not None  # there is a message
     with _before(first) as b:
@@ -143,14 +146,15 @@ def _token(program: ProgramOp) -> AllocOp:
     return buffer
 
 
-def _meet(b: SramBuilder, missing: _Missing, token: AllocOp, cores: int, semaphore: int) -> None:
-    """Tell all cores that what uses a buffer has finished, and wait until all have said so."""
-    if missing.slow:
-        _touch(b, missing.buffer)
-    to = b.address(token.buffer, [_WORD * number for number in range(cores)])
-    source = b.address(missing.buffer.buffer)
-    b.nmcast(to, source, _HALF, sem=semaphore, group_base=b.const(0), group_size=b.const(cores))
-    b.wait(sem=semaphore, imm=cores)
+def meet_before(op: Operation, used: AllocOp, token: AllocOp, cores: int, semaphore: int) -> None:
+    """Before an operation, tell all cores that what wrote the start of a buffer has finished, and wait until all have
+    said so.
+    """
+    with _before(op) as b:
+        to = b.address(token.buffer, [_WORD * number for number in range(cores)])
+        group = {"group_base": b.const(0), "group_size": b.const(cores)}
+        b.nmcast(to, b.address(used.buffer), _HALF, sem=semaphore, **group)
+        b.wait(sem=semaphore, imm=cores)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 A core waits for its own transfers by itself: an instruction that touches what a transfer moves is held until that has
 finished.  Others do not: neither ``sigh`` nor a message waits for a transfer that it does not touch.  Here it is read
 off the program: a transfer has finished behind an instruction that certainly touches what it moves, and behind one that
-waits for a later transfer, since those of a core finish in the order of their dispatch.
+waits for a later transfer, since those of a core finish in the order of their dispatch.  Where a loop
+starts transfers for later iterations, its lowering says that they have arrived (``sram.arrived``).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pimc.backends.order import constant, runs_at_least_once
 from pimc.ir.instruction_ops import numbers
 from pimc.ir.sram import SramInstruction
 from pimc.ir.sram_control import ForOp, IfOp
-from pimc.ir.sram_structure import AddressOp, AllocOp
+from pimc.ir.sram_structure import AddressOp, AllocOp, ArrivedOp
 from pimc.isa.sram_rows import ROWS
 
 #: Numbers, one for all cores or one a core; None where they are not constants.
@@ -81,6 +82,10 @@ class InFlight:
             elif isinstance(op, IfOp):
                 taken = self._block(op.then_region.block, dict(state))
                 state = _joined(taken, self._block(op.else_region.block, state))
+            elif isinstance(op, ArrivedOp):
+                into = [known for known in state if op.buffer.owner in self.transfers[known].buffers]
+                for transfer in (known for known in into if self.transfers[known].writes):
+                    _finish(transfer, state)
             elif isinstance(op, SramInstruction):
                 self._instruction(op, state)
         return state

@@ -43,13 +43,23 @@ from pimc.ir.instruction_ops import (
     print_number,
 )
 from pimc.ir.sram_control import CONTROL_OPS, ForOp, IfOp, ProgramOp, YieldOp
-from pimc.ir.sram_structure import DATA_OPS, AddressOp, AllocOp, BufferType, ConstOp, KeepOp, PortOp, RegisterType
+from pimc.ir.sram_structure import (
+    DATA_OPS,
+    AddressOp,
+    AllocOp,
+    ArrivedOp,
+    BufferType,
+    ConstOp,
+    KeepOp,
+    PortOp,
+    RegisterType,
+)
 from pimc.isa.spec import Instruction, Operand, OperandKind
 from pimc.isa.sram import SRAM_ISA
 
 __all__ = [
-    "INSTRUCTION_OPS", "AddressOp", "AllocOp", "BufferType", "ConstOp", "ForOp", "IfOp", "KeepOp", "PortOp",
-    "ProgramOp", "RegisterType", "Sram", "SramInstruction", "YieldOp",
+    "INSTRUCTION_OPS", "AddressOp", "AllocOp", "ArrivedOp", "BufferType", "ConstOp", "ForOp", "IfOp", "KeepOp",
+    "PortOp", "ProgramOp", "RegisterType", "Sram", "SramInstruction", "YieldOp",
 ]  # fmt: skip
 
 #: Instructions that only the emitter writes: branches come from ``sram.for`` and ``sram.if``, ``lui`` from

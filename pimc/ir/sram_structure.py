@@ -210,6 +210,24 @@ class KeepOp(IRDLOperation):
 
 
 @irdl_op_definition
+class ArrivedOp(IRDLOperation):
+    """``sram.arrived %b``: instructions before this place have waited for every transfer into the buffer; it emits
+    nothing.
+
+    A lowering says so of a loop that starts transfers for later iterations, which no analysis sees to end.
+    """
+
+    name = "sram.arrived"
+
+    buffer = operand_def(BufferType())
+
+    assembly_format = "$buffer attr-dict"
+
+    def __init__(self, buffer: SSAValue) -> None:
+        super().__init__(operands=[buffer])
+
+
+@irdl_op_definition
 class PortOp(IRDLOperation):
     """A buffer as a piece of an entry's input or output.
 
@@ -278,4 +296,4 @@ class PortOp(IRDLOperation):
         return whole and len(values) == 2 and values[0] <= values[1]
 
 
-DATA_OPS: Sequence[type[Operation]] = (ConstOp, AllocOp, AddressOp, KeepOp, PortOp)
+DATA_OPS: Sequence[type[Operation]] = (ConstOp, AllocOp, AddressOp, KeepOp, ArrivedOp, PortOp)

@@ -51,7 +51,9 @@ class AllocatePass(Pass):
         addresses: dict[sram.ProgramOp, dict[str, int]] = {}
         for entry in dict.fromkeys(program.entry.data for program in programs):
             members = [program for program in programs if program.entry.data == entry]
-            addresses |= allocate_entry(members, streams, spaces, share=self.share)
+            addresses |= allocate_entry(
+                members, streams, spaces, share=self.share, semaphore=target.cores.semaphores - 1
+            )
         for program in programs:
             _resolve(program, addresses[program])
             fold(program)

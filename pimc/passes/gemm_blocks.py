@@ -10,42 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from xdsl.dialects.builtin import TensorType
-from xdsl.ir import Operation, SSAValue
-
 from pimc.ir import nn, pim
 from pimc.ir.bank_layout import GemvLayout
-from pimc.ir.nn.base import element_bytes
 from pimc.ir.pim.ops import GemmOp
 from pimc.ir.pim.tiling import GemmLoops, GemmTiling
 from pimc.passes.machine import Machine
-
-
-def held_with(gemm: GemmOp) -> int:
-    """Bytes in a core of what a GEMM reads and makes, and of the values that are needed behind it."""
-    values = {gemm.x, *gemm.outputs}
-    op: Operation | None = gemm
-    while op is not None and (block := op.parent_block()) is not None:
-        place = {other: index for index, other in enumerate(block.ops)}
-        before = [value for other, index in place.items() if index < place[op] for value in other.results]
-        for value in (*block.args, *before):
-            users = (block.find_ancestor_op_in_block(use.operation) for use in value.uses)
-            if any(user is not None and place[user] >= place[op] + (op is gemm) for user in users):
-                values.add(value)
-        op = op.parent_op()
-    return sum(_local_bytes(value) for value in values)
-
-
-def _local_bytes(value: SSAValue) -> int:
-    """Bytes of a value in a core; none of a matrix that stays in the banks."""
-    if not isinstance(value.type, TensorType) or (
-        isinstance(value.owner, nn.ParamOp) and len(value.type.get_shape()) > 1
-    ):
-        return 0
-    shape, layout = value.type.get_shape(), pim.layout_of(value.type)
-    cuts = {} if layout is None else layout.cuts
-    own = [cuts[dim].max_local_size if dim in cuts else size for dim, size in enumerate(shape)]
-    return prod(own) * element_bytes(value.type.element_type)
 
 
 def _rows(gemm: GemmOp) -> int:

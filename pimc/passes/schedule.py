@@ -23,6 +23,7 @@ from pimc.ir.pim.changes import LayoutChangeOp
 from pimc.ir.pim.ops import AsyncOp, AttentionOp, AwaitOp, GemmOp, GemvOp, KvAppendOp, YieldOp, is_bias
 from pimc.ir.stages import Stage
 from pimc.passes.base import Pass, PassContext
+from pimc.targets.target import Target
 
 #: Estimated cost of an operation that annotate did not see, in flops; it only orders independent work.
 _UNKNOWN_COST = 1000
@@ -54,10 +55,11 @@ class SchedulePass(Pass):
             for region in holder.regions
             for block in region.blocks
         ]
-        room = context.target.memory("activation").bytes // _AHEAD_SHARE
         for block in blocks:
             if self.reorder or self.prefetch:
-                _reorder(block, by_path=self.reorder, ahead=_loaded_ahead(block, room) if self.prefetch else set())
+                _reorder(
+                    block, by_path=self.reorder, ahead=_loaded_ahead(block, context.target) if self.prefetch else set()
+                )
             if self.overlap:
                 _start_early(block)
 
@@ -89,13 +91,25 @@ def _cost(op: Operation) -> int:
     return flops.value.data if isinstance(flops, IntegerAttr) else _UNKNOWN_COST
 
 
-def _loaded_ahead(block: Block, room: int) -> set[Operation]:
-    """The loads of vectors that move to the start of the block: the first ones that take ``room`` bytes together."""
-    ahead: set[Operation] = set()
+def ahead_of(op: Operation, target: Target) -> int:
+    """Bytes of vectors that are loaded before an operation, though they stand behind it."""
+    block = op.parent_block()
+    if block is None:
+        return 0
+    early = (load for load in _loaded_ahead(block, target) if op.is_before_in_block(load))
+    return sum(nn.tensor_bytes(load.results[0].type) for load in early if _takes_memory(load))
+
+
+def _takes_memory(load: Operation) -> bool:
+    return isinstance(load, nn.ParamOp) and len(nn.tensor_of(load.result).get_shape()) < 2 and not is_bias(load)
+
+
+def _loaded_ahead(block: Block, target: Target) -> set[Operation]:
+    """The loads of vectors that move to the start of the block: the first ones that take little memory together."""
+    room, ahead = target.memory("activation").bytes // _AHEAD_SHARE, set[Operation]()
     for op in block.ops:
         if isinstance(op, nn.ParamOp):
-            matrix = len(nn.tensor_of(op.result).get_shape()) > 1
-            room -= 0 if matrix or is_bias(op) else nn.tensor_bytes(op.result.type)
+            room -= nn.tensor_bytes(op.result.type) if _takes_memory(op) else 0
             if room >= 0:
                 ahead.add(op)
     return ahead

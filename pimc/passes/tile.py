@@ -2,8 +2,8 @@
 
 A GEMM multiplies blocks of rows, outputs and K (:mod:`pimc.passes.gemm_blocks`); attention takes queries in blocks of
 rows that fill the unit, and keys and values in blocks of rows that its buffers hold
-(:mod:`pimc.passes.attention_blocks`).  Buffers of a GEMM fit beside the values that are needed behind it; ``allocate``
-checks that all does.
+(:mod:`pimc.passes.attention_blocks`).  Buffers of a GEMM fit beside the values that are needed behind it, also by
+callers, and those that ``schedule`` loads ahead; ``allocate`` checks that all does.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from pimc.ir.pim.tiling import AttentionTiling, GemmTiling
 from pimc.ir.stages import Stage
 from pimc.passes.attention_blocks import attention_tiling, full_tiling
 from pimc.passes.base import Pass, PassContext
-from pimc.passes.gemm_blocks import gemm_tiling, held_with
+from pimc.passes.gemm_blocks import gemm_tiling
+from pimc.passes.held import Held
 from pimc.passes.machine import Machine
+from pimc.passes.schedule import ahead_of
 
 REASON = "pim.tile"
 #: The part of the activation memory that small buffers beside those of a GEMM take: biases, what messages bring.
@@ -51,16 +53,16 @@ class TilePass(Pass):
     def run(self, module: ModuleOp, context: PassContext) -> None:
         if not 0 < self.share <= 100 or not 0 < self.key_share <= 100 or self.buffers < 1:
             raise UsageError("tile needs shares of 1 to 100 percent and at least one buffer")
-        machine = Machine(context.target)
+        machine, held = Machine(context.target), Held.of(module)
         for op in module.walk():
-            found = self.choose(machine, op)
+            found = self.choose(machine, held, op)
             if found is not None:
                 blocks, reason = found
                 blocks.attach(op)
                 op.attributes[REASON] = StringAttr(reason)
                 context.explain(op, reason)
 
-    def choose(self, machine: Machine, op: Operation) -> tuple[GemmTiling | AttentionTiling, str] | None:
+    def choose(self, machine: Machine, held: Held, op: Operation) -> tuple[GemmTiling | AttentionTiling, str] | None:
         """The blocks of an operation, and why; None for one that is not tiled."""
         memory = machine.target.memory("activation").bytes
         match op:
@@ -71,7 +73,8 @@ class TilePass(Pass):
             case GemmOp():
                 if op.layout is None:
                     raise InputError("pim.gemm has no layout", where=where(op), hint="run layout before tile")
-                budget = max(min(memory * self.share // 100, memory - memory // SMALL_SHARE - held_with(op)), 0)
+                beside = held.bytes(op) + ahead_of(op, machine.target)
+                budget = max(min(memory * self.share // 100, memory - memory // SMALL_SHARE - beside), 0)
                 return gemm_tiling(machine, op, op.layout.layout, budget, self.buffers)
             case _:
                 return None

@@ -18,13 +18,16 @@ from pimc.backends.builder import HbmBuilder, SramBuilder
 from pimc.backends.liveness import analyse
 from pimc.backends.memory import MemorySpace, _Area, _liveness, allocate_entry
 from pimc.backends.order import constant
+from pimc.backends.synchronise import TOKEN
 from pimc.backends.windows import stream_windows
-from pimc.diagnostics import TargetError
+from pimc.diagnostics import DoesNotFitError, TargetError
 from pimc.ir import sram
 from pimc.ir.sram_control import ProgramOp
 from pimc.ir.sram_structure import AllocOp
 
 CORES = 4
+#: The semaphore by which the cores may meet.
+MEETING = 31
 SPACES = {"activation": MemorySpace(0, 1 << 20), "temp": MemorySpace(1 << 20, 1 << 16)}
 
 
@@ -53,7 +56,7 @@ class Buffers:
         whole = self.new(remote=True)
         size = whole.bytes.value.data // CORES
         base, count = ([0] * CORES, CORES) if everybody else ([0, 0, 2, 2], 2)
-        self.semaphore = (self.semaphore + 1) % 32
+        self.semaphore = (self.semaphore + 1) % MEETING
         to = b.address(whole.buffer, [size * core for core in range(CORES)])
         b.nmcast(to, b.address(source.buffer), size, sem=self.semaphore, group_base=b.const(base), group_size=count)
         return whole, self.semaphore, count
@@ -207,6 +210,44 @@ def test_no_data_is_lost(seed: int) -> None:
     addresses = allocate_entry([program], [], SPACES)[program]
     for attempt in range(6):
         Machine(program, addresses).run(random.Random(seed * 100 + attempt))
+
+
+def test_no_data_is_lost_where_cores_meet_to_save_memory() -> None:
+    met = 0
+    for seed in range(40):
+        program = program_of(seed)
+        sizes = {op.sym_name.data: op.bytes.value.data for op in program.body.walk() if isinstance(op, AllocOp)}
+        found = allocate_entry([program], [], SPACES)[program]
+        peak = max((found[name] + size for name, size in sizes.items()), default=0)
+        little = SPACES | {"activation": MemorySpace(0, peak - 32)}
+        try:
+            addresses = allocate_entry([program], [], little, semaphore=MEETING)[program]
+        except DoesNotFitError:
+            continue
+        met += TOKEN in addresses
+        for attempt in range(6):
+            Machine(program, addresses).run(random.Random(seed * 100 + attempt))
+    assert met > 2
+
+
+def test_cores_meet_before_an_exchange_whose_buffer_has_no_room_early() -> None:
+    b, program = SramBuilder.program("main", range(CORES))
+    work = b.address(b.alloc("work", 1024))
+    b.vmov_h(work, work, 512)
+    part = b.address(b.alloc("part", 64))
+    b.vmov_h(part, work, 32)
+    whole = b.alloc("whole", 1024, remote=True)
+    b.nmcast(b.address(whole), part, 64, sem=0, group_base=0, group_size=CORES)
+    b.wait(sem=0, imm=CORES)
+    b.vmov_h(b.address(whole), b.address(whole), 512)
+    little = SPACES | {"activation": MemorySpace(0, 1536)}
+    with pytest.raises(DoesNotFitError, match="whole"):
+        allocate_entry([program], [], little)
+    addresses = allocate_entry([program], [], little, semaphore=MEETING)[program]
+    assert TOKEN in addresses
+    names = [op.name for op in program.body.block.ops]
+    assert names.index("sram.wait") < names.index("sram.vmov_h", names.index("sram.nmcast"))
+    ModuleOp([program]).verify()
 
 
 @pytest.mark.parametrize("seed", range(20))

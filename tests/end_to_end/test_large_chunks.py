@@ -20,6 +20,7 @@ BOUND = 0.02
         ("llama-gqa-9-3", 64, ()),
         ("llama-gqa-9-3", 50, ("cores.count=8", "hbm.stacks=1", "noc.columns=2")),
         ("opt", 40, ()),
+        ("opt", 64, ("memory.activation.bytes=32768", "memory.temp.base=32768")),  # cores meet to save memory
     ],
 )
 def test_large_chunks(tmp_path: Path, name: str, chunk: int, overrides: tuple[str, ...]) -> None:

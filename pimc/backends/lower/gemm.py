@@ -87,6 +87,7 @@ class _Gemm:
         self.weights.begin()
         with self.source.each_block(self.out) as block, x.loop(self.source.steps_per_block) as number:
             self._step(block, x.add(x.mul(block, self.source.steps_per_block), number))
+        self.ctx.core.arrived(self.weights.buffer.value)
 
     def _step(self, block: Index, step: Index) -> None:
         """Multiply the weights of a step with all rows of its block; meanwhile the next ones arrive."""
