@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-_OPTIONS: Final = ("target", "overrides", "pipeline", "plugins")
+_OPTIONS: Final = ("target", "overrides", "policy", "pipeline", "plugins")
 _STATIC: Final = "_dynamo_static_input_type"
 
 _capture.allow_rnn = True  # a setting of the whole process: PyTorch has none for one backend
@@ -113,8 +113,8 @@ class Backend:
         options: Mapping[str, object] | None = None,
         **_: object,
     ) -> Callable[..., object]:
-        """What PyTorch calls with a captured graph; ``options`` are ``target``, ``overrides``, ``pipeline``,
-        ``plugins`` as :func:`pimc.compile` takes them.
+        """What PyTorch calls with a captured graph; ``options`` are ``target``, ``overrides``, ``policy``,
+        ``pipeline``, ``plugins`` as :func:`pimc.compile` takes them.
         """
         chosen = _options(options or {})
         self._captured += 1

@@ -29,6 +29,7 @@ from pimc.ir.locations import set_location, source_location
 from pimc.ir.weights import InMemoryWeights, WeightStore
 from pimc.passes.base import Pass, PassContext
 from pimc.passes.pipeline import PassManager
+from pimc.passes.policy import Policy
 from pimc.targets import load_target
 
 
@@ -175,7 +176,13 @@ def weights(module: ModuleOp, shape: Shape = LLAMA, seed: int = 0) -> InMemoryWe
     return InMemoryWeights(arrays)
 
 
-def run_pass(module: ModuleOp, *passes: Pass, overrides: Sequence[str] = (), store: WeightStore | None = None) -> None:
+def run_pass(
+    module: ModuleOp,
+    *passes: Pass,
+    overrides: Sequence[str] = (),
+    store: WeightStore | None = None,
+    policy: Policy | None = None,
+) -> None:
     """Run passes in place on the HPIM target, checked after each."""
-    context = PassContext(machine=load_target("hpim", overrides), weights=store)
+    context = PassContext(machine=load_target("hpim", overrides), weights=store, policy=policy)
     PassManager(passes).run(module, context)

@@ -38,6 +38,7 @@ def execute(arguments: argparse.Namespace) -> None:
         overrides=tuple(arguments.overrides),
         max_seq=arguments.max_seq,
         prefill_chunk=arguments.prefill_chunk,
+        policy=arguments.policy,
         pipeline=arguments.pipeline,
         plugins=tuple(arguments.plugins),
         verify_each=arguments.verify_each,

@@ -30,12 +30,19 @@ def execute(arguments: argparse.Namespace) -> None:
             options = "".join(f"\n    {option}" for option in info.options)
             console.write(f"{info.name}: {info.summary}{options}\n")
         return
+    if arguments.list_policies:
+        for policy in registry.policies():
+            console.write(f"{policy.name}: {policy.summary}\n")
+        return
     if arguments.source is None:
         raise UsageError("no IR file given", hint="name a .mlir file, or - for stdin")
     target = arguments.target_file or arguments.target
     overrides = tuple(arguments.overrides)
-    context = PassContext(machine=load_target(target, overrides), target_name=str(target), overrides=overrides)
-    passes = parse_pipeline(arguments.pipeline or "", registry)
+    policy = registry.policy(arguments.policy) if arguments.policy else registry.policy()
+    context = PassContext(
+        machine=load_target(target, overrides), target_name=str(target), overrides=overrides, policy=policy
+    )
+    passes = parse_pipeline(arguments.pipeline or "", registry, policy)
     name = "<stdin>" if arguments.source == "-" else arguments.source
     text = read_text(arguments.source, TEXT_FILE_BYTES, stdin=True)
     module, context.source = parse_source(text, context.ir, name)

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Callable
 from typing import NoReturn
 
+from pimc import policies
 from pimc.diagnostics import UsageError
 
 _DESCRIPTION = "Compile transformer models for processing-in-memory hardware and run them on its simulator."
@@ -150,10 +151,11 @@ def _compile(parser: Parser) -> None:
     group.add_argument(
         "--weights", metavar="FILE", help="weights of an .mlir file (default: the .safetensors file beside it)"
     )
+    _add_policy(parser)
     parser.add_argument(
         "-p", "--pipeline", metavar="PIPELINE",
         help="the whole pipeline, or edits of the default one with '...': '...,place,my-pass,...' inserts,"
-        " '...,place{policy=paper},...' sets an option, '...,annotate,partition,...' drops what lies between",
+        " '...,tile{share=40},...' sets an option, '...,annotate,partition,...' drops what lies between",
     )  # fmt: skip
     _add_passes(parser)
     parser.add_argument(
@@ -164,6 +166,14 @@ def _compile(parser: Parser) -> None:
         help="say why this operation (a name or part of a location) landed where it did; writes nothing",
     )  # fmt: skip
     _add_json(parser)
+
+
+def _add_policy(parser: Parser) -> None:
+    parser.add_argument(
+        "--policy", metavar="NAME",
+        help="on which units operations run, and the options of passes that go with it; one of"
+        f" {', '.join(policies.names())} (default: {policies.DEFAULT}), or one of a plug-in",
+    )  # fmt: skip
 
 
 def _add_sampling(parser: Parser) -> None:
@@ -243,9 +253,11 @@ def _asm(parser: Parser) -> None:
 
 def _opt(parser: Parser) -> None:
     parser.add_argument("source", metavar="FILE", nargs="?", help="an IR dump (.mlir), or - for stdin")
-    parser.add_argument("-p", "--pipeline", metavar="PIPELINE", help="passes, such as 'annotate,place{policy=paper}'")
+    parser.add_argument("-p", "--pipeline", metavar="PIPELINE", help="passes, such as 'annotate,place'")
     parser.add_argument("-o", "--output", metavar="FILE", help="write here instead of to stdout")
     parser.add_argument("--list-passes", action="store_true", help="list the passes with their options, and stop")
+    parser.add_argument("--list-policies", action="store_true", help="list the policies, and stop")
+    _add_policy(parser)
     _add_target(parser)
     _add_passes(parser)
 

@@ -49,6 +49,7 @@ def compile(
     prefill_chunk: int | Literal["auto"] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     bind: Mapping[str, ArrayLike] | None = None,
+    policy: str | None = None,
     pipeline: str | None = None,
     plugins: Sequence[str] = (),
     weights: str | Path | None = None,
@@ -70,8 +71,9 @@ def compile(
         prefill_chunk: prompt tokens a prefill run processes; ``"auto"``: as many as fit.
         shapes: of an ONNX model, an encoder or an exported program, shapes of inputs that it leaves open.
         bind: of an ONNX model, values of inputs that become constants.
+        policy: where operations run, and the options of passes that go with it (see docs/passes.md); default ``paper``.
         pipeline: passes to run, or an edit of the default pipeline (see docs/cli.md).
-        plugins: Python files or modules with passes of your own.
+        plugins: Python files or modules with passes or policies of your own.
         weights: of IR, the safetensors file with its weights; by default the one beside it.
         shapes_only: make a program without weights, which can be timed (``run(..., timing_only=True)``) and computes
             nothing; of a model folder, config.json is enough, and a model on the meta device is.
@@ -79,7 +81,7 @@ def compile(
     Raises:
         InputError: the model cannot be read, or does not fit the target.
         UnsupportedModelError: an InputError whose ``items`` are all operations that are not supported.
-        UsageError: an unknown pass or option.
+        UsageError: an unknown policy, pass or option.
     """
     import numpy as np
 
@@ -90,6 +92,7 @@ def compile(
         overrides=override_texts(overrides),
         max_seq=max_seq,
         prefill_chunk=prefill_chunk,
+        policy=policy,
         pipeline=pipeline,
         plugins=tuple(plugins),
         shapes=dict(shapes or {}),

@@ -25,6 +25,7 @@ from pimc.limits import NAME_CHARACTERS
 from pimc.passes.base import PassContext
 from pimc.passes.observers import DumpIr, Observer
 from pimc.passes.pipeline import PassManager, parse_pipeline
+from pimc.passes.policy import Policy
 from pimc.passes.registry import PassRegistry
 from pimc.ports import PORTS_KEY, signature_of
 from pimc.requirements import import_hint
@@ -45,6 +46,7 @@ class Options:
     overrides: tuple[str, ...] = ()
     max_seq: int | None = None
     prefill_chunk: Chunk | None = None
+    policy: str | None = None
     pipeline: str | None = None
     plugins: tuple[str, ...] = ()
     verify_each: bool = True
@@ -77,14 +79,21 @@ class Plan:
     options: Options
     target: Target
     passes: tuple[ModulePass, ...]
+    policy: Policy
     until_placed: bool = False
 
     def from_stage(self, stage: Stage) -> Plan:
         """The plan for a module that has seen the passes up to a stage: the default ones among them are left out."""
         if stage is Stage.IMPORTED:
             return self
+        if stage >= Stage.PLACED and self.options.policy is not None:
+            raise UsageError(
+                "the IR is placed already: a policy would change nothing of that",
+                hint="leave out --policy, or give it to the compilation that made the IR",
+            )
         registry = PassRegistry(self.options.plugins)
-        passes = parse_pipeline(pipeline.expand(self.options.pipeline, pipeline.after(stage, registry)), registry)
+        items = pipeline.expand(self.options.pipeline, pipeline.after(stage, registry))
+        passes = parse_pipeline(items, registry, self.policy)
         return replace(self, passes=_until_placed(passes) if self.until_placed else passes)
 
 
@@ -95,14 +104,15 @@ def plan(options: Options, *, until_placed: bool = False) -> Plan:
         until_placed: only the passes that decide where operations run: those before ``partition``.
 
     Raises:
-        UsageError: an unknown pass or option, or, ``until_placed``, a pipeline without ``place``.
+        UsageError: an unknown policy, pass or option, or, ``until_placed``, a pipeline without ``place``.
         TargetError: an unknown target or key.
     """
     target = load_target(options.target, options.overrides)
     registry = PassRegistry(options.plugins)
     pipeline.check_names(options.pipeline, registry)
-    passes = parse_pipeline(pipeline.expand(options.pipeline), registry)
-    return Plan(options, target, _until_placed(passes) if until_placed else passes, until_placed)
+    policy = registry.policy() if options.policy is None else registry.policy(options.policy)
+    passes = parse_pipeline(pipeline.expand(options.pipeline), registry, policy)
+    return Plan(options, target, _until_placed(passes) if until_placed else passes, policy, until_placed)
 
 
 def _until_placed(passes: tuple[ModulePass, ...]) -> tuple[ModulePass, ...]:
@@ -168,6 +178,7 @@ def run_passes(model: ImportedModel, planned: Plan, observers: Sequence[Observer
         target_name=str(options.target),
         overrides=options.overrides,
         source=model.source,
+        policy=planned.policy,
     )
     manager = PassManager(planned.from_stage(model.stage).passes, verify_each=options.verify_each)
     return manager.run(model.module, context, observers)

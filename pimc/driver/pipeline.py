@@ -5,7 +5,7 @@ default one: ``...`` stands for the default passes between its neighbours.
 
     ...,place,my-pass,...           insert my-pass after place
     ...,my-pass,place,...           insert my-pass before place
-    ...,place{policy=paper},...     replace place's options
+    ...,tile{share=40},...          replace the options of tile
     ...,annotate,partition,...      drop what lies between annotate and partition
 
 The neighbours that count (anchors) are passes that occur once in the default pipeline.

@@ -5,8 +5,8 @@ Both follow from the units and memories of the target, never from the longest se
 
 from __future__ import annotations
 
+from pimc.backends.lower.choices import choice_of
 from pimc.diagnostics import TargetError
-from pimc.ir import nn
 from pimc.ir.locations import where
 from pimc.ir.pim.encoder import AttentionFullOp
 from pimc.ir.pim.ops import AttentionOp
@@ -25,8 +25,7 @@ def attention_tiling(op: AttentionOp, target: Target, budget: int) -> tuple[Atte
     share, dim = op.heads.value.data // op.kv_heads.value.data, op.head_dim.value.data
     column = target.hbm.column_bytes
     slot = 2 * BUFFERS * (-(-2 * dim // column) * column)  # of keys and values
-    tokens = nn.tensor_of(op.q).get_shape()[1]
-    if tokens == 1:
+    if choice_of(op, target).unit == "sram_pim":  # one token
         unit = target.pim_unit
         rows, keys, why = 1, unit.lanes, "the lanes of the SRAM-PIM unit"
         each = slot + 2 * share

@@ -1,7 +1,7 @@
 """The base class of passes, and what a pass gets to see besides the module.
 
 A pass is a frozen dataclass: its fields are its options, and object and text round-trip
-(``place{policy=paper}``)::
+(``tile{share=40}``)::
 
     @dataclass(frozen=True)
     class MyPass(Pass):
@@ -22,7 +22,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 from xdsl.context import Context
@@ -39,6 +39,9 @@ from pimc.ir.stages import Stage, op_name
 from pimc.ir.weights import WeightStore
 from pimc.isa.program import Program
 from pimc.targets import Target
+
+if TYPE_CHECKING:
+    from pimc.passes.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class PassContext:
     wanted, whether the store has values or not; ``target_name`` and
     ``overrides``: how the target was named, handed to plain xDSL passes that have options ``target`` and
     ``set``; ``program``: what ``link`` made; ``source``: the text that the module was parsed from, None
-    for one that pimc made.
+    for one that pimc made; ``policy``: where operations run, None for the default one.
     """
 
     ir: Context = field(default_factory=make_context)
@@ -73,6 +76,16 @@ class PassContext:
     current_pass: str = ""
     program: Program | None = None
     source: SourceMap | None = None
+    policy: Policy | None = None
+
+    @property
+    def policy_in_force(self) -> Policy:
+        """The policy; the default one where the command gave none."""
+        if self.policy is None:
+            from pimc.passes.registry import PassRegistry
+
+            self.policy = PassRegistry().policy()
+        return self.policy
 
     @property
     def target(self) -> Target:

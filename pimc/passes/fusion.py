@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.ir import Block, Operation, SSAValue
 
+from pimc.backends.lower.choices import DOMAIN
 from pimc.ir import nn
-from pimc.passes.place import DOMAIN
 
 
 @dataclass

@@ -29,7 +29,6 @@ from pimc.ir.stages import Stage
 from pimc.passes.base import Pass, PassContext
 from pimc.passes.machine import Machine
 from pimc.passes.memory_regions import GemvGroup, LinearTensor, Tensors, collect
-from pimc.passes.placement import candidates
 
 #: A cut of K into fewer slices is taken for a GEMM's sake if the GEMV takes at most so much longer.
 NEAR_PERCENT = 2
@@ -62,7 +61,7 @@ class LayoutPass(Pass):
 
     def choose(self, machine: Machine, group: GemvGroup) -> tuple[GemvLayout, str]:
         """The layout of a group with its rows not yet placed, and why."""
-        layouts = candidates(machine, group.k, group.n_local)
+        layouts = machine.bank_layouts(group.k, group.n_local)
         if self.ksplit:
             fixed = [layout for layout in layouts if layout.ksplit == self.ksplit]
             if not fixed:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Attribute
 
-from pimc.diagnostics import TargetError
 from pimc.ir import nn
 from pimc.ir.bank_layout import GemvLayout, TileGeometry
 from pimc.ir.layout import LayoutAttr, layout_of
@@ -95,6 +94,16 @@ class Machine:
         elements = layout.slots * layout.geometry.banks * layout.geometry.channels
         cycles = reduce.busy_cycles(elements) + reduce.pipeline
         return total * hbm.clock_fs + cycles * self.target.clock.core_period_fs
+
+    def bank_layouts(self, k: int, n_local: int) -> list[GemvLayout]:
+        """The layouts of a tile's slice to choose from: one for each cut of K that divides the tile's channels."""
+        geometry = self.geometry
+        splits = [s for s in range(1, geometry.channels + 1) if geometry.channels % s == 0]
+        return [GemvLayout(geometry, k, n_local, split) for split in splits]
+
+    def best_gemv_fs(self, k: int, n_local: int) -> int:
+        """Estimated time of a GEMV with its best layout."""
+        return min(self.gemv_fs(layout) for layout in self.bank_layouts(k, n_local))
 
     def stream_fs(self, local_bytes: int) -> int:
         """Reading ``local_bytes`` of a tile's own channels into its core."""
@@ -187,6 +196,22 @@ class Machine:
         steps = -(-m // tcu.rows) * -(-local // tcu.columns) * k + tcu.fill_cycles
         return max(steps * self.target.clock.core_period_fs, self.stream_fs(local * k * 2))
 
+    def vector_product_fs(self, rows: int, columns: int, depth: int) -> int:
+        """A matrix product on the vector unit of a core: operands to f32, products, sums."""
+        wide, sums = self.target.latency("vector"), self.target.latency("vector_reduce")
+        operands = (rows + columns) * depth
+        cycles = wide.busy_cycles(operands + rows * columns * depth) + sums.busy_cycles(rows * columns * depth)
+        return (cycles + wide.pipeline + sums.pipeline) * self.target.clock.core_period_fs
+
+    def vector_gemm_fs(self, m: int, n: int, k: int) -> int:
+        """``[m, k] x [k, n]`` cut over the vector units by n: the longer of weight stream and products."""
+        local = -(-n // self.cores)
+        return max(self.vector_product_fs(m, local, k), self.stream_fs(local * k * 2))
+
+    def vector_attention_fs(self, m: int, heads: int, head_dim: int, context: int) -> int:
+        """Both products of attention on the vector units."""
+        return 2 * -(-heads // self.cores) * self.vector_product_fs(m, context, head_dim)
+
     def pim_attention_fs(self, m: int, heads: int, head_dim: int, context: int) -> int:
         """Both products of attention on the SRAM-PIM units, the cache loaded once."""
         latency = self.target.latency("pim_gemv")
@@ -215,11 +240,3 @@ class Machine:
         qk = -(-m // tcu.rows) * -(-context // tcu.columns) * head_dim
         sv = -(-m // tcu.rows) * -(-head_dim // tcu.columns) * context
         return per_core * (qk + sv + 2 * tcu.fill_cycles) * self.target.clock.core_period_fs
-
-
-def require_domain(machine: Machine, unit_kind: str, purpose: str) -> str:
-    """The domain of a unit kind; TargetError naming the purpose if the target has none."""
-    name = machine.domain(unit_kind)
-    if name is None:
-        raise TargetError(f"target {machine.target.name} has no domain with a {unit_kind} unit for {purpose}")
-    return name

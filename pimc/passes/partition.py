@@ -31,6 +31,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
+from pimc.backends.lower.choices import choice_of
 from pimc.diagnostics import InputError, UsageError
 from pimc.ir import nn, pim
 from pimc.ir.layout import LayoutAttr, layout_of
@@ -44,14 +45,11 @@ from pimc.passes.conv_cut import cut_conv
 from pimc.passes.fusion import LinearGroup, find_groups, weight_param
 from pimc.passes.head_rounds import best_rounds
 from pimc.passes.machine import Machine
-from pimc.passes.place import DOMAIN
 from pimc.passes.relayout import BY_PARTS, Relayout, fits
 
 SHARD_REASON = "pim.partition"
 #: A cut input of a GEMM larger than this part of the activation memory is not made whole, but gathered by rows.
 GATHER_SHARE = 4
-#: Bytes up to which a stored table is loaded whole to look up rows in it.
-LOAD_LIMIT = 32 << 10
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ class _FunctionPartition:
                 self.conv(op)
             case nn.CacheWriteOp():
                 self.cache_write(op)
-            case nn.EmbeddingOp() | nn.GatherOp() if is_lookup(op):
+            case nn.EmbeddingOp() | nn.GatherOp() if self.forms(op, pim.EmbeddingOp):
                 self.embedding(op)
             case nn.SelectTokenOp() | nn.SliceOp():
                 self.select(op)
@@ -205,6 +203,10 @@ class _FunctionPartition:
                 self.layouts.choose(op)
             case _:
                 self.make_whole(op)
+
+    def forms(self, op: nn.NnOp, form: type[Operation]) -> bool:
+        """Whether ``op`` becomes an operation of a type where it has been placed."""
+        return form in choice_of(op, self.module.machine.target).forms
 
     # -- values ----
 
@@ -276,17 +278,7 @@ class _FunctionPartition:
             shard, reason = self.shard_for(member)
             types.append(pim.with_shard(nn.tensor_of(member.result), shard))
             reasons.append(reason)
-        domain = op.attributes.get(DOMAIN)
-        in_banks = op.rows() == 1
-        if isinstance(domain, StringAttr):
-            in_banks = self.module.machine.unit_kind(domain.data) == "bank_pim"
-            if in_banks and op.rows() != 1:
-                raise InputError(
-                    f"{op.rows()} rows cannot be multiplied in the banks",
-                    where=where(op),
-                    hint="place several rows on a tensor unit",
-                )
-        kind = pim.GemvOp if in_banks else pim.GemmOp
+        kind = pim.GemvOp if self.forms(op, pim.GemvOp) else pim.GemmOp
         new = kind(x, [m.weight for m in group], [m.bias for m in group], types)
         new.attributes |= op.attributes
         _sum_costs(new, group)
@@ -457,15 +449,6 @@ def _length_to_row(op: nn.SliceOp) -> nn.ConstantOp | None:
     if len(shape) != 3 or shape[0] != 1 or result != (1, 1, shape[2]) or min(nn.values_of(op.steps)) < 0:
         return None
     return nn.ConstantOp.from_array([nn.values_of(op.starts)[1] + 1], i32)
-
-
-def is_lookup(op: nn.EmbeddingOp | nn.GatherOp) -> bool:
-    """Whether rows of a stored matrix are read where it lies; a small one that is indexed is loaded whole."""
-    if isinstance(op, nn.EmbeddingOp):
-        return weight_param(op.table) is not None
-    shape = nn.tensor_of(op.x).get_shape()
-    rows = len(shape) == 2 and op.axis.value.data % 2 == 0
-    return rows and weight_param(op.x) is not None and nn.tensor_bytes(op.x.type) > LOAD_LIMIT
 
 
 def _is_position(value: SSAValue) -> bool:

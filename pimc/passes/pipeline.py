@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_type_hints
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
-from xdsl.utils.arg_spec import ArgSpec, ParameterListType
+from xdsl.utils.arg_spec import ArgSpec, ParameterListType, ParameterType
 from xdsl.utils.arg_spec import _convert_arg_to_type as convert_option  # xDSL is pinned to one version
 from xdsl.utils.arg_spec import parse_pipeline as parse_specs
 from xdsl.utils.exceptions import ArgSpecParseError, DiagnosticException
@@ -27,6 +27,7 @@ from pimc.ir.locations import check_locations, where
 from pimc.ir.stages import Stage, op_name, state_stage, violations
 from pimc.passes.base import Pass, PassContext, format_pass
 from pimc.passes.observers import Observer
+from pimc.passes.policy import Policy
 from pimc.passes.registry import PassRegistry, describe
 from pimc.timings import stage as timed
 
@@ -54,15 +55,25 @@ def split_pipeline(text: str) -> list[str]:
     return [] if items == [""] else items
 
 
-def parse_pipeline(text: str | Iterable[str], registry: PassRegistry | None = None) -> tuple[ModulePass, ...]:
-    """The passes of a pipeline; UsageError for bad syntax, an unknown pass, an unknown or ill-typed option."""
+def parse_pipeline(
+    text: str | Iterable[str], registry: PassRegistry | None = None, policy: Policy | None = None
+) -> tuple[ModulePass, ...]:
+    """The passes of a pipeline, with the options of a policy where the text states none.
+
+    Raises UsageError for bad syntax, an unknown pass, an unknown or ill-typed option.
+    """
     registry = PassRegistry() if registry is None else registry
     items = split_pipeline(text) if isinstance(text, str) else text
-    return tuple(parse_pass(item, registry) for item in items)
+    options: Mapping[str, Mapping[str, ParameterType]] = {} if policy is None else policy.options
+    for name in options:
+        registry.get(name)
+    return tuple(parse_pass(item, registry, options) for item in items)
 
 
-def parse_pass(text: str, registry: PassRegistry) -> ModulePass:
-    """One pass with its options."""
+def parse_pass(
+    text: str, registry: PassRegistry, defaults: Mapping[str, Mapping[str, ParameterType]] | None = None
+) -> ModulePass:
+    """One pass with its options; ``defaults`` of those that are not stated, by pass."""
     try:
         specs = list(parse_specs(text))
     except ArgSpecParseError as error:
@@ -70,7 +81,9 @@ def parse_pass(text: str, registry: PassRegistry) -> ModulePass:
         raise UsageError(f"{problem} in {text!r}", hint=_SYNTAX) from error
     if len(specs) != 1:
         raise UsageError(f"a pass is missing in the pipeline at {text!r}", hint=_SYNTAX)
-    return build_pass(registry.get(specs[0].name), specs[0])
+    given = specs[0].normalize_parameter_names().parameters
+    own = {name.replace("-", "_"): (value,) for name, value in (defaults or {}).get(specs[0].name, {}).items()}
+    return build_pass(registry.get(specs[0].name), ArgSpec(specs[0].name, {**own, **given}))
 
 
 def _normalised(values: ParameterListType, hint: object) -> ParameterListType:

@@ -1,6 +1,7 @@
 """``place``: give every compute operation a domain (``pim.domain``) and the reason for it (``pim.reason``).
 
-``policy`` is one of the registered policies (:mod:`pimc.passes.placement`) or ``module:function``.
+The compilation's policy chooses (:mod:`pimc.passes.policy`; ``--policy``); what can be chosen for an operation is in
+:mod:`pimc.backends.lower.choices`, which the lowering reads too.
 """
 
 from __future__ import annotations
@@ -10,33 +11,31 @@ from dataclasses import dataclass
 from typing_extensions import override
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 
+from pimc.backends.lower.choices import DOMAIN, REASON, choice_of
 from pimc.ir import nn
-from pimc.ir.stages import Stage
+from pimc.ir.stages import Stage, is_compute
 from pimc.passes.base import Pass, PassContext
 from pimc.passes.machine import Machine
-from pimc.passes.placement import find_policy
-
-DOMAIN, REASON = "pim.domain", "pim.reason"
 
 
 @dataclass(frozen=True)
 class PlacePass(Pass):
-    """Choose the domain of every operation by a policy."""
+    """Choose the domain of every operation by the compilation's policy."""
 
     name = "place"
     produces = Stage.PLACED
     requires = Stage.ANNOTATED
-    policy: str = "paper"
 
     @override
     def run(self, module: ModuleOp, context: PassContext) -> None:
         machine = Machine(context.target)
-        policy = find_policy(self.policy)
-        for inner in module.walk():
-            if not isinstance(inner, nn.NnOp) or isinstance(inner, nn.ParamOp | nn.ConstantOp):
+        place = context.policy_in_force.place
+        for op in module.walk():
+            if not isinstance(op, nn.NnOp) or not is_compute(op):
                 continue
-            placement = policy(inner, machine)
+            placement = place(op, machine)
             machine.target.domain(placement.domain)  # an error that names the domains if there is no such
-            inner.attributes[DOMAIN] = StringAttr(placement.domain)
-            inner.attributes[REASON] = StringAttr(placement.reason)
-            context.explain(inner, f"{placement.domain}: {placement.reason}")
+            op.attributes[DOMAIN] = StringAttr(placement.domain)
+            op.attributes[REASON] = StringAttr(placement.reason)
+            choice_of(op, machine.target)  # an error that names the domains that can if this one cannot
+            context.explain(op, f"{placement.domain}: {placement.reason}")

@@ -2,7 +2,8 @@
 
 Passes come from the packages of pimc (one pass a file, found by reading the sources, not by importing them),
 from installed distributions (entry point group ``pimc.passes``: name -> class), and from plugins: Python
-files or modules. A name that two of them declare is an error.
+files or modules. A name that two of them declare is an error.  Policies are found likewise: in ``pimc.policies``, by
+the entry point group ``pimc.policies``, and as instances in plugins.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ from xdsl.passes import ModulePass
 from xdsl.utils.hints import type_repr
 
 import pimc
+import pimc.policies
 from pimc.diagnostics import InternalError, UsageError
+from pimc.passes.policy import Policy
 
 PACKAGES = ("passes", "frontends", "backends")
 ENTRY_POINTS = "pimc.passes"
+POLICY_ENTRY_POINTS = "pimc.policies"
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class PassRegistry:
     def __init__(self, plugins: Sequence[str] = ()) -> None:
         self._loaded: dict[str, type[ModulePass]] = {}
         self._declared: dict[str, Declaration] | None = None
+        self._policies: dict[str, Policy] = {}
         for plugin in plugins:
             self.load_plugin(plugin)
 
@@ -85,11 +90,16 @@ class PassRegistry:
             yield describe(self.get(name))
 
     def load_plugin(self, plugin: str) -> list[type[ModulePass]]:
-        """Add the passes of a Python file (``my_pass.py``) or module (``mine.passes``).
+        """Add the passes and policies of a Python file (``my_pass.py``) or module (``mine.passes``); gives the passes.
 
-        Raises UsageError if it cannot be loaded, has no pass, or declares a name that exists.
+        Raises UsageError if it cannot be loaded, has neither, or declares a name that exists.
         """
         module = _import_plugin(plugin)
+        policies = [value for value in vars(module).values() if isinstance(value, Policy)]
+        for policy in policies:
+            if policy.name in self.policy_names():
+                raise UsageError(f"there is already a policy {policy.name!r}", hint="rename yours", where=plugin)
+            self._policies[policy.name] = policy
         found = [
             value
             for value in vars(module).values()
@@ -99,13 +109,40 @@ class PassRegistry:
             and isinstance(getattr(value, "name", None), str)
             and not inspect.isabstract(value)
         ]
-        if not found:
-            raise UsageError("the plugin has no pass", hint="derive a class from pimc.passes.base.Pass", where=plugin)
+        if not found and not policies:
+            hint = "derive a class from pimc.passes.base.Pass, or make a pimc.passes.policy.Policy"
+            raise UsageError("the plugin has no pass and no policy", hint=hint, where=plugin)
         for class_ in found:
             if class_.name in self.names():
                 raise UsageError(f"there is already a pass {class_.name!r}", hint="rename yours", where=plugin)
             self._loaded[class_.name] = class_
         return found
+
+    def policy_names(self) -> list[str]:
+        """The names of all policies, sorted."""
+        return sorted({*pimc.policies.names(), *self._policy_entry_points(), *self._policies})
+
+    def policy(self, name: str = pimc.policies.DEFAULT) -> Policy:
+        """A policy; UsageError with the names there are if there is none."""
+        if name not in self.policy_names():
+            close = difflib.get_close_matches(name, self.policy_names(), n=1)
+            hint = f"did you mean {close[0]}?" if close else f"policies: {', '.join(self.policy_names())}"
+            raise UsageError(f"no policy {name!r}", hint=hint)
+        if name not in self._policies:
+            point = self._policy_entry_points().get(name)
+            module = f"pimc.policies.{name.replace('-', '_')}"
+            found = importlib.import_module(module).POLICY if point is None else point.load()
+            if not isinstance(found, Policy):
+                raise UsageError(f"entry point {name!r} of {POLICY_ENTRY_POINTS} is no policy")
+            self._policies[name] = found
+        return self._policies[name]
+
+    def policies(self) -> Iterator[Policy]:
+        """All policies, by name."""
+        return map(self.policy, self.policy_names())
+
+    def _policy_entry_points(self) -> dict[str, importlib.metadata.EntryPoint]:
+        return {point.name: point for point in importlib.metadata.entry_points(group=POLICY_ENTRY_POINTS)}
 
     def _declarations(self) -> dict[str, Declaration]:
         if self._declared is None:

@@ -17,6 +17,7 @@ from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
+from pimc.backends.lower.choices import place_of
 from pimc.ir import nn
 from pimc.ir.locations import with_location
 from pimc.ir.pim.changes import LayoutChangeOp
@@ -61,7 +62,7 @@ class SchedulePass(Pass):
                     block, by_path=self.reorder, ahead=_loaded_ahead(block, context.target) if self.prefetch else set()
                 )
             if self.overlap:
-                _start_early(block)
+                _start_early(block, context.target)
 
 
 def dependences(block: Block) -> nx.DiGraph[Operation]:
@@ -137,11 +138,11 @@ def _reorder(block: Block, *, by_path: bool, ahead: set[Operation]) -> None:
         block.insert_ops_before(order, last)
 
 
-def _start_early(block: Block) -> None:
+def _start_early(block: Block, target: Target) -> None:
     """Wrap each GEMV in an async, awaited before its first use; work that does not need it moves in between."""
     for gemv in [op for op in block.ops if isinstance(op, GemvOp)]:
         users = {use.operation for output in gemv.outputs for use in output.uses}
-        started = _wrap(gemv)
+        started = _wrap(gemv, place_of(gemv, target).domain)
         first = _first_in_block(block, started, users)
         if first is None:
             continue
@@ -150,11 +151,11 @@ def _start_early(block: Block) -> None:
         _fill(block, started, await_op)
 
 
-def _wrap(gemv: GemvOp) -> AsyncOp:
+def _wrap(gemv: GemvOp, domain: str) -> AsyncOp:
     """Replace a GEMV by an async with it as the body."""
     types = [output.type for output in gemv.outputs]
     body = Block()
-    started = with_location(AsyncOp("hbm", [], body, types), gemv)
+    started = with_location(AsyncOp(domain, [], body, types), gemv)
     Rewriter.insert_op(started, InsertPoint.before(gemv))
     for output, value in zip(list(gemv.outputs), started.values, strict=True):
         output.replace_all_uses_with(value)

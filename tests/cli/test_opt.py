@@ -44,7 +44,7 @@ def test_no_passes_prints_the_module(pimc_cli: Callable, module: Path, tmp_path:
 
 
 def test_passes_run_in_order(pimc_cli: Callable, module: Path) -> None:
-    result = pimc_cli("opt", module, "-p", "annotate,place{policy=paper}", "--time-passes", "--verify-each")
+    result = pimc_cli("opt", module, "-p", "annotate,place", "--policy", "paper", "--time-passes", "--verify-each")
     assert result.code == 0, result.err
     assert 'pim.domain = "hbm"' in result.out
     assert [line.split()[-1] for line in result.error_lines] == ["annotate", "place", "total"]

@@ -3,13 +3,15 @@
 Each round gives every core one KV head and the slots ``p % n == rank`` of it (``n`` cores a head).
 A core takes its slots in blocks, by online softmax, for the query heads of its KV head; the group exchanges maxima and
 sums (the paper's All-Gather of the softmax, Fig. 9), scales the outputs, and adds them in slices.
-Decode runs on the PIM unit, prefill on the tensor unit in blocks of query rows; the pass ``tile`` chose the blocks.
+One row may run on the SRAM-PIM unit; rows in blocks on a unit that multiplies matrices.  The pass ``tile`` chose the
+blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from xdsl.ir import SSAValue
 
@@ -20,7 +22,7 @@ from pimc.backends.lower.attention_query import HeadRows
 from pimc.backends.lower.cache_stream import slot_address, slot_bytes
 from pimc.backends.lower.context import LoweringContext, rows_of, shape_of
 from pimc.backends.lower.heads import HeadGroup, Shape, groups_of
-from pimc.backends.lower.values import Tensor
+from pimc.backends.lower.values import Strip, Tensor
 from pimc.ir.pim.ops import AttentionOp, KvAppendOp
 from pimc.ir.pim.tiling import AttentionTiling
 
@@ -70,31 +72,55 @@ def _filled(ctx: LoweringContext, head: SSAValue, head_bytes: int, slot_bytes: i
     return at
 
 
-def lower_attention(ctx: LoweringContext, op: AttentionOp) -> None:
-    """Partial attention of every round, then the exchange; several rows in blocks."""
-    rows = rows_of(op.q)
-    groups = groups_of(ctx, op.rounds)
-    for group in groups:
-        if group.cores & (group.cores - 1):  # slots are dealt out by shifts and masks
-            raise ctx.unsupported(f"round {group.index}: a group has a power of two of cores, not {group.cores}")
-    tiling = AttentionTiling.of(op)
-    if tiling is None:
-        raise ctx.unsupported("it has no tiling (run tile before lower)")
-    shape = Shape(op.heads.value.data // op.kv_heads.value.data, op.head_dim.value.data, rows)
-    results = [ctx.strip("attention.slice", rows, group.slice(shape)) for group in groups]
-    queries = [HeadRows.of(ctx, op.q, group, shape.width) for group in groups]
-    block = Shape(shape.share, shape.dim, min(rows, tiling.rows))
-    with ctx.row_blocks(rows, block.rows) as first:
-        if rows == 1:
-            pairs = zip(groups, queries, strict=True)
-            partials = [decode_partial(ctx, op, group, q, block, tiling.keys) for group, q in pairs]
-            _combine(ctx, partials, [ctx.address(strip) for strip in results])
-        else:  # a block's outputs are large: one round after the other
-            for group, q, strip in zip(groups, queries, results, strict=True):
-                partial = prefill_partial(ctx, op, group, q, block, tiling.keys, first)
-                _combine(ctx, [partial], [ctx.address(strip, first)])
-    strips = [strip for strip, group in zip(results, groups, strict=True) for _ in range(group.cuts(shape))]
-    ctx.set(op.output, Tensor(tuple(strips)))
+def lower_attention_of_token(ctx: LoweringContext, op: AttentionOp) -> None:
+    """Attention of one row on the SRAM-PIM unit: partial attention of every round, then the exchange."""
+    work = _Attention.of(ctx, op)
+    pairs = zip(work.groups, work.queries, strict=True)
+    partials = [decode_partial(ctx, op, group, q, work.shape, work.tiling.keys) for group, q in pairs]
+    _combine(ctx, partials, [ctx.address(strip) for strip in work.results])
+    ctx.set(op.output, work.output())
+
+
+def lower_attention_of_rows(ctx: LoweringContext, op: AttentionOp) -> None:
+    """Attention of rows in blocks, by matrix products; a block's outputs are large: one round after the other."""
+    work = _Attention.of(ctx, op)
+    size = min(work.shape.rows, work.tiling.rows)
+    block = Shape(work.shape.share, work.shape.dim, size)
+    with ctx.row_blocks(work.shape.rows, size) as first:
+        for group, q, strip in zip(work.groups, work.queries, work.results, strict=True):
+            partial = prefill_partial(ctx, op, group, q, block, work.tiling.keys, first)
+            _combine(ctx, [partial], [ctx.address(strip, first)])
+    ctx.set(op.output, work.output())
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """What the lowerings of an attention share: the groups of all rounds, their queries, and where results go."""
+
+    shape: Shape
+    tiling: AttentionTiling
+    groups: list[HeadGroup]
+    queries: list[HeadRows]
+    results: list[Strip]
+
+    @staticmethod
+    def of(ctx: LoweringContext, op: AttentionOp) -> _Attention:
+        groups = list(groups_of(ctx, op.rounds))
+        for group in groups:
+            if group.cores & (group.cores - 1):  # slots are dealt out by shifts and masks
+                raise ctx.unsupported(f"round {group.index}: a group has a power of two of cores, not {group.cores}")
+        tiling = AttentionTiling.of(op)
+        if tiling is None:
+            raise ctx.unsupported("it has no tiling (run tile before lower)")
+        rows = rows_of(op.q)
+        shape = Shape(op.heads.value.data // op.kv_heads.value.data, op.head_dim.value.data, rows)
+        results = [ctx.strip("attention.slice", rows, group.slice(shape)) for group in groups]
+        return _Attention(shape, tiling, groups, [HeadRows.of(ctx, op.q, g, shape.width) for g in groups], results)
+
+    def output(self) -> Tensor:
+        """The results as strips, one for each part of a head."""
+        pairs = zip(self.results, self.groups, strict=True)
+        return Tensor(tuple(strip for strip, group in pairs for _ in range(group.cuts(self.shape))))
 
 
 def _combine(ctx: LoweringContext, partials: list[Partial], results: list[SSAValue]) -> None:

@@ -13,8 +13,7 @@ from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.backends.builder import HbmBuilder, SramBuilder
 from pimc.backends.lower import elementwise, functions, reductions, search, shape
-from pimc.backends.lower.attention import lower_attention, lower_kv_append
-from pimc.backends.lower.attention_full import lower_attention_full
+from pimc.backends.lower.choices import Lowering, choice_of
 from pimc.backends.lower.context import (
     INTEGER_BYTES,
     LAYER_ROW,
@@ -30,19 +29,15 @@ from pimc.backends.lower.context import (
     shape_of,
     widths_of,
 )
-from pimc.backends.lower.conv import lower_computed_conv, lower_conv
-from pimc.backends.lower.embedding import lower_embedding, lower_row_of_a_core
+from pimc.backends.lower.embedding import lower_row_of_a_core
 from pimc.backends.lower.exchange import lower_all_gather
-from pimc.backends.lower.gemm import lower_gemm
-from pimc.backends.lower.gemv import collect_gemv, issue_gemv, lower_gemv
+from pimc.backends.lower.gemv import collect_gemv, issue_gemv
 from pimc.backends.lower.indexing import (
-    lower_gather,
     lower_gather_elements,
     lower_gather_nd,
     lower_scatter_elements,
     lower_scatter_nd,
 )
-from pimc.backends.lower.matmul import lower_matmul
 from pimc.backends.lower.pool import lower_max_pool
 from pimc.backends.lower.ports import lower_inputs, lower_outputs
 from pimc.backends.lower.regions import Regions
@@ -66,16 +61,10 @@ from pimc.ir.interpreter.core import dense_values
 from pimc.ir.layout import shard_of
 from pimc.ir.memory_map import MemoryMap
 from pimc.ir.pim.changes import AllGatherOp, AllToAllOp, TakeOp
-from pimc.ir.pim.conv import ConvOp
-from pimc.ir.pim.encoder import AttentionFullOp
 from pimc.ir.pim.ops import (
     AsyncOp,
-    AttentionOp,
     AwaitOp,
-    EmbeddingOp,
-    GemmOp,
     GemvOp,
-    KvAppendOp,
     SelectTokenOp,
     YieldOp,
     is_bias,
@@ -84,7 +73,6 @@ from pimc.ir.sram_control import ProgramOp as SramProgramOp
 from pimc.targets.target import Target
 
 HINT = "docs/passes.md says what lower accepts; pimc opt shows an operation before lower"
-Lowering = Callable[[LoweringContext, Operation], None]
 
 
 def lower_module(module: ModuleOp, target: Target, options: LoweringOptions | None = None) -> None:
@@ -155,7 +143,7 @@ def _block(ctx: LoweringContext, block: Block, functions: Mapping[str, func.Func
 def _operation(ctx: LoweringContext, op: Operation) -> None:
     """Lower an operation; one whose form is not supported is noted, and gets results without content."""
     try:
-        lowering = LOWERINGS.get(type(op))
+        lowering = choice_of(op, ctx.target).forms.get(type(op)) or LOWERINGS.get(type(op))
         if lowering is None:
             raise ctx.unsupported("has no lowering")
         lowering(ctx, op)
@@ -283,7 +271,8 @@ def _await(ctx: LoweringContext, op: AwaitOp) -> None:
             collect()
 
 
-#: How each operation is lowered; adding an operation is one entry here and one function.
+#: How each operation is lowered that no choice of a unit has a lowering for (``choices.py``): on the vector unit, or on
+#: none.  Adding an operation is one entry here and one function.
 LOWERINGS: dict[type[Operation], Lowering] = {
     nn.ParamOp: cast(Lowering, _param),
     nn.PositionsOp: cast(Lowering, _positions),
@@ -293,25 +282,15 @@ LOWERINGS: dict[type[Operation], Lowering] = {
     nn.SelectTokenOp: cast(Lowering, lower_select_token),
     nn.GeluOp: cast(Lowering, lower_gelu),
     nn.ConstantOp: cast(Lowering, _constant_value),
-    nn.MatmulOp: cast(Lowering, lower_matmul),
-    nn.ConvOp: cast(Lowering, lower_computed_conv),
     nn.MaxPoolOp: cast(Lowering, lower_max_pool),
-    nn.GatherOp: cast(Lowering, lower_gather),
     nn.GatherElementsOp: cast(Lowering, lower_gather_elements),
     nn.GatherNdOp: cast(Lowering, lower_gather_nd),
     nn.ScatterElementsOp: cast(Lowering, lower_scatter_elements),
     nn.ScatterNdOp: cast(Lowering, lower_scatter_nd),
-    GemvOp: cast(Lowering, lower_gemv),
-    GemmOp: cast(Lowering, lower_gemm),
     AllGatherOp: cast(Lowering, lower_all_gather),
     AllToAllOp: cast(Lowering, lower_change),
     TakeOp: cast(Lowering, lower_take),
-    ConvOp: cast(Lowering, lower_conv),
-    EmbeddingOp: cast(Lowering, lower_embedding),
     SelectTokenOp: cast(Lowering, lower_row_of_a_core),
-    KvAppendOp: cast(Lowering, lower_kv_append),
-    AttentionOp: cast(Lowering, lower_attention),
-    AttentionFullOp: cast(Lowering, lower_attention_full),
     AsyncOp: cast(Lowering, _async),
     AwaitOp: cast(Lowering, _await),
     **elementwise.TABLE,

@@ -36,24 +36,38 @@ _HALF = 2
 
 def lower_matmul(ctx: LoweringContext, op: nn.MatmulOp) -> None:
     """``a @ b``: fp32 sums over ascending k, one rounding; the whole product on every core."""
-    shape = shape_of(op.result)
-    inner = shape_of(op.a)[-1]
-    if inner == 0 or 0 in shape:
-        set_view(ctx, op.result, filled_as(ctx, op.result, shape, 0.0))
+    operands = _operands(ctx, op)
+    if operands is None:
         return
-    a, b = view_of(ctx, op.a), view_of(ctx, op.b)
-    a, b = a.broadcast((*shape[:-2], *a.shape[-2:])), b.broadcast((*shape[:-2], *b.shape[-2:]))
-    if a.itemsize == INTEGER_BYTES:
-        result = filled(ctx, shape, 0.0, INTEGER_BYTES)
-        _integers(ctx, a, contiguous(ctx, b), result)
-    else:
-        result = fresh(ctx, "matmul", shape)
-        rest = fresh(ctx, "matmul.rest", shape) if is_wide(op.result) else None
-        multiply(ctx, a, b, result, rest)
-        if rest is not None:
-            result = widened(ctx, result)
-            map_views(ctx, "vadd_f", result, result, widened(ctx, rest))
+    a, b = operands
+    result = fresh(ctx, "matmul", shape_of(op.result))
+    rest = fresh(ctx, "matmul.rest", result.shape) if is_wide(op.result) else None
+    multiply(ctx, a, b, result, rest)
+    if rest is not None:
+        result = widened(ctx, result)
+        map_views(ctx, "vadd_f", result, result, widened(ctx, rest))
     set_view(ctx, op.result, result)
+
+
+def lower_integer_matmul(ctx: LoweringContext, op: nn.MatmulOp) -> None:
+    """``a @ b`` of integers."""
+    operands = _operands(ctx, op)
+    if operands is None:
+        return
+    a, b = operands
+    result = filled(ctx, shape_of(op.result), 0.0, INTEGER_BYTES)
+    _integers(ctx, a, contiguous(ctx, b), result)
+    set_view(ctx, op.result, result)
+
+
+def _operands(ctx: LoweringContext, op: nn.MatmulOp) -> tuple[View, View] | None:
+    """The operands with the leading dimensions of the result; None where that is empty or all zeros, and set here."""
+    shape = shape_of(op.result)
+    if shape_of(op.a)[-1] == 0 or 0 in shape:
+        set_view(ctx, op.result, filled_as(ctx, op.result, shape, 0.0))
+        return None
+    a, b = view_of(ctx, op.a), view_of(ctx, op.b)
+    return a.broadcast((*shape[:-2], *a.shape[-2:])), b.broadcast((*shape[:-2], *b.shape[-2:]))
 
 
 def _integers(ctx: LoweringContext, a: View, b: View, to: View) -> None:

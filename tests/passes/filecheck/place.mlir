@@ -1,4 +1,4 @@
-// RUN: annotate,place{policy=paper}
+// RUN: annotate,place
 ml_program.global private mutable @k : tensor<1x16x2x32xf16>
 ml_program.global private mutable @v : tensor<1x16x2x32xf16>
 // CHECK-LABEL: func.func @decode
@@ -21,7 +21,7 @@ func.func @prefill(%x: tensor<1x8x64xf16>, %p: tensor<1xi32>) {
   %a = "nn.linear"(%x, %w) : (tensor<1x8x64xf16>, tensor<64x64xf16>) -> tensor<1x8x64xf16>
   // CHECK: "nn.attention"{{.*}}pim.domain = "tcu"
   %b = "nn.attention"(%a, %l, %p) <{k = @k, v = @v, heads = 2 : i64, kv_heads = 2 : i64, head_dim = 32 : i64, scale = 1.0 : f32, causal = true}> : (tensor<1x8x64xf16>, index, tensor<1xi32>) -> tensor<1x8x64xf16>
-  // CHECK: "nn.select_token"{{.*}}pim.domain = "xfer"
+  // CHECK: "nn.select_token"{{.*}}pim.domain = "vcu", pim.reason = "moves data within local memory
   %c = "nn.select_token"(%b, %p) : (tensor<1x8x64xf16>, tensor<1xi32>) -> tensor<1x1x64xf16>
   // The head of prefill sees one token: a GEMV in the banks.
   // CHECK: "nn.linear"{{.*}}pim.domain = "hbm"

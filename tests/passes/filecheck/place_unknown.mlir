@@ -1,5 +1,6 @@
-// RUN: annotate,place{policy=best}
-// CHECK: error: unknown placement policy 'best'
+// RUN: annotate,place
+// POLICY: best
+// CHECK: error: no policy 'best'
 func.func @f() {
   func.return
 }
