@@ -53,9 +53,7 @@ def test_several_rows_in_the_banks_are_an_error() -> None:
       %0 = "nn.linear"(%x, %w) {pim.domain = "hbm"} : (tensor<1x2x8xf16>, tensor<8x8xf16>) -> tensor<1x2x8xf16>
       func.return
     }"""
-    assert "in domain 'hbm': it takes one row at a time, and there are 2" in run_passes(
-        text, "partition"
-    )
+    assert "in domain 'hbm': it takes one row at a time, and there are 2" in run_passes(text, "partition")
 
 
 def test_a_lone_cache_write_is_an_error() -> None:
