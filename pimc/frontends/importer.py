@@ -124,7 +124,7 @@ def _build_module(
         position = next(node for node in program.graph.nodes if node.name == "position")
         columns = assign_columns(find_tabulated(program, position))
         missing = {column.table: column.width for column in columns.values() if column.table not in weights}
-        if missing and any(tensor.is_meta for tensor in program.state_dict.values()):
+        if missing and weights.some_absent:
             for table, width in missing.items():
                 weights.add(table, absent_array((shape.slots, width)), absent=True)
         elif missing:

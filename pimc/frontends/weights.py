@@ -83,6 +83,11 @@ class ModelWeights:
         """SHA-256 of element type, shape and values (hexadecimal)."""
         return array_digest(self[name])
 
+    @property
+    def some_absent(self) -> bool:
+        """Whether a weight is absent: then what is computed for the program's memory may be, too."""
+        return bool(self._absent)
+
     def add(self, name: str, value: WeightArray, *, absent: bool = False) -> None:
         """Add a weight made by a frontend (a table of positions); the name must be new.  Of an ``absent`` one only
         the shape counts (:func:`absent_array`).

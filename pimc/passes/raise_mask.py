@@ -101,9 +101,11 @@ def _read(mask: SSAValue, queries: int, keys: int) -> Mask:
     last = keys - queries
     starts = sorted({0, 1, 2, queries, last // 2, last - 1, last} & set(range(last + 1))) if position else [last]
     try:
-        shown = {start: _visible(_compute(mask, position, start, {}), queries, keys) for start in starts}
-        window = max(1, int(shown[last][-1].sum()))  # the last query has all keys before it
-        for start, visible in shown.items():
+        window = keys
+        for start in reversed(starts):  # one mask at a time: they are as large as a chunk times the cache
+            visible = _visible(_compute(mask, position, start, {}), queries, keys)
+            if start == last:
+                window = max(1, int(visible[-1].sum()))  # the last query has all keys before it
             if not np.array_equal(visible, seen(queries, keys, start, window)):
                 return Mask(False, reason=f"the mask at position {start} is not causal")
     except NotAMask as reason:
@@ -113,8 +115,9 @@ def _read(mask: SSAValue, queries: int, keys: int) -> Mask:
 
 def seen(queries: int, keys: int, start: int, window: int) -> npt.NDArray[np.bool_]:
     """Boolean ``[queries, keys]``: the last ``window`` keys up to each query's own, the first query's at ``start``."""
-    ahead = np.arange(keys)[None, :] - start - np.arange(queries)[:, None]
-    return (ahead <= 0) & (ahead > -window)
+    slots = np.arange(keys, dtype=np.int32)
+    own = np.arange(start, start + queries, dtype=np.int32)[:, None]
+    return (slots <= own) & (slots > own - window)
 
 
 def _visible(values: Array, queries: int, keys: int) -> npt.NDArray[np.bool_]:

@@ -1,6 +1,6 @@
 """Chains of views, compared by what they do rather than by how they are written.
  A *view* moves no arithmetic: reshape, transpose, broadcast, slice.  A chain of them is a function from
-result positions to positions of its root, so two chains are equal when they map an array of indices alike.
+result positions to positions of its root, so two chains are equal when they have the same strides (:mod:`pimc.passes.view_strides`).
 The raising patterns state the arrangement they need ("heads split from the features") as a chain of their own
 and compare; any spelling of the same arrangement matches.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from math import prod
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -20,12 +19,9 @@ from xdsl.ir import SSAValue
 from pimc.ir import nn
 from pimc.ir.nn.base import values_of
 from pimc.passes.raise_match import Replacer
+from pimc.passes.view_strides import NotStrided, Shape, Step, Steps, strides_of
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
-Shape: TypeAlias = tuple[int, ...]
-Step: TypeAlias = tuple[str, tuple[int, ...]] | tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-Steps: TypeAlias = tuple[Step, ...]
-
 ViewOp: TypeAlias = nn.ReshapeOp | nn.TransposeOp | nn.BroadcastToOp | nn.SliceOp
 
 
@@ -72,14 +68,16 @@ def apply_steps(array: npt.NDArray[ScalarT], steps: Steps) -> npt.NDArray[Scalar
 def same_view(root: Shape, steps: Steps, expected: Steps, broadcast: Shape | None = None) -> bool:
     """Whether two chains over a root of shape ``root`` give the same elements in the same row-major order.
 
-    ``broadcast`` is a shape that the first chain's result is broadcast to before the comparison.
+    ``broadcast`` is a shape that the first chain's result is broadcast to before the comparison.  A chain whose
+    elements do not lie at fixed strides is the same as none.
     """
-    indices = np.arange(prod(root), dtype=np.int32).reshape(root)
-    have = apply_steps(indices, steps)
     if broadcast is not None:
-        have = np.broadcast_to(have, broadcast)
-    want = apply_steps(indices, expected)
-    return have.size == want.size and bool(np.array_equal(have.reshape(-1), want.reshape(-1)))
+        steps = (*steps, ("broadcast", broadcast))
+    try:
+        have, want = strides_of(root, steps), strides_of(root, expected)
+    except NotStrided:
+        return False
+    return have == want
 
 
 def fold_identities(function: FuncOp) -> None:
