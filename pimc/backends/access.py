@@ -116,3 +116,14 @@ class AddressFlow:
             base = self.of(op.operands[-1])
             return Access(writes=base) if mnemonic == "sw" else Access(reads=base)
         return Access()
+
+
+def local_operands(op: SramInstruction, *, written: bool) -> list[SSAValue]:
+    """The operands that are addresses in the core's own memory: those that ``op`` writes, or all that it accesses."""
+    mnemonic, unit = op.INSTRUCTION.mnemonic, op.INSTRUCTION.unit
+    if unit == "scu":
+        reads = mnemonic == "sw" if written else mnemonic in _SCALAR_MEMORY
+        return [op.operands[-1]] if reads else []
+    pairs = list(zip(op.read_operands(), op.operands, strict=False))
+    stored = [value for operand, value in pairs if operand.name in _WRITTEN and mnemonic not in _ELSEWHERE]
+    return stored if written else [*stored, *(value for operand, value in pairs if operand.name not in _WRITTEN)]

@@ -30,10 +30,14 @@ from pimc.ir.sram_structure import AllocOp
 
 _WORD = 4
 _HALF = 2
-#: Units whose instructions may take longer than a message.
-_SLOW = frozenset({"tcu", "pim", "trans", "xfer"})
+#: Units whose instructions have taken their data when the message behind them is sent: scalars, earlier messages.
+_PROMPT = frozenset({"scu", "noc"})
+#: The unit that takes up an instruction when it is through with the one before, however many elements that has.
+_VECTOR = frozenset({"vcu"})
 TOKEN = "order.token"
 """The buffer of the messages by which cores meet."""
+_READY = "order.ready"
+"""A word that the vector unit moves onto itself behind what uses an exchanged buffer; the message waits for it."""
 
 
 def synchronise(program: ProgramOp, streams: Sequence[hbm.ProgramOp], semaphore: int) -> None:
@@ -113,11 +117,11 @@ def _touch(b: SramBuilder, buffer: AllocOp) -> None:
 class _Missing:
     """Nothing orders the use of a buffer before the next message into it.
 
-    Cores must meet at the end of ``loop``, or before operation ``before``.
+    Cores must meet at the end of ``loop``, or before operation ``before``.  ``units`` are those that use the buffer.
     """
 
     buffer: AllocOp
-    slow: bool
+    units: frozenset[str]
     loop: ForOp | None
     before: Operation
 
@@ -127,21 +131,32 @@ def _order_exchanges(program: ProgramOp, semaphore: int) -> None:
     while (missing := next(_Exchanges.of(program).missing(), None)) is not None:
         last = missing.loop.body.block.last_op if missing.loop is not None else missing.before
         assert last is not None  # a loop's body ends in a yield
-        if missing.slow:
-            with _before(last) as b:
-                _touch(b, missing.buffer)
-        meet_before(last, missing.buffer, token_of(program), len(program.core_numbers), semaphore)
+        used = missing.buffer
+        with _before(last) as b:
+            if missing.units - _PROMPT - _VECTOR:
+                _touch(b, used)
+            elif missing.units & _VECTOR:  # a message waits for its own data alone
+                used = _buffer_of(program, _READY, _WORD)
+                at = b.address(used.buffer)
+                b.sw(b.const(0), at, imm=0)
+                b.vmov_f(at, at, 1)
+        meet_before(last, used, token_of(program), len(program.core_numbers), semaphore)
 
 
 def token_of(program: ProgramOp) -> AllocOp:
     """The buffer of the messages by which the cores of a program meet; made where it is first needed."""
+    return _buffer_of(program, TOKEN, _WORD * len(program.core_numbers), remote=True)
+
+
+def _buffer_of(program: ProgramOp, name: str, size: int, *, remote: bool = False) -> AllocOp:
+    """A buffer at the start of a program, made where it is first needed."""
     for op in program.body.block.ops:
-        if isinstance(op, AllocOp) and op.sym_name.data == TOKEN:
+        if isinstance(op, AllocOp) and op.sym_name.data == name:
             return op
     first = program.body.block.first_op
     assert first is not None  # there is a message
     with _before(first) as b:
-        buffer = b.alloc(TOKEN, _WORD * len(program.core_numbers), memory="temp", remote=True).owner
+        buffer = b.alloc(name, size, memory="temp", remote=remote).owner
     assert isinstance(buffer, AllocOp)
     return buffer
 
@@ -193,8 +208,8 @@ class _Exchanges:
             for use, send in pairs if releases is not None else ():
                 block, loop = self._common(use, send)
                 if not any(self._orders(op, use, send, block, loop) for op in releases or ()):
-                    slow = any(unit_of(op) in _SLOW for op in uses)
-                    yield _Missing(alloc, slow, loop, in_block(send, block))
+                    units = frozenset(unit for op in uses if (unit := unit_of(op)) is not None)
+                    yield _Missing(alloc, units, loop, in_block(send, block))
 
     def _precedes(self, use: Operation, send: Operation) -> bool:
         """Whether a use may come before a message into the buffer: by text, or in the iteration before."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from xdsl.ir import Block, Operation, SSAValue
 
-from pimc.backends.access import AddressFlow
-from pimc.backends.order import constant, runs_at_least_once
+from pimc.backends.access import AddressFlow, local_operands
+from pimc.backends.order import constant, in_block, is_inside, runs_at_least_once
 from pimc.ir.instruction_ops import numbers
 from pimc.ir.sram import SramInstruction
 from pimc.ir.sram_control import ForOp, IfOp
@@ -32,14 +32,32 @@ _SUMS = frozenset({"add", "addi"})
 
 
 @dataclass(frozen=True)
+class Place:
+    """An address: a known offset in its buffer, and values that are added to it; None if it is not such a sum."""
+
+    offset: tuple[int, ...]
+    more: frozenset[SSAValue] = frozenset()
+
+    def plus(self, known: tuple[int, ...]) -> Place:
+        """The address so many bytes behind, on each core."""
+        cores = max(len(self.offset), len(known))
+        return Place(tuple(_at(self.offset, core) + _at(known, core) for core in range(cores)), self.more)
+
+
+@dataclass(frozen=True)
 class Transfer:
-    """What a transfer does in local memory: the buffer, its first byte there and its bytes, and whether it writes."""
+    """What a transfer does in local memory: the buffers, its address there and its bytes, and whether it writes."""
 
     op: SramInstruction
     buffers: frozenset[AllocOp]
-    start: Known
+    place: Place | None
     size: Known
     writes: bool
+
+    @property
+    def start(self) -> Known:
+        """Its first byte in its buffer."""
+        return self.place.offset if self.place is not None and not self.place.more else None
 
 
 @dataclass
@@ -137,55 +155,72 @@ class InFlight:
 
     def _waits(self, op: SramInstruction, transfer: Transfer) -> bool:
         """Whether ``op`` certainly touches what a transfer in flight moves, one of them writing."""
-        access = self.flow.access(op)
-        meets = access.local if transfer.writes else access.writes
-        if not meets & transfer.buffers:
+        operands = local_operands(op, written=not transfer.writes)
+        found = [value for value in operands if self.flow.of(value) & transfer.buffers]
+        if not found or len(transfer.buffers) > 1:
             return False
+        shift = numbers(op.properties["imm"]) if op.INSTRUCTION.unit == "scu" and "imm" in op.properties else (0,)
+        places = [place.plus(shift) for value in found if (place := place_of(value)) is not None]
         count = _count(op)
-        places = (
-            [place_of(value) for value in op.operands if self.flow.of(value) & transfer.buffers]
-            if op.INSTRUCTION.unit != "scu"
-            else [None]
+        return count is not None and any(
+            _meet(place, count, transfer) and _comparable(place, transfer, op) for place in places
         )
-        return any(_meet(place, count, transfer) for place in places)
 
 
-def place_of(address: SSAValue) -> Known:
-    """The offsets of an address in its buffer; None if they are not constants."""
+def place_of(address: SSAValue) -> Place | None:
+    """An address as an offset in its buffer and values that are added; None if it is not such a sum."""
     owner = address.owner
     if isinstance(owner, AddressOp):
-        return numbers(owner.offset)
-    if isinstance(owner, SramInstruction) and owner.INSTRUCTION.mnemonic in _SUMS:
-        more = numbers(owner.properties["imm"]) if owner.INSTRUCTION.mnemonic == "addi" else constant(owner.operands[1])
-        base = place_of(owner.operands[0])
-        if base is not None and more is not None:
-            cores = max(len(base), len(more))
-            return tuple(_at(base, core) + _at(more, core) for core in range(cores))
-    return None
+        return Place(numbers(owner.offset))
+    if not isinstance(owner, SramInstruction) or owner.INSTRUCTION.mnemonic not in _SUMS:
+        return None
+    base = place_of(owner.operands[0])
+    if owner.INSTRUCTION.mnemonic == "addi":
+        return base if base is None else base.plus(numbers(owner.properties["imm"]))
+    added = owner.operands[1]
+    if base is None:
+        base, added = place_of(added), owner.operands[0]
+    if base is None or added in base.more:
+        return None
+    known = constant(added)
+    return base.plus(known) if known is not None else Place(base.offset, base.more | {added})
+
+
+def _comparable(place: Place, transfer: Transfer, op: Operation) -> bool:
+    """Whether what is added to both addresses is the same: the same values, in the same iteration of any loop.
+
+    A transfer before ``op`` in the same block, or in one around it, is the last one that was dispatched.
+    """
+    if not place.more:
+        return True
+    block = transfer.op.parent
+    return block is not None and is_inside(op, block) and transfer.op.is_before_in_block(in_block(op, block))
 
 
 def _count(op: SramInstruction) -> Known:
-    """The elements or bytes an instruction handles (of many rows: in the first), where operands say so by constants."""
+    """How many elements, bytes or rows an instruction handles: 1 or more where no operand says; None if not known."""
     if ROWS in op.INSTRUCTION.config and op.config_values:
         rows = constant(dict(zip(op.INSTRUCTION.config, op.config_values, strict=True))[ROWS])
-        if rows is not None and min(rows) <= 0:
-            return (0,)
+        if rows is None or min(rows) <= 0:
+            return rows if rows is None else (0,)
     names = [operand.name for operand in op.read_operands()]
-    return constant(op.operands[names.index("n")]) if "n" in names else None
+    return constant(op.operands[names.index("n")]) if "n" in names else (1,)
 
 
-def _meet(place: Known, count: Known, transfer: Transfer) -> bool:
-    """Whether an access at ``place`` of the transfer's buffer meets it on every core, as far as constants tell."""
-    cores = max(len(known) for known in (place, count, transfer.start, transfer.size, (0,)) if known is not None)
+def _meet(place: Place, count: tuple[int, ...], transfer: Transfer) -> bool:
+    """Whether an access at ``place`` of the transfer's buffer certainly meets it, on every core."""
+    moved = transfer.place
+    if moved is None or place.more != moved.more:
+        return False
+    cores = max(len(known) for known in (place.offset, count, moved.offset, transfer.size, (0,)) if known is not None)
     for core in range(cores):
-        if transfer.size is not None and _at(transfer.size, core) == 0:
+        size = 1 if transfer.size is None else _at(transfer.size, core)  # where it is not known, one byte at least
+        if size == 0:
             continue
-        if count is not None and _at(count, core) == 0:
+        if _at(count, core) == 0:
             return False
-        if place is not None and transfer.start is not None and transfer.size is not None:
-            start = _at(transfer.start, core)
-            if not start <= _at(place, core) < start + _at(transfer.size, core):
-                return False
+        if not 0 <= _at(place.offset, core) - _at(moved.offset, core) < size:
+            return False
     return True
 
 

@@ -56,6 +56,32 @@ def use(b: SramBuilder, x: SSAValue, count: int | list[int] = 4) -> None:
     b.vmov_h(b.address(x), b.address(x, 8), b.const(count))
 
 
+def use_somewhere(b: SramBuilder, x: SSAValue) -> None:
+    """At an offset that is known when the program runs."""
+    offset = b.lw(b.address(b.alloc("offset", 4)), imm=0)
+    b.vmov_h(b.add(b.address(x), offset), b.address(b.alloc("source", 64)), 4)
+
+
+def read_and_use_somewhere(b: SramBuilder, x: SSAValue) -> None:
+    """Both at the same address, which is known when the program runs."""
+    at = b.add(b.address(x), b.lw(b.address(b.alloc("offset", 4)), imm=0))
+    b.hrd(at, 0, 16)
+    b.vmov_h(b.address(b.alloc("target", 64)), b.addi(at, imm=8), 4)
+
+
+def read_and_use_rows(b: SramBuilder, x: SSAValue) -> None:
+    """Each iteration brings a row, but uses the one behind it."""
+    with b.loop(0, 32, 16) as row:
+        at = b.add(b.address(x), row)
+        b.hrd(at, 0, 16)
+        b.vmov_h(b.address(b.alloc("target", 64)), b.addi(at, imm=16), 4)
+
+
+def use_nothing(b: SramBuilder, x: SSAValue) -> None:
+    """As many elements as a register says, perhaps none."""
+    b.vmov_h(b.address(x), b.address(x, 8), b.lw(b.address(b.alloc("count", 4)), imm=0))
+
+
 def other(b: SramBuilder, _: SSAValue) -> None:
     b.hrd(b.address(b.alloc("other", 64)), 64, 64)
 
@@ -72,6 +98,10 @@ def use_other(b: SramBuilder, x: SSAValue) -> None:
         ([read], True),
         ([read, use], False),  # touches what the transfer moves
         ([read, use_other], False),  # waits for a later transfer
+        ([read, use_somewhere], True),  # perhaps behind what the transfer moves
+        ([read, use_nothing], True),
+        ([read_and_use_somewhere], False),
+        ([read_and_use_rows], True),
         ([other], False),  # the stream does not touch it
         ([lambda b, x: read(b, x, [64, 64, 0, 64])], True),
         ([read, lambda b, x: use(b, x, [4, 4, 0, 4])], True),  # a core that touches nothing
@@ -87,6 +117,15 @@ def test_a_signal_waits_for_transfers_of_what_the_stream_reads(steps: Sequence[B
 def test_a_signal_waits_for_transfers_of_what_the_stream_writes() -> None:
     found = ordered(signal_behind(lambda b, x: b.hwr(b.address(x), 0, 64)), "rdres")
     assert found == ["hwr", "vmov.f", "sigh", "wait"]
+
+
+def test_a_transfer_to_memory_is_not_waited_for_by_who_reads_the_same() -> None:
+    def body(b: SramBuilder, x: SSAValue) -> None:
+        b.hwr(b.address(x), 0, 16)
+        b.vmov_h(b.address(x, 32), b.address(x), 4)
+        b.sigh(sem=0)
+
+    assert ordered(body, "rdres") == ["hwr", "vmov.h", "vmov.f", "sigh", "wait"]
 
 
 def test_a_transfer_of_the_iteration_before() -> None:
@@ -125,7 +164,8 @@ def test_cores_meet_before_a_buffer_is_sent_into_again() -> None:
         exchange(b, whole, part, semaphore)
         b.vmov_h(b.address(part), b.address(whole), 8)
     synchronise(program, [], 31)
-    assert instructions(program) == ["nmcast", "wait", "vmov.h", "nmcast", "wait", "nmcast", "wait", "vmov.h"]
+    exchanged, met = ["nmcast", "wait", "vmov.h"], ["sw", "vmov.f", "nmcast", "wait"]
+    assert instructions(program) == [*exchanged, *met, *exchanged]
 
 
 def test_gemv_of_a_stored_vector() -> None:
