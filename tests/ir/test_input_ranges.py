@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from tiny_models import LLAMA, llama
+from tiny_models import LLAMA, Shape, llama, run_pass
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
 
+from pimc.ir import pim
 from pimc.ir.context import parse_module
 from pimc.ir.input_ranges import input_ranges
+from pimc.passes.annotate import AnnotatePass
+from pimc.passes.outline import OutlinePass
+from pimc.passes.partition import PartitionPass
+from pimc.passes.place import PlacePass
 
 
 def functions_of(module: ModuleOp) -> Mapping[str, func.FuncOp]:
@@ -31,6 +36,16 @@ def test_a_language_model() -> None:
     last, chunk = LLAMA.max_seq - 1, LLAMA.chunk
     assert input_ranges(functions["decode"], functions) == [(0, LLAMA.vocab - 1), (0, last)]
     assert input_ranges(functions["prefill"], functions) == [(0, LLAMA.vocab - 1), (0, last + 1 - chunk), (1, chunk)]
+
+
+def test_a_partitioned_language_model() -> None:
+    """The same, where a chunk's rows are cut over the cores."""
+    shape = Shape(layers=1, hidden=576, heads=9, kv_heads=3, ffn=512, chunk=16)
+    module = llama(shape)
+    run_pass(module, OutlinePass(), AnnotatePass(), PlacePass(), PartitionPass())
+    functions = functions_of(module)
+    assert any(isinstance(op, pim.SelectTokenOp) for op in module.walk())
+    assert input_ranges(functions["prefill"], functions) == [(0, shape.vocab - 1), (0, shape.max_seq - 16), (1, 16)]
 
 
 IDS = "%ids: tensor<1x2xi32>"
