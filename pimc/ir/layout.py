@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Self
 
 from xdsl.dialects.builtin import ArrayAttr, IntAttr, NoneAttr, TensorType
@@ -42,8 +43,10 @@ def format_int_rows(rows: IntRows) -> str:
 
 @dataclass(frozen=True)
 class ShardRound:
-    """One round of a cut: core ``first_core + i`` holds indices ``start + j * per_core ..`` (``per_core`` of them),
-    with ``j = i // share``: ``share`` neighbouring cores hold the same ones.
+    """One round of a cut: core ``first_core + i`` holds indices ``start + j * per_core ..`` (``per_core`` of them).
+
+    ``share`` neighbouring cores hold the same ones, and the parts are dealt out ``repeats`` times, one time behind the
+    other: ``j = i // share % parts``.
     """
 
     start: int
@@ -51,17 +54,24 @@ class ShardRound:
     cores: int
     per_core: int
     share: int = 1
+    repeats: int = 1
 
     @property
     def parts(self) -> int:
         """Different parts of the round."""
-        return self.cores // self.share
+        return self.cores // self.share // self.repeats
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """As they are printed: the last number only where cores share."""
+        """As they are printed: the last numbers only where cores share, or parts are repeated."""
         own = (self.start, self.first_core, self.cores, self.per_core)
+        if self.repeats > 1:
+            return (*own, self.share, self.repeats)
         return own if self.share == 1 else (*own, self.share)
+
+    def start_of(self, core: int) -> int:
+        """The first index that a core of the round holds."""
+        return self.start + (core - self.first_core) // self.share % self.parts * self.per_core
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ class ShardAttr(ParametrizedAttribute):
             if not 0 <= rank < r.cores:
                 continue
             end = rounds[index + 1].start if index + 1 < len(rounds) else extent
-            start = r.start + rank // r.share * r.per_core
+            start = r.start_of(core)
             stop = min(start + r.per_core, end)
             if start < stop:
                 found.append(Piece(local, start, stop))
@@ -162,16 +172,20 @@ class ShardAttr(ParametrizedAttribute):
             expected = end
 
     def verify(self) -> None:
-        """Rounds are four or five positive numbers (start and first core may be 0), in ascending order of start."""
+        """Rounds are four to six positive numbers (start and first core may be 0), in ascending order of start."""
         if not self.rounds.data:
             raise VerifyException("a shard needs at least one round")
         last = -1
         for row in self.rounds:
             values = [v.data for v in row]
-            if len(values) not in (4, 5) or min(values[:2]) < 0 or min(values[2:]) < 1 or values[0] <= last:
-                raise VerifyException(f"not a shard round [start, first_core, cores, per_core, share]: {values}")
-            if values[2] % (values[4] if len(values) == 5 else 1):
-                raise VerifyException(f"{values[4]} cores a part do not divide the {values[2]} cores of a shard round")
+            if len(values) not in (4, 5, 6) or min(values[:2]) < 0 or min(values[2:]) < 1 or values[0] <= last:
+                raise VerifyException(
+                    f"not a shard round [start, first_core, cores, per_core, share, repeats]: {values}"
+                )
+            if values[2] % prod(values[4:]):
+                raise VerifyException(
+                    f"{prod(values[4:])} cores a part do not divide the {values[2]} cores of a shard round"
+                )
             last = values[0]
 
     @classmethod
@@ -227,6 +241,16 @@ class LayoutAttr(ParametrizedAttribute):
             shard = self.cuts.get(dim)
             own = [range(size)] if shard is None else [range(p.start, p.stop) for p in shard.pieces(core, size)]
             found = [(*box, indices) for box in found for indices in own]
+        return tuple(found)
+
+    def holders(self, shape: Sequence[int], cores: int) -> tuple[bool, ...]:
+        """Whether each core is the first of those that hold the same part."""
+        seen: set[tuple[tuple[range, ...], ...]] = set()
+        found: list[bool] = []
+        for core in range(cores):
+            boxes = self.boxes(core, shape)
+            found.append(bool(boxes) and boxes not in seen)
+            seen.add(boxes)
         return tuple(found)
 
     def verify(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pimc.backends.lower.choices import choice_of
 from pimc.diagnostics import TargetError
 from pimc.ir.locations import where
-from pimc.ir.pim.encoder import AttentionFullOp
+from pimc.ir.pim.encoder import AttentionFullOp, AttentionGrid
 from pimc.ir.pim.ops import AttentionOp
 from pimc.ir.pim.tiling import AttentionTiling
 from pimc.targets.target import Target
@@ -55,15 +55,24 @@ def attention_tiling(op: AttentionOp, target: Target, budget: int) -> tuple[Atte
     return AttentionTiling(rows, keys), reason
 
 
-def full_tiling(op: AttentionFullOp, target: Target, budget: int) -> tuple[AttentionTiling, str]:
-    """The blocks of an attention without a cache whose scores take at most ``budget`` bytes, and why.
-
-    Keys and values lie in local memory.
+def full_tiling(op: AttentionFullOp, target: Target, share: int, free: int) -> tuple[AttentionTiling, str]:
+    """The blocks of an attention without a cache, and why: query rows that fill the tensor unit in equal blocks, and
+    keys whose buffers and scores take at most ``share`` bytes, and ``free`` with the state of all query rows.
     """
-    share = op.heads.value.data // op.kv_heads.value.data
-    rows, keys = max(1, target.tcu.rows // share), 1
-    each = 2 * rows * share
-    while 2 * keys * each <= budget:
-        keys *= 2
-    reason = f"{rows} x {share} query rows and {keys} keys at a time: scores take {keys * each} of {budget} bytes"
+    grid, total = AttentionGrid.of(op), nn.tensor_of(op.k).get_shape()[1]
+    queries, dim = op.heads.value.data // op.kv_heads.value.data, op.head_dim.value.data
+    most = max(1, target.tcu.rows // queries)
+    rows = -(-grid.rows // -(-grid.rows // most))
+    state = -(-grid.rows // rows) * rows * queries * (4 * dim + 8)
+    one, budget = 4 * dim + 2 * rows * queries, min(share, free - state)
+    if total * one <= budget and grid.sequences * grid.heads == 1:
+        keys, why = total, "all, in one buffer"
+    else:
+        keys, one, why = 1, one + 4 * dim, f"in {BUFFERS} buffers"
+        while keys < total and 2 * keys * one <= budget:
+            keys *= 2
+    reason = (
+        f"{rows} x {queries} query rows and {min(keys, total)} keys at a time ({why}): keys, values and scores take "
+        f"{keys * one} of {budget} bytes"
+    )
     return AttentionTiling(rows, keys), reason

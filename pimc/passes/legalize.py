@@ -166,6 +166,9 @@ def _attention_full(emit: Emitter, op: nn.AttentionFullOp) -> SSAValue | None:
     """Attention as products and a softmax of heads: q ``[B, Hkv, G, M, D]``, k ``[B, Hkv, 1, D, N]``."""
     heads, kv_heads, dim = op.heads.value.data, op.kv_heads.value.data, op.head_dim.value.data
     batch, queries, _ = shape_of(op.q)
+    said = _said(emit, op.mask)
+    if said is not op.mask:
+        return emit(_with_mask(op, said))
     if batch == 1:
         return _float_mask(emit, op)
     keys, share = shape_of(op.k)[1], heads // kv_heads
@@ -194,8 +197,29 @@ def _float_mask(emit: Emitter, op: nn.AttentionFullOp) -> SSAValue | None:
         mask = emit(nn.BroadcastToOp(mask, (*shape_of(mask)[:-1], keys)))
     if mask is op.mask:
         return None
+    return emit(_with_mask(op, mask))
+
+
+def _with_mask(op: nn.AttentionFullOp, mask: SSAValue | None) -> nn.AttentionFullOp:
+    """The same attention with another mask."""
     sizes = {name: getattr(op, name).value.data for name in ("heads", "kv_heads", "head_dim", "scale")}
-    return emit(nn.AttentionFullOp(op.q, op.k, op.v, mask, **sizes, causal=bool(op.causal.value.data)))
+    return nn.AttentionFullOp(op.q, op.k, op.v, mask, **sizes, causal=bool(op.causal.value.data))
+
+
+def _said(emit: Emitter, mask: SSAValue | None) -> SSAValue | None:
+    """What a constant mask says: none if it hides nothing; one index of each dimension along which it repeats."""
+    owner = None if mask is None else mask.owner
+    if not isinstance(owner, nn.ConstantOp) or mask is None:
+        return mask
+    values = np.asarray(owner.value.get_values()).reshape(shape_of(mask))
+    if np.all(values == (nn.tensor_of(mask).element_type == i1)):
+        return None
+    for axis in range(values.ndim - 1):
+        first = values.take([0], axis)
+        values = first if np.array_equal(np.broadcast_to(first, values.shape), values, equal_nan=True) else values
+    if values.shape == shape_of(mask):
+        return mask
+    return emit.constant(values, mask)
 
 
 def _masked(emit: Emitter, op: nn.AttentionFullOp, scores: SSAValue) -> SSAValue:

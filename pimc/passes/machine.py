@@ -233,6 +233,16 @@ class Machine:
         cycles += sum(self.target.latency(name).busy_cycles(amount) for name, amount in work.items())
         return cycles * self.target.clock.core_period_fs + self.stream_fs(4 * slots * head_dim)
 
+    def attention_rows_fs(self, rows: int, keys: int, head_dim: int) -> int:
+        """Attention of ``rows`` queries of one head on the tensor unit, with softmax in blocks that fill it."""
+        tcu, blocks = self.target.tcu, -(-rows // self.target.tcu.rows)
+        unit = -(-keys // tcu.columns) * (head_dim + tcu.fill_cycles)
+        unit += -(-head_dim // tcu.columns) * (keys + tcu.fill_cycles)
+        work = {"vector_special": keys, "vector": 2 * keys + 3 * head_dim, "vector_reduce": 2 * keys}
+        height = min(rows, tcu.rows)
+        cycles = unit + sum(self.target.latency(name).busy_cycles(height * each) for name, each in work.items())
+        return blocks * cycles * self.target.clock.core_period_fs
+
     def tcu_attention_fs(self, m: int, heads: int, head_dim: int, context: int) -> int:
         """Both products of attention on the tensor units."""
         tcu = self.target.tcu

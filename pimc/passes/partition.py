@@ -17,6 +17,7 @@ from math import prod
 from typing_extensions import override
 from xdsl.dialects import func, scf
 from xdsl.dialects.builtin import (
+    DenseArrayBase,
     FloatAttr,
     FunctionType,
     IntegerAttr,
@@ -40,6 +41,7 @@ from pimc.ir.signature import is_entry
 from pimc.ir.stages import Stage
 from pimc.passes.algorithm1 import feature_shard, head_rounds, rounds_shard, tensor_shard
 from pimc.passes.annotate import BYTES, FLOPS, INTENSITY
+from pimc.passes.attention_grid import AttentionSizes, best_grid
 from pimc.passes.base import Pass, PassContext
 from pimc.passes.conv_cut import cut_conv
 from pimc.passes.fusion import LinearGroup, find_groups, weight_param
@@ -106,11 +108,6 @@ def _head_counts(module: ModuleOp) -> dict[nn.LinearOp, tuple[int, int]]:
             for write in writes:
                 if write.cache in (op.k, op.v):
                     _mark(write.x, op.kv_heads.value.data, dim, found)
-        elif isinstance(op, nn.AttentionFullOp):
-            dim, kv_heads = op.head_dim.value.data, op.kv_heads.value.data
-            _mark(op.q, kv_heads, op.heads.value.data // kv_heads * dim, found)
-            for value in (op.k, op.v):
-                _mark(value, kv_heads, dim, found)
     return found
 
 
@@ -191,8 +188,7 @@ class _FunctionPartition:
             case nn.SelectTokenOp() | nn.SliceOp():
                 self.select(op)
             case func.ReturnOp():
-                if not entry:  # the host reads the pieces of an entry's results
-                    op.operands = [self.layouts.settled(value) for value in op.operands]
+                op.operands = [self.returned(value, entry) for value in op.operands]
             case scf.YieldOp():
                 pass  # what a loop carries is the loop's business
             case func.CallOp():
@@ -217,6 +213,11 @@ class _FunctionPartition:
     def make_whole(self, op: Operation) -> None:
         """Replace operands that are cut by their gathers."""
         op.operands = [self.whole(operand) for operand in op.operands]
+
+    def returned(self, value: SSAValue, entry: bool) -> SSAValue:
+        """A result: of an entry, the host reads the pieces if one dimension is cut."""
+        layout = layout_of(value.type)
+        return value if entry and (layout is None or len(layout.cuts) == 1) else self.layouts.settled(value)
 
     def call(self, op: func.CallOp) -> None:
         """Partition the callee for the layouts of its first call; a later call changes its operands to them."""
@@ -263,8 +264,7 @@ class _FunctionPartition:
                 hint="a product of two computed tensors is an nn.matmul",
             )
         group = self.module.groups[op].members
-        large = nn.tensor_bytes(op.x.type) > self.module.machine.target.memory("activation").bytes // GATHER_SHARE
-        x = op.x if large and op.rows() > 1 else self.whole(op.x)
+        x = op.x if op.rows() > 1 and self.stays_cut(op.x) else self.whole(op.x)
         for member in group:
             for value in (member.weight, member.bias):
                 param = weight_param(value)
@@ -289,6 +289,11 @@ class _FunctionPartition:
             output.name_hint = member.result.name_hint
             member.result.replace_all_uses_with(output)
             Rewriter.erase_op(member)
+
+    def stays_cut(self, x: SSAValue) -> bool:
+        """Whether a GEMM gathers its input in blocks: one that is large, or cut along several dimensions."""
+        layout, memory = layout_of(x.type), self.module.machine.target.memory("activation").bytes
+        return nn.tensor_bytes(x.type) > memory // GATHER_SHARE or (layout is not None and len(layout.cuts) > 1)
 
     def shard_for(self, op: nn.LinearOp) -> tuple[pim.ShardAttr, str]:
         """The cut of a linear layer's output, and why."""
@@ -358,29 +363,38 @@ class _FunctionPartition:
         self.append(k_write, v_write, pim.HeadsAttr.of(pair[2]))
 
     def attention_full(self, op: nn.AttentionFullOp) -> None:
-        """Groups of cores a KV head; operands that are cut head-wise alike stay on their cores, others become whole."""
-        heads, kv_heads, dim = (a.value.data for a in (op.heads, op.kv_heads, op.head_dim))
-        channels, cores = self.module.machine.channels, self.module.machine.cores
-        rounds, how = head_rounds(kv_heads, channels, cores), "by Algorithm 1"
-        filled = all(r.heads * r.cores_per_head == cores for r in rounds)
-        if not filled:  # cores without a head need its operands to do as the others
-            queries = nn.tensor_of(op.q).get_shape()[1]
-            rounds, how = best_rounds(kv_heads, cores, lambda n: -(-queries // n)), "in as few rounds as rows allow"
-        cut = rounds_shard(rounds, heads // kv_heads * dim)
-        wanted = (cut, *(rounds_shard(rounds, dim),) * 2)
-        operands = [
-            value if filled and pim.shard_of(value.type) == shard else self.whole(value)
-            for value, shard in zip((op.q, op.k, op.v), wanted, strict=True)
-        ]
-        mask = None if op.mask is None else self.whole(op.mask)
+        """Blocks of sequences, heads and query rows; keys and values stay where they are, each part on some cores."""
+        sizes = AttentionSizes.of(op)
+        grid = best_grid(self.module.machine, sizes)
+        q = self.layouts.to(op.q, grid.query_layout(sizes.share * sizes.dim))
+        operands = [q, *(self.in_parts(value) for value in (op.k, op.v))]
         properties: dict[str, Attribute] = {
             key: value for key, value in op.properties.items() if key != "operandSegmentSizes"
         }
-        properties["rounds"] = pim.HeadsAttr.of(rounds)
-        new = pim.AttentionFullOp(operands, mask, properties, pim.with_shard(nn.tensor_of(op.result), cut))
+        properties["grid"] = DenseArrayBase.from_list(i64, grid.numbers)
+        new = pim.AttentionFullOp(operands, None, properties, q.type)
+        if op.mask is not None:
+            mask = self.mask_of(new, op.mask)
+            new = pim.AttentionFullOp([q, *operands[1:]], mask, properties, q.type)
         new.attributes |= op.attributes
-        new.attributes[SHARD_REASON] = StringAttr(f"head-wise {how}, a head's cores by rows: {kv_heads} heads")
+        new.attributes[SHARD_REASON] = StringAttr(
+            f"by the least estimated time: {grid.sequences} sequences, {grid.heads} KV heads and {grid.rows} query "
+            f"rows a core, on {grid.cores} cores"
+        )
         self.replace(op, new)
+
+    def in_parts(self, value: SSAValue) -> SSAValue:
+        """``value`` cut along one dimension: by features where every core has all of it."""
+        shape, layout = nn.tensor_of(value).get_shape(), layout_of(value.type)
+        if layout is not None and len(layout.cuts) == 1:
+            return value
+        return self.layouts.to(value, LayoutAttr.of({2: tensor_shard(shape[2], self.module.machine.cores)}))
+
+    def mask_of(self, op: pim.AttentionFullOp, mask: SSAValue) -> SSAValue:
+        """A mask of every query row cut as the rows are; one of keys whole."""
+        shape = nn.tensor_of(mask).get_shape()
+        wide = len(shape) > 1 and shape[-2] > 1
+        return self.layouts.to(mask, op.mask_layout(mask)) if wide else self.whole(mask)
 
     def conv(self, op: nn.ConvOp) -> None:
         """Cut the output channels over the cores; the result is made whole, in the shape it had."""

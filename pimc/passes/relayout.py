@@ -44,6 +44,10 @@ class Relayout:
         if have == layout:
             return value
         if (value, layout) not in self.changed:
+            if have is None and layout is not None and len(layout.cuts) > 1:  # a part along one dimension first
+                dim, shape = max(layout.cuts), value.type.get_shape() if isinstance(value.type, TensorType) else ()
+                value = self.to(value, LayoutAttr.of({dim: ShardAttr.blocks(shape[dim], self.machine.cores)}))
+                have = layout_of(value.type)
             change = _change(value, have, layout)
             self._insert(change, value)
             self.changed[value, layout] = change.output
@@ -79,7 +83,7 @@ class Relayout:
         if not isinstance(type_, TensorType) or not nn.is_float(type_.element_type):
             return value
         layout = layout_of(type_)
-        if layout is not None and type_.get_num_dims() - 1 not in layout.cuts:
+        if layout is not None and len(layout.cuts) == 1 and type_.get_num_dims() - 1 not in layout.cuts:
             return value
         return self.to(value, self.by_rows(type_))
 

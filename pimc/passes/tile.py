@@ -30,8 +30,6 @@ from pimc.passes.schedule import ahead_of
 REASON = "pim.tile"
 #: The part of the activation memory that small buffers beside those of a GEMM take: biases, what messages bring.
 SMALL_SHARE = 12
-#: Attention without a cache has its keys and values in local memory; its scores take this part of ``key_share``.
-SCORES_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,8 @@ class TilePass(Pass):
             case AttentionOp():
                 return attention_tiling(op, machine.target, memory * self.key_share // 100)
             case AttentionFullOp():
-                return full_tiling(op, machine.target, memory * self.key_share // 100 // SCORES_SHARE)
+                free = memory - memory // SMALL_SHARE - held.bytes(op)
+                return full_tiling(op, machine.target, memory * self.key_share // 100, free)
             case GemmOp():
                 if op.layout is None:
                     raise InputError("pim.gemm has no layout", where=where(op), hint="run layout before tile")

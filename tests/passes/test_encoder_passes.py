@@ -55,15 +55,15 @@ def test_passes_keep_the_meaning() -> None:
     assert print_module(parse_module(text)) == text
 
 
-def test_operands_cut_by_heads_stay_cut() -> None:
+def test_no_operand_of_attention_is_whole_on_every_core() -> None:
     module = module_of([ids(0, 9, 1, TOKENS), floats(1, 1, 1, TOKENS)], encoder)
     for step in PASSES[:4]:
         run_pass(module, step)
     (attention,) = (op for op in module.walk() if isinstance(op, pim.AttentionFullOp))
-    assert all(pim.shard_of(value.type) is not None for value in (attention.q, attention.k, attention.v))
+    assert all(pim.layout_of(value.type) is not None for value in (attention.q, attention.k, attention.v))
     reason = attention.attributes["pim.partition"]
     assert isinstance(reason, StringAttr)
-    assert "head-wise" in reason.data
+    assert "1 sequences, 1 KV heads and 1 query rows a core, on 7 cores" in reason.data
 
 
 @pytest.mark.parametrize(

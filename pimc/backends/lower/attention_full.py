@@ -1,203 +1,237 @@
-"""Attention without a cache: a KV head on a group of cores, which share its queries by rows.
+"""Attention without a cache: cores have blocks of sequences, of KV heads and of query rows.
 
-The cores of a group exchange the head's features, so that each has all rows of its keys and values; each takes its rows
-of queries in blocks that fill the tensor unit, and for each the keys in blocks, by online softmax; then they exchange
-again, so that each ends with its share of the features, of all rows.
+Each works through its heads one after the other: it gets the head's keys and values in blocks (:mod:`key_stream`), and
+takes its query rows through each in blocks that fill the tensor unit, by online softmax.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.attention_tensor import Matrix, each_query, hide_columns, multiply_by_columns, multiply_by_rows
-from pimc.backends.lower.context import LoweringContext, shape_of
-from pimc.backends.lower.exchange import meet, tell_everybody
-from pimc.backends.lower.heads import HeadGroup, Shape, groups_of
+from pimc.backends.lower.context import LoweringContext, whole_shape_of
+from pimc.backends.lower.heads import Shape
+from pimc.backends.lower.index import Index, Indices
+from pimc.backends.lower.key_stream import KeyBlock, KeyStream
 from pimc.backends.lower.online import OnlineSoftmax, Rows
-from pimc.backends.lower.parts import own_indices
-from pimc.backends.lower.values import Strip, Tensor
+from pimc.backends.lower.parts import Part, parts_of
+from pimc.backends.lower.values import Buffer, Strip, Tensor
 from pimc.backends.lower.views import View, view_of
-from pimc.ir.layout import shard_of
-from pimc.ir.pim.encoder import AttentionFullOp
+from pimc.ir.layout import layout_of
+from pimc.ir.pim.encoder import AttentionFullOp, AttentionGrid
 from pimc.ir.pim.tiling import AttentionTiling
 
 
-@dataclass(frozen=True)
-class QueryRows:
-    """The rows of queries that a core works on: ``most`` of them, from ``first`` on (a number a core).
-
-    What it sends of them are ``count`` rows behind the first ``skipped`` ones: where rows do not divide, the last cores
-    work on rows of others too, so that all do the same work in the same order.
-    """
-
-    most: int
-    first: tuple[int, ...]
-    skipped: tuple[int, ...]
-    count: tuple[int, ...]
-
-    @staticmethod
-    def of(group: HeadGroup, rows: int) -> QueryRows:
-        """Equal blocks of rows over the group's cores; the last ones send fewer, or none."""
-        most = -(-rows // group.cores)
-        first = tuple(min(rank * most, rows - most) for rank in group.rank)
-        count = tuple(max(0, min(most, rows - rank * most)) for rank in group.rank)
-        skipped = tuple(
-            rank * most - start if n else 0 for rank, start, n in zip(group.rank, first, count, strict=True)
-        )
-        return QueryRows(most, first, skipped, count)
-
-
 def lower_attention_full(ctx: LoweringContext, op: AttentionFullOp) -> None:
-    """Every head round: gather, attend, exchange."""
-    queries, share = shape_of(op.q)[1], op.heads.value.data // op.kv_heads.value.data
-    shape = Shape(share, op.head_dim.value.data, queries)
+    """A loop over the core's heads of its sequences, of their blocks of keys and values, of blocks of query rows."""
     tiling = AttentionTiling.of(op)
     if tiling is None:
         raise ctx.unsupported("it has no tiling (run tile before lower)")
-    strips: list[Strip] = []
-    for group in groups_of(ctx, op.rounds):
-        rows = QueryRows.of(group, queries)
-        q = _head(ctx, op.q, group, shape.width)
-        k, v = (_head(ctx, value, group, shape.dim) for value in (op.k, op.v))
-        out = _attend(ctx, op, group, (q, k, v), rows, shape, tiling)
-        strips.extend([_exchange(ctx, group, out, rows, shape)] * group.cuts(shape))
-    meet(ctx, tell_everybody(ctx, out))  # groups drift apart; what is gathered next would keep its memory since before
-    ctx.set(op.output, Tensor(tuple(strips)))
+    grid, x = AttentionGrid.of(op), Indices(ctx.core)
+    share, dim = op.heads.value.data // op.kv_heads.value.data, op.head_dim.value.data
+    shape = Shape(share, dim, min(tiling.rows, grid.rows))
+    out = ctx.strip("attention.out", grid.sequences * grid.rows, grid.heads * shape.width)
+    stream = KeyStream.of(ctx, op, min(tiling.keys, whole_shape_of(op.k)[1]))
+    blocks = -(-grid.rows // shape.rows)
+    softmax = OnlineSoftmax.of(ctx, shape.stacked, dim, blocks)
+    last = Strip(softmax.total, 1, 1, 2, (blocks - 1) * shape.stacked * dim * 4)
+    scores = ctx.alloc("attention.scores", shape.stacked * stream.block * 2)
+    work = _Work(ctx, op, grid, shape, softmax, scores, _Mask.of(ctx, op))
+    if work.some_idle:  # what no head is written to is zero
+        at = ctx.address(out)
+        ctx.core.vfill_h(at, at, ctx.f32(0.0), ctx.core.const(out.elements))
+    stream.begin()
+    with x.loop(grid.sequences * grid.heads) as item:
+        place = work.place(item)
+        softmax.begin(ctx)
+        with stream.each(item, last) as block, work.if_there(place), x.loop(blocks) as number:
+            work.attend(place, block, number)
+        with work.if_there(place), x.loop(blocks) as number:
+            rows = work.rows(number)
+            to = x.add(ctx.address(out), work.query_offset(place, rows.first, out.pitch))
+            softmax.rows_from(rows.state).round(ctx, ctx.core.register(to), out.pitch, share)
+    stream.end(last)
+    ctx.set(op.output, Tensor((out,)))
 
 
-def _head(ctx: LoweringContext, value: SSAValue, group: HeadGroup, width: int) -> Strip:
-    """All rows of the ``width`` features of the core's KV head, without gaps."""
-    core, shard, tensor = ctx.core, shard_of(value.type), ctx.tensor(value)
-    whole = ctx.strip("attention.head", tensor.rows, width, remote=shard is not None)
-    if shard is None:
-        strip = tensor.whole
-        features = core.const([2 * width * head for head in group.heads])
-        source = (core.add(ctx.address(strip), features), strip.pitch)
-        core.on_rows("vmov_h", strip.rows, ctx.place(whole), source, n=width)
-        return whole
-    semaphore, expected = ctx.semaphores.take(), 0
-    first, last = min(group.heads) * width, (max(group.heads) + 1) * width
-    for index, (strip, round_) in enumerate(zip(tensor.strips, shard.shard_rounds, strict=True)):
-        if not first <= round_.start < last:
-            continue
-        starts, counts = own_indices(shard, index, shape_of(value)[-1], ctx.cores)
-        columns = [start - head * width if n else 0 for start, n, head in zip(starts, counts, group.heads, strict=True)]
-        expected += group.cores  # a core without features sends an empty message
-        core.nmcast2(
-            core.address(whole.buffer.value, [2 * column for column in columns]),
-            ctx.address(strip),
-            core.const([2 * count for count in counts]),
-            sem=semaphore,
-            group_base=core.const(group.first_core),
-            group_size=core.const(group.cores),
-            message_rows=core.const(strip.rows),
-            message_src_stride=core.const(strip.pitch),
-            message_dst_stride=core.const(whole.pitch),
+@dataclass(frozen=True)
+class _Place:
+    """A head of a sequence: counted from the core's first one, and from the first of all."""
+
+    sequence: Index
+    head: Index
+    whole_sequence: SSAValue
+    whole_head: SSAValue
+
+
+@dataclass(frozen=True)
+class _QueryRows:
+    """A block of query rows: its first row, and that of its state (blocks may have rows in common, states not)."""
+
+    first: Index
+    state: SSAValue
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The work of a core: queries of ``shape.rows`` rows at a time."""
+
+    ctx: LoweringContext
+    op: AttentionFullOp
+    grid: AttentionGrid
+    shape: Shape
+    softmax: OnlineSoftmax
+    scores: Buffer
+    mask: _Mask | None
+
+    @property
+    def some_idle(self) -> bool:
+        """Whether some core has fewer heads or sequences than others."""
+        grid, heads, sequences = self.grid, self.op.kv_heads.value.data, whole_shape_of(self.op.q)[0]
+        clipped = grid.heads * grid.head_groups > heads or grid.sequences * grid.sequence_groups > sequences
+        return clipped or 1 < grid.cores < self.ctx.cores
+
+    def place(self, item: Index) -> _Place:
+        """The ``item``-th head of the core's sequences; cores without one count behind the last head."""
+        core, grid, x = self.ctx.core, self.grid, Indices(self.ctx.core)
+        sequence, head = x.split(item, (grid.sequences, grid.heads))
+        groups = [self._groups(number) for number in range(self.ctx.cores)]
+        first_sequence = core.const([grid.sequences * number for number, _, _ in groups])
+        first_head = core.const([grid.heads * number for _, number, _ in groups])
+        return _Place(
+            sequence,
+            head,
+            core.register(x.add(first_sequence, sequence)),
+            core.register(x.add(first_head, head)),
         )
-    core.wait(core.const(0), sem=semaphore, imm=expected)
-    return whole
 
+    def _groups(self, core: int) -> tuple[int, int, int]:
+        """The groups of sequences, heads and rows that a core belongs to."""
+        grid = self.grid
+        if grid.cores == 1:
+            return 0, 0, 0
+        if core >= grid.cores:
+            return 0, self.op.kv_heads.value.data, 0
+        heads, rows = divmod(core, grid.row_groups)
+        return (*divmod(heads, grid.head_groups), rows)
 
-def _attend(
-    ctx: LoweringContext,
-    op: AttentionFullOp,
-    group: HeadGroup,
-    qkv: tuple[Strip, Strip, Strip],
-    rows: QueryRows,
-    shape: Shape,
-    tiling: AttentionTiling,
-) -> Strip:
-    """The core's rows of the outputs of its KV head's queries, ``[rows.most, slice * cores]``."""
-    core = ctx.core
-    q, k, v = qkv
-    out = ctx.strip("attention.out", rows.most, group.slice(shape) * group.cores)
-    if out.width > shape.width:
-        tail = (core.address(out.buffer.value, out.offset + shape.width * 2), out.pitch)
-        core.on_rows("vfill_h", rows.most, tail, tail, (ctx.f32(0.0), 0), n=out.width - shape.width)
-    size = min(rows.most, tiling.rows)
-    block = Shape(shape.share, shape.dim, size)
-    with ctx.row_blocks(rows.most, size) as start:
-        first = core.const(list(rows.first))
-        if start is not None:
-            first = core.add(first, start)
-        softmax = _block(ctx, op, group, (q, k, v), first, block, tiling.keys)
-        softmax.round(ctx, ctx.address(out, start), out.pitch, shape.share)
-    return out
+    @contextmanager
+    def if_there(self, place: _Place) -> Iterator[None]:
+        """What is inserted meanwhile runs on cores that have the head and the sequence."""
+        core = self.ctx.core
+        with ExitStack() as conditions:
+            if self.some_idle:
+                heads, sequences = self.op.kv_heads.value.data, whole_shape_of(self.op.q)[0]
+                conditions.enter_context(core.if_(place.whole_head, "lt", heads))
+                conditions.enter_context(core.if_(place.whole_sequence, "lt", sequences))
+            yield
 
+    def rows(self, number: Index) -> _QueryRows:
+        """A block of query rows; the last one ends with the last row."""
+        x, size = Indices(self.ctx.core), self.shape.rows
+        first = x.mul(number, size)
+        state = self.ctx.core.register(x.mul(first, self.shape.share))
+        return _QueryRows(x.least(first, self.grid.rows - size), state)
 
-def _block(
-    ctx: LoweringContext,
-    op: AttentionFullOp,
-    group: HeadGroup,
-    qkv: tuple[Strip, Strip, Strip],
-    first: SSAValue,
-    shape: Shape,
-    most: int,
-) -> OnlineSoftmax:
-    """The softmax of ``shape.rows`` query rows from row ``first`` on, over the keys in blocks of ``most`` at most."""
-    core = ctx.core
-    q, k, v = qkv
-    keys, size = k.rows, min(k.rows, most)
-    query = ctx.alloc("attention.query", shape.rows * shape.width * 2)
-    scale, count = ctx.f32(op.scale.value.data), core.const(shape.rows * shape.width)
-    core.vmuls_h(core.address(query.value), ctx.address(q, first), scale, count)
-    left = Matrix(core.address(query.value), shape.dim * 2)
-    softmax = OnlineSoftmax.of(ctx, shape.stacked, shape.dim)
-    softmax.begin(ctx)
-    scores = ctx.alloc("attention.scores", shape.stacked * size * 2)
-    weights, part = (
-        Matrix(core.address(scores.value), size * 2),
-        Matrix(core.address(softmax.part.value), shape.dim * 2),
-    )
-    stop = core.const(keys)
-    if op.causal.value.data:  # row r sees keys up to r + keys - queries
-        ahead = core.add(first, core.const(shape.rows + keys - shape_of(op.q)[1]))
-        stop = core.max(core.min(ahead, stop), core.const(0))
-    mask = _Mask.of(ctx, op, group, keys)
-    with core.loop(core.const(0), stop, size) as key:
-        columns = core.min(core.sub(stop, key), core.const(size))
-        multiply_by_rows(
-            ctx, left, Matrix(ctx.address(k, key), k.pitch), weights, shape.stacked, columns, shape.dim
-        )  # fmt: skip
-        rows = Rows(shape.stacked, weights.at, weights.pitch, columns)
-        if mask is not None:
-            mask.add(ctx, rows, shape, first, key)
-        if op.causal.value.data:
-            hidden = core.add(first, core.const(keys - shape_of(op.q)[1] + 1))
-            _hide(ctx, rows, shape, core.sub(hidden, key))
-        softmax.weigh(ctx, rows, seen=False)
-        multiply_by_columns(
-            ctx, weights, Matrix(ctx.address(v, key), v.pitch), part, shape.stacked, shape.dim, columns
-        )  # fmt: skip
-        softmax.add(ctx)
-    return softmax
+    def query_offset(self, place: _Place, row: Index, pitch: int) -> Index:
+        """Where a row of the head's queries is in the core's part of all."""
+        x = Indices(self.ctx.core)
+        rows = x.add(x.mul(place.sequence, self.grid.rows), row)
+        return x.add(x.mul(rows, pitch), x.mul(place.head, self.shape.width * 2))
+
+    def attend(self, place: _Place, block: KeyBlock, number: Index) -> None:
+        """Add a block of keys and values to the softmax of a block of query rows."""
+        ctx, core, op, shape, x = self.ctx, self.ctx.core, self.op, self.shape, Indices(self.ctx.core)
+        rows = self.rows(number)
+        count, hidden = block.count, None
+        with ExitStack() as conditions:
+            if op.causal.value.data:  # row r sees keys up to r + keys - queries
+                ahead = whole_shape_of(op.k)[1] - whole_shape_of(op.q)[1]
+                row = x.add(core.const([self.grid.rows * self._groups(c)[2] for c in range(ctx.cores)]), rows.first)
+                hidden = core.register(x.sub(x.add(row, ahead + 1), block.first))
+                count = core.min(count, x.add(hidden, shape.rows - 1))
+                conditions.enter_context(core.if_(count, "ge", 1))
+            scores = self._scores(place, block, rows, count, hidden)
+            softmax = self.softmax.rows_from(rows.state)
+            softmax.weigh(ctx, scores, seen=False)
+            weights = Matrix(scores.at, scores.pitch)
+            part = Matrix(core.address(softmax.part.value), shape.dim * 2)
+            multiply_by_columns(ctx, weights, block.values, part, shape.stacked, shape.dim, count)
+            softmax.add(ctx)
+
+    def _scores(
+        self, place: _Place, block: KeyBlock, rows: _QueryRows, count: SSAValue, hidden: SSAValue | None
+    ) -> Rows:
+        """The scores of query rows with ``count`` keys; ``hidden``: the first key that the first row does not see."""
+        ctx, core, op, shape, x = self.ctx, self.ctx.core, self.op, self.shape, Indices(self.ctx.core)
+        q = ctx.tensor(op.q).whole
+        query = ctx.alloc("attention.query", shape.rows * shape.width * 2)
+        at, source = core.address(query.value), x.add(ctx.address(q), self.query_offset(place, rows.first, q.pitch))
+        scale = ctx.f32(op.scale.value.data)
+        core.on_rows(
+            "vmuls_h", shape.rows, (at, shape.width * 2), (core.register(source), q.pitch), (scale, 0), n=shape.width
+        )
+        pitch = self.scores.bytes // shape.stacked
+        weights = Matrix(core.address(self.scores.value), pitch)
+        left = Matrix(at, shape.dim * 2)
+        multiply_by_rows(ctx, left, block.keys, weights, shape.stacked, count, shape.dim)
+        scores = Rows(shape.stacked, weights.at, pitch, count)
+        if self.mask is not None:
+            self.mask.add(ctx, scores, shape, place, self._mask_row(rows), block.first)
+        if hidden is not None:
+            _hide(ctx, scores, shape, hidden)
+        return scores
+
+    def _mask_row(self, rows: _QueryRows) -> Index:
+        """The row of the mask of a block's first query row."""
+        assert self.mask is not None  # the caller's
+        if 2 in self.mask.cut:
+            return rows.first
+        firsts = [self.grid.rows * self._groups(core)[2] for core in range(self.ctx.cores)]
+        return Indices(self.ctx.core).add(self.ctx.core.const(firsts), rows.first)
 
 
 @dataclass(frozen=True)
 class _Mask:
-    """What is added to the scores of the core's query heads: ``view`` is ``[1, heads, queries, keys]``."""
+    """What is added to scores: ``view`` is ``[sequences, heads, queries, keys]``, of which dimensions in ``cut`` are
+    those of the core alone.
+    """
 
     view: View
-    heads: tuple[int, ...]
+    cut: frozenset[int]
 
     @staticmethod
-    def of(ctx: LoweringContext, op: AttentionFullOp, group: HeadGroup, keys: int) -> _Mask | None:
+    def of(ctx: LoweringContext, op: AttentionFullOp) -> _Mask | None:
         """The mask of an attention; None if there is none, or one that is the same for all keys of a query."""
         if op.mask is None:
             return None
-        view = view_of(ctx, op.mask).broadcast((1, op.heads.value.data, shape_of(op.q)[1], keys))
-        return None if keys > 1 and view.strides[3] == 0 else _Mask(view, group.heads)
+        layout = layout_of(op.mask.type)
+        part = Part(view_of(ctx, op.mask)) if layout is None else parts_of(ctx, op.mask)[0]
+        view, missing = part.view, 4 - part.view.rank
+        shape = (1,) * missing + whole_shape_of(op.mask)
+        strides = tuple(
+            0 if size == 1 else stride for size, stride in zip(shape, (0,) * missing + view.strides, strict=True)
+        )
+        if strides[3] == 0 and whole_shape_of(op.k)[1] > 1:
+            return None
+        cut = frozenset(cut.dim + missing for cut in part.cuts)
+        return _Mask(View(view.buffer, (1,) * missing + view.shape, strides, view.offset), cut)
 
-    def add(self, ctx: LoweringContext, rows: Rows, shape: Shape, first: SSAValue, key: SSAValue) -> None:
-        """Add the mask of query rows from ``first`` on and keys from ``key`` on."""
-        core, view = ctx.core, self.view
-        line = core.add(core.slli(key, imm=1), core.mul(first, core.const(view.strides[2])))
+    def add(self, ctx: LoweringContext, rows: Rows, shape: Shape, place: _Place, row: Index, key: Index) -> None:
+        """Add the mask of query rows from ``row`` on (of the mask) and keys from ``key`` on."""
+        core, x, strides = ctx.core, Indices(ctx.core), self.view.strides
+        sequence = place.sequence if 0 in self.cut else place.whole_sequence
+        group = place.head if 1 in self.cut else place.whole_head
+        line = x.add(x.mul(key, 2), x.mul(row, strides[2]))
+        line = x.add(x.add(line, x.mul(sequence, strides[0])), x.mul(group, shape.share * strides[1]))
+        at = x.add(core.address(self.view.buffer.value, self.view.offset), line)
         for head in range(shape.share):
-            own = [view.offset + (kv * shape.share + head) * view.strides[1] for kv in self.heads]
             to = (core.add(rows.at, core.const(head * rows.pitch)), shape.share * rows.pitch)
-            lines = (core.add(core.address(view.buffer.value, own), line), view.strides[2])
+            lines = (core.register(x.add(at, head * strides[1])), strides[2])
             core.on_rows("vadd_h", shape.rows, to, to, lines, n=rows.count)
 
 
@@ -208,33 +242,3 @@ def _hide(ctx: LoweringContext, rows: Rows, shape: Shape, visible: SSAValue) -> 
     with some, each_query(ctx, rows, shape.share, visible, shape.rows) as (own, scores):
         seen = core.min(core.max(own, core.const(0)), rows.count)
         hide_columns(ctx, scores, seen, core.sub(rows.count, seen))
-
-
-def _exchange(ctx: LoweringContext, group: HeadGroup, out: Strip, rows: QueryRows, shape: Shape) -> Strip:
-    """Each core's share of the features, of all rows: everybody sends everybody the features of its own rows."""
-    if group.cores == 1:
-        return out
-    core, width = ctx.core, group.slice(shape)
-    result = ctx.strip("attention.slice", shape.rows, width, remote=True)
-    semaphore = ctx.semaphores.take()
-    sent = [start + skip for start, skip in zip(rows.first, rows.skipped, strict=True)]
-    to = core.address(result.buffer.value, [first * result.pitch for first in sent])
-    lines = core.const([max(1, count) for count in rows.count])
-    size = core.const([width * 2 if count else 0 for count in rows.count])
-    for step in range(group.cores):
-        ranks = [(rank + step) % group.cores for rank in group.rank]
-        core.nsend2(
-            to,
-            core.address(
-                out.buffer.value,
-                [skip * out.pitch + rank * width * 2 for skip, rank in zip(rows.skipped, ranks, strict=True)],
-            ),
-            size,
-            core.const([first + rank for first, rank in zip(group.first_core, ranks, strict=True)]),
-            sem=semaphore,
-            message_rows=lines,
-            message_src_stride=core.const(out.pitch),
-            message_dst_stride=core.const(result.pitch),
-        )
-    core.wait(core.const(0), sem=semaphore, imm=group.cores)
-    return result

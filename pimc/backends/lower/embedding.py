@@ -5,13 +5,15 @@ Where the tokens are cut over the cores, that is the core that has the token; el
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import LoweringContext, rows_of, shape_of, whole_shape_of
-from pimc.backends.lower.parts import Part, clear_padding, fresh_parts, own_indices, parts_of, set_parts
+from pimc.backends.lower.index import Indices
+from pimc.backends.lower.parts import Cut, Part, clear_padding, fresh_parts, own_indices, parts_of, set_parts
 from pimc.backends.lower.values import Positions, Strip, Tensor
 from pimc.backends.lower.views import View
 from pimc.ir.layout import layout_of
@@ -32,8 +34,8 @@ def lower_embedding(ctx: LoweringContext, op: EmbeddingOp) -> None:
     staging = ctx.alloc("embedding.row", row_bytes, memory="temp")
     semaphore = ctx.semaphores.take()
     first = core.const([per_core * number for number in range(ctx.cores)])
-    tokens_in_all = prod(whole_shape_of(op.ids))
-    with ctx.each_row(tokens_in_all) as row:
+    ids = whole_shape_of(op.ids)
+    with ctx.each_row(prod(ids)) as row:
         row_number = _id(ctx, op.ids, row)
         if op.wrap is not None:
             from_end = core.and_(core.srai(row_number, imm=31), core.const(shape_of(op.table)[0]))
@@ -43,8 +45,8 @@ def lower_embedding(ctx: LoweringContext, op: EmbeddingOp) -> None:
         with core.if_(owned, "ne", core.const(0)):
             source = core.add(core.const(region.region.base, table.name), core.mul(local, core.const(row_bytes)))
             core.hrd(core.address(staging.value), source, core.const(features * 2))
-            _send_row(ctx, result, row, core.address(staging.value), features * 2, semaphore)
-    core.wait(core.const(held_rows(ctx, result, tokens_in_all)), sem=semaphore)
+            _send_row(ctx, result, ids, row, core.address(staging.value), features * 2, semaphore)
+    core.wait(core.const(held_rows(ctx, result, ids)), sem=semaphore)
     clear_padding(ctx, result, whole_shape_of(op.output))
     set_parts(ctx, op.output, [result])
 
@@ -62,28 +64,36 @@ def _id(ctx: LoweringContext, ids: SSAValue, row: SSAValue | None) -> SSAValue:
 
 
 def _send_row(
-    ctx: LoweringContext, to: Part, row: SSAValue | None, source: SSAValue, size: int, semaphore: int
+    ctx: LoweringContext,
+    to: Part,
+    ids: Sequence[int],
+    row: SSAValue | None,
+    source: SSAValue,
+    size: int,
+    semaphore: int,
 ) -> None:
     """Send a row from ``source`` to its place: on all cores, or on the one that has it."""
-    core = ctx.core
+    core, x = ctx.core, Indices(ctx.core)
     place = core.address(to.view.buffer.value, to.view.offset)
-    if to.dim is None or row is None:
+    if to.is_whole or row is None:
         if row is not None:
             place = core.add(place, core.mul(row, core.const(size)))
         group = {"group_base": core.const(0), "group_size": core.const(ctx.cores)}
         core.nmcast(place, source, core.const(size), sem=semaphore, **group)
         return
-    rows = core.const(to.round.per_core)
-    place = core.add(place, core.mul(core.remu(row, rows), core.const(size)))
-    core.nsend(place, source, core.const(size), core.divu(row, rows), sem=semaphore)
+    dim, rows = to.cut.dim, to.cut.round.per_core
+    inner = prod(ids[dim + 1 :])
+    outer, index = (0, x.div(row, inner)) if prod(ids[:dim]) == 1 else x.split(x.div(row, inner), (1, ids[dim]))
+    local = x.add(x.mul(x.add(x.mul(outer, rows), x.mod(index, rows)), inner), x.mod(row, inner))
+    core.nsend(core.add(place, x.mul(local, size)), source, core.const(size), x.div(index, rows), sem=semaphore)
 
 
-def held_rows(ctx: LoweringContext, part: Part, rows: int) -> list[int]:
-    """How many of ``rows`` rows each core has."""
-    if part.dim is None:
-        return [rows] * ctx.cores
-    _, shard = part.cut
-    return own_indices(shard, part.index, rows, ctx.cores)[1]
+def held_rows(ctx: LoweringContext, part: Part, ids: Sequence[int]) -> list[int]:
+    """How many rows of those of ``ids`` each core has."""
+    if part.is_whole:
+        return [prod(ids)] * ctx.cores
+    dim = part.cut.dim
+    return [count * (prod(ids) // ids[dim]) for count in part.cut.own(ids[dim], ctx.cores)[1]]
 
 
 def lower_row_of_a_core(ctx: LoweringContext, op: SelectTokenOp) -> None:
@@ -92,7 +102,7 @@ def lower_row_of_a_core(ctx: LoweringContext, op: SelectTokenOp) -> None:
     (source,) = parts_of(ctx, op.x)
     result = ctx.strip("last", 1, shape_of(op.x)[-1], remote=True)
     semaphore = ctx.semaphores.take()
-    row, rows = core.addi(ctx.scalar(op.length), imm=-1), core.const(source.round.per_core)
+    row, rows = core.addi(ctx.scalar(op.length), imm=-1), core.const(source.cut.round.per_core)
     with core.if_(core.divu(row, rows), "eq", core.cid()):
         skipped = core.mul(core.remu(row, rows), core.const(source.view.strides[-2]))
         at = core.add(core.address(source.view.buffer.value, source.view.offset), skipped)
@@ -121,7 +131,7 @@ def _read_positions(ctx: LoweringContext, op: EmbeddingOp) -> Strip:
         ((_, shard),) = layout.cuts.items()
         starts, held = own_indices(shard, 0, tokens, ctx.cores)
         first = core.add(first, core.const(starts))
-        part = replace(part, dim=0, shard=shard)
+        part = replace(part, cuts=(Cut(0, shard),))
     source = core.add(core.const(region.region.base, name), core.mul(first, core.const(row_bytes)))
     size = [(count - 1) * row_bytes + features * 2 if count else 0 for count in held]
     core.hrd(core.address(strip.buffer.value), source, core.const(size))

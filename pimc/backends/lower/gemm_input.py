@@ -6,19 +6,19 @@ A source gives the blocks of the input in the order of their use (``GemmLoops.in
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 
 from typing_extensions import override
 from xdsl.ir import SSAValue
 
-from pimc.backends.lower.context import LoweringContext
+from pimc.backends.lower.context import LoweringContext, whole_shape_of
 from pimc.backends.lower.exchange import meet, tell_everybody
 from pimc.backends.lower.index import Index, Indices
-from pimc.backends.lower.parts import cut_of, own_indices
+from pimc.backends.lower.parts import Number, Part, parts_of
 from pimc.backends.lower.values import Buffer, Strip
-from pimc.ir.layout import shard_of
 from pimc.ir.pim.tiling import GemmLoops
 
 _HALF = 2
@@ -99,14 +99,49 @@ class WholeInput(GemmInput):
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one strip of a cut input holds of it, on each core: rows and features from a first one on."""
+class Held:
+    """What one part of a cut input holds of it on each core: rows and features from a first one on.
 
-    strip: Strip
+    There are ``copies`` such boxes, of which ``present`` are there: the next is ``row_step`` rows further, and
+    ``byte_step`` bytes behind in local memory.
+    """
+
+    at: SSAValue
+    pitch: int
     first_row: list[int]
     rows: list[int]
     first_feature: list[int]
     features: list[int]
+    copies: int
+    present: list[int]
+    row_step: int
+    byte_step: int
+
+    @staticmethod
+    def of(ctx: LoweringContext, part: Part, shape: Sequence[int]) -> Held:
+        """A part of a value of ``shape``; rows are its leading dimensions."""
+        view, cores, lead = part.view, ctx.cores, len(shape) - 1
+        features = part.along(lead)
+        leading = [cut for cut in part.cuts if cut.dim < lead]
+        run = leading[-1].dim if leading else 0
+        inner = prod(shape[run + 1 : lead])
+        starts, counts = leading[-1].own(shape[run], cores) if leading else ([0] * cores, [prod(shape[:lead])] * cores)
+        first, rows = ([number * (inner if leading else 1) for number in numbers] for numbers in (starts, counts))
+        step = shape[run] * inner
+        copies, present = (prod(view.shape[:run]), [prod(view.shape[:run])] * cores) if leading else (1, [1] * cores)
+        if len(leading) > 1:
+            outer = leading[0]
+            if run != outer.dim + 1 or outer.dim or len(leading) > 2:
+                raise ctx.unsupported("an input whose leading dimensions are cut further apart")
+            skipped, present = outer.own(shape[0], cores)
+            first = [at + step * number for at, number in zip(first, skipped, strict=True)]
+        sent = part.sent(part.cuts[0].dim, shape, cores)
+        assert sent is not None  # it is cut
+        present = [n if there else 0 for n, there in zip(present, _numbers(sent[1]), strict=True)]
+        own = ([0] * cores, [shape[-1]] * cores) if features is None else features.own(shape[-1], cores)
+        at = ctx.core.address(view.buffer.value, view.offset)
+        bytes_ = view.strides[run - 1] if copies > 1 else 0
+        return Held(at, view.strides[lead - 1], first, rows, *own, copies, present, step, bytes_)
 
 
 @dataclass(frozen=True)
@@ -119,27 +154,18 @@ class GatheredInput(GemmInput):
 
     ctx: LoweringContext
     loops: GemmLoops
-    parts: tuple[Part, ...]
+    source: Strip
+    parts: tuple[Held, ...]
     buffer: Buffer
     arrived: int
 
     @staticmethod
     def of(ctx: LoweringContext, loops: GemmLoops, value: SSAValue) -> GatheredInput:
-        """An input that is cut along its features, or along its rows."""
-        (_, shard), rows = cut_of(ctx, value), [loops.rows] * ctx.cores
-        by_features = shard_of(value.type) is not None
-        extent = loops.layout.k if by_features else loops.rows
-        parts: list[Part] = []
-        for index, strip in enumerate(ctx.tensor(value).strips):
-            first, count = own_indices(shard, index, extent, ctx.cores)
-            every = [loops.layout.k] * ctx.cores
-            nothing = [0] * ctx.cores
-            parts.append(
-                Part(strip, nothing, rows, first, count) if by_features else Part(strip, first, count, nothing, every)
-            )
+        """An input that is cut along its features, its rows, or both."""
+        parts = tuple(Held.of(ctx, part, whole_shape_of(value)) for part in parts_of(ctx, value))
         size = min(loops.input_blocks, 2) * loops.input_bytes
         buffer = ctx.alloc("gemm.input", size, remote=True)
-        return GatheredInput(ctx, loops, tuple(parts), buffer, ctx.semaphores.take())
+        return GatheredInput(ctx, loops, ctx.tensor(value).strips[0], parts, buffer, ctx.semaphores.take())
 
     @property
     @override
@@ -158,8 +184,8 @@ class GatheredInput(GemmInput):
         then and begins then.
         """
         x, core, blocks = Indices(self.ctx.core), self.ctx.core, self.loops.input_blocks
-        messages = self.ctx.cores * len(self.parts) * self.loops.pieces
-        first = self.parts[0].strip
+        messages = self.ctx.cores * sum(part.copies for part in self.parts) * self.loops.pieces
+        first = self.source
         meet(self.ctx, tell_everybody(self.ctx, first))
         self._send(0)
         with x.loop(blocks) as block:
@@ -195,27 +221,34 @@ class GatheredInput(GemmInput):
             run = piece_of(x, loops, k, piece)
             to = x.add(self._buffer(block), x.mul(piece, loops.piece_elements * _HALF))
             for part in self.parts:
-                self._send_part(part, Range(first, count), run, to)
+                with x.loop(part.copies) as copy:
+                    self._send_part(part, copy, Range(first, count), run, to)
 
-    def _send_part(self, part: Part, rows: Range, k: Range, to: Index) -> None:
-        """Send what ``part`` has of a run of rows and of K: a message, perhaps empty."""
+    def _send_part(self, part: Held, copy: Index, rows: Range, k: Range, to: Index) -> None:
+        """Send what a copy of ``part`` has of a run of rows and of K: a message, perhaps empty."""
         x, core = Indices(self.ctx.core), self.ctx.core
-        row, count = self._common(part.first_row, part.rows, rows)
-        feature, width = self._common(part.first_feature, part.features, k)
-        strip, pitch = part.strip, part.strip.pitch
-        source = x.add(self.ctx.address(strip), x.mul(x.sub(row, core.const(part.first_row)), pitch))
+        own_row = x.add(core.const(part.first_row), x.mul(copy, part.row_step))
+        row, count = self._common(own_row, part.rows, rows)
+        feature, width = self._common(core.const(part.first_feature), part.features, k)
+        if part.copies > 1 or 0 in part.present:
+            width = core.mul(width, core.slt(core.register(copy), core.const(part.present)))
+        source = x.add(x.add(part.at, x.mul(copy, part.byte_step)), x.mul(x.sub(row, own_row), part.pitch))
         source = x.add(source, x.mul(x.sub(feature, core.const(part.first_feature)), _HALF))
         place = x.add(x.add(to, x.mul(x.sub(row, rows.start), self.pitch)), x.mul(x.sub(feature, k.start), _HALF))
         core.nmcast2(
             place, source, x.mul(width, _HALF), sem=self.arrived, group_base=0, group_size=self.ctx.cores,
-            message_rows=count, message_src_stride=pitch, message_dst_stride=self.pitch,
+            message_rows=count, message_src_stride=part.pitch, message_dst_stride=self.pitch,
         )  # fmt: skip
 
-    def _common(self, first: list[int], count: list[int], wanted: Range) -> tuple[SSAValue, SSAValue]:
+    def _common(self, first: Index, count: list[int], wanted: Range) -> tuple[SSAValue, SSAValue]:
         """What a core's run from ``first`` on has of a wanted one: its start and length."""
         x, core = Indices(self.ctx.core), self.ctx.core
-        start = core.max(core.const(first), wanted.start)
-        end = core.min(
-            core.const([a + b for a, b in zip(first, count, strict=True)]), x.add(wanted.start, wanted.length)
-        )
+        start = core.max(first, wanted.start)
+        end = core.min(x.add(first, core.const(count)), x.add(wanted.start, wanted.length))
         return start, core.max(core.sub(end, start), 0)
+
+
+def _numbers(number: Number) -> list[int]:
+    """A number that is known for each core."""
+    assert isinstance(number, list)  # the caller's
+    return number

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from operator import add, mul, sub
+from operator import add, floordiv, mod, mul, sub
 from typing import TypeAlias
 
 from xdsl.ir import SSAValue
@@ -16,7 +16,7 @@ from xdsl.ir import SSAValue
 from pimc.backends.lower.context import LoweringContext, element_bytes, is_wide, shape_of, whole_shape_of
 from pimc.backends.lower.values import Floats, Integers, Strip, Tensor
 from pimc.backends.lower.views import FILL, View, dense_strides, view_of
-from pimc.ir.layout import ShardAttr, ShardRound, layout_of
+from pimc.ir.layout import LayoutAttr, ShardAttr, ShardRound, layout_of
 
 #: A number: known, known for each core, or in a register.
 Number: TypeAlias = "int | list[int] | SSAValue"
@@ -51,9 +51,17 @@ class Arithmetic:
         """a - b."""
         return a if b == 0 else self._apply("sub", sub, a, b)
 
-    def mul(self, a: Number, b: int) -> Number:
+    def mul(self, a: Number, b: Number) -> Number:
         """a * b."""
-        return a if b == 1 else self._apply("mul", mul, a, b)
+        return a if b == 1 else b if a == 1 else self._apply("mul", mul, a, b)
+
+    def div(self, a: Number, b: int) -> Number:
+        """a / b, rounded down; neither is negative."""
+        return a if b == 1 else self._apply("divu", floordiv, a, b)
+
+    def mod(self, a: Number, b: int) -> Number:
+        """a modulo b; neither is negative."""
+        return self._apply("remu", mod, a, b)
 
     def min(self, a: Number, b: Number) -> Number:
         """The lesser."""
@@ -69,7 +77,7 @@ def own_indices(shard: ShardAttr, index: int, extent: int, cores: int) -> tuple[
     first, count = [0] * cores, [0] * cores
     this, end = shard.shard_rounds[index], round_end(shard, index, extent)
     for core in range(this.first_core, min(this.first_core + this.cores, cores)):
-        start = min(this.start + (core - this.first_core) // this.share * this.per_core, end)
+        start = min(this.start_of(core), end)
         first[core], count[core] = start, min(this.per_core, end - start)
     return first, count
 
@@ -81,36 +89,57 @@ def round_end(shard: ShardAttr, index: int, extent: int) -> int:
 
 
 @dataclass(frozen=True)
-class Part:
-    """One round of a value on the cores: where it is, the dimension that is cut (None: whole), and its round."""
+class Cut:
+    """A dimension that is cut: round ``index`` of ``shard``."""
 
-    view: View
-    dim: int | None = None
-    shard: ShardAttr | None = None
+    dim: int
+    shard: ShardAttr
     index: int = 0
 
     @property
     def round(self) -> ShardRound:
-        """The round of the cut."""
-        assert self.shard is not None  # the caller's
+        """The round."""
         return self.shard.shard_rounds[self.index]
 
-    @property
-    def cut(self) -> tuple[int, ShardAttr]:
-        """The dimension that is cut, and how."""
-        assert self.dim is not None  # the caller's
-        assert self.shard is not None
-        return self.dim, self.shard
+    def own(self, extent: int, cores: int) -> tuple[list[int], list[int]]:
+        """(first index, number of indices) that each core holds."""
+        return own_indices(self.shard, self.index, extent, cores)
 
-    def sent(self, dim: int, extent: int, cores: int) -> tuple[Number, Number] | None:
-        """(first index, number of indices) that each core sends along a dimension, the first of those that share; None
-        for all.
+
+@dataclass(frozen=True)
+class Part:
+    """What the cores hold of a value, or of one round of it: where it is, and the dimensions that are cut."""
+
+    view: View
+    cuts: tuple[Cut, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every core holds all of it."""
+        return not self.cuts
+
+    @property
+    def cut(self) -> Cut:
+        """The one dimension that is cut."""
+        (cut,) = self.cuts
+        return cut
+
+    def along(self, dim: int) -> Cut | None:
+        """How a dimension is cut; None where it is whole."""
+        return next((cut for cut in self.cuts if cut.dim == dim), None)
+
+    def sent(self, dim: int, shape: Sequence[int], cores: int) -> tuple[Number, Number] | None:
+        """(first index, number of indices) that each core sends along a dimension of a value of ``shape``; None for
+        all.  Of the cores that hold the same, only the first sends.
         """
-        if dim != self.dim or self.shard is None:
+        cut = self.along(dim)
+        if cut is None:
             return None
-        first, count = own_indices(self.shard, self.index, extent, cores)
-        this = self.round
-        return first, [n if (core - this.first_core) % this.share == 0 else 0 for core, n in enumerate(count)]
+        first, count = cut.own(shape[dim], cores)
+        if cut is not self.cuts[0]:
+            return first, count
+        boxes = list(zip(*(zip(*each.own(shape[each.dim], cores), strict=True) for each in self.cuts), strict=True))
+        return first, [n if boxes.index(boxes[core]) == core else 0 for core, n in enumerate(count)]
 
 
 def cut_of(ctx: LoweringContext, value: SSAValue) -> tuple[int, ShardAttr]:
@@ -122,20 +151,41 @@ def cut_of(ctx: LoweringContext, value: SSAValue) -> tuple[int, ShardAttr]:
     return next(iter(cuts.items()))
 
 
+def _blocks_of(ctx: LoweringContext, layout: LayoutAttr) -> tuple[Cut, ...]:
+    """Several dimensions that are cut at once, each in one round."""
+    if any(len(shard.shard_rounds) > 1 for shard in layout.shards):
+        raise ctx.unsupported("a layout that cuts several dimensions in rounds")
+    return tuple(Cut(dim, shard) for dim, shard in layout.cuts.items())
+
+
+def local_shape(value: SSAValue) -> tuple[int, ...]:
+    """The longest part of a value that a core holds, along every dimension."""
+    shape, layout = whole_shape_of(value), layout_of(value.type)
+    cuts = {} if layout is None else layout.cuts
+    return tuple(cuts[dim].max_local_size if dim in cuts else size for dim, size in enumerate(shape))
+
+
 def parts_of(ctx: LoweringContext, value: SSAValue) -> list[Part]:
-    """A value that is cut along one dimension (or whole), round by round."""
+    """A value that is cut along one dimension round by round; one that is cut along several, or whole, at once."""
     layout, shape = layout_of(value.type), whole_shape_of(value)
     if layout is None:
         return [Part(view_of(ctx, value))]
+    if len(layout.cuts) > 1:
+        return [Part(_view_of_rows(ctx.tensor(value).whole, local_shape(value)), _blocks_of(ctx, layout))]
     dim, shard = cut_of(ctx, value)
     if dim < len(shape) - 1:
-        return [Part(view, dim, shard, index) for index, view in enumerate(_rounds(view_of(ctx, value), dim, shard))]
-    found: list[Part] = []
-    for index, strip in enumerate(ctx.tensor(value).strips):
-        rows = tuple(stride // (shape[-1] * 2) * strip.pitch for stride in dense_strides(shape, 2)[:-1])
-        view = View(strip.buffer, (*shape[:-1], strip.width), (*rows, 2), strip.offset)
-        found.append(Part(view, dim, shard, index))
-    return found
+        views = _rounds(view_of(ctx, value), dim, shard)
+        return [Part(view, (Cut(dim, shard, index),)) for index, view in enumerate(views)]
+    return [
+        Part(_view_of_rows(strip, (*shape[:-1], strip.width)), (Cut(dim, shard, index),))
+        for index, strip in enumerate(ctx.tensor(value).strips)
+    ]
+
+
+def _view_of_rows(strip: Strip, shape: Sequence[int]) -> View:
+    """The rows of a strip by the leading dimensions of ``shape``."""
+    rows = tuple(stride // (shape[-1] * 2) * strip.pitch for stride in dense_strides(shape, 2)[:-1])
+    return View(strip.buffer, tuple(shape), (*rows, 2), strip.offset)
 
 
 def _rounds(view: View, dim: int, shard: ShardAttr) -> list[View]:
@@ -156,11 +206,15 @@ def fresh_parts(ctx: LoweringContext, value: SSAValue, hint: str, *, remote: boo
 
     if layout is None:
         return [Part(room(shape))]
+    if len(layout.cuts) > 1:
+        return [Part(room(local_shape(value)), _blocks_of(ctx, layout))]
     dim, shard = cut_of(ctx, value)
     if dim < len(shape) - 1:
         view = room((*shape[:dim], shard.max_local_size, *shape[dim + 1 :]))
-        return [Part(each, dim, shard, index) for index, each in enumerate(_rounds(view, dim, shard))]
-    return [Part(room((*shape[:-1], r.per_core)), dim, shard, index) for index, r in enumerate(shard.shard_rounds)]
+        return [Part(each, (Cut(dim, shard, index),)) for index, each in enumerate(_rounds(view, dim, shard))]
+    return [
+        Part(room((*shape[:-1], r.per_core)), (Cut(dim, shard, index),)) for index, r in enumerate(shard.shard_rounds)
+    ]
 
 
 def set_parts(ctx: LoweringContext, value: SSAValue, parts: Sequence[Part]) -> None:
@@ -170,8 +224,7 @@ def set_parts(ctx: LoweringContext, value: SSAValue, parts: Sequence[Part]) -> N
         elements = first.buffer.bytes // first.itemsize
         ctx.set(value, (Floats if is_wide(value) else Integers)(first.buffer, elements))
         return
-    shape = whole_shape_of(value)
-    if parts[0].dim is not None and parts[0].dim == len(shape) - 1:
+    if len(parts[0].cuts) > 1 or parts[0].along(len(whole_shape_of(value)) - 1) is not None:
         ctx.set(value, Tensor(tuple(_strip(part.view) for part in parts)))
         return
     own = shape_of(value)
@@ -185,25 +238,24 @@ def _strip(view: View) -> Strip:
 
 def clear_padding(ctx: LoweringContext, part: Part, shape: Sequence[int]) -> None:
     """Zeros where a core's part is longer than what it holds, so that work on all of it is on numbers."""
-    if part.dim is None or part.shard is None:
-        return
-    _, held = own_indices(part.shard, part.index, shape[part.dim], ctx.cores)
-    rest = [part.round.per_core - count for count in held]
+    for cut in part.cuts:
+        _, held = cut.own(shape[cut.dim], ctx.cores)
+        _clear_behind(ctx, part.view, cut.dim, cut.round.per_core, held)
+
+
+def _clear_behind(ctx: LoweringContext, view: View, dim: int, size: int, held: list[int]) -> None:
+    """Zeros behind the first ``held`` (a number a core) of ``size`` indices of a dimension."""
+    rest = [size - count for count in held]
     if not any(rest):
         return
-    view, core = part.view, ctx.core
-    step = view.strides[part.dim]
-    inner = step // view.itemsize
-    outer = prod(view.shape[: part.dim])
-    if all(n in (0, part.round.per_core) for n in rest) and view.is_contiguous:
+    core, step = ctx.core, view.strides[dim]
+    inner, outer = step // view.itemsize, prod(view.shape[:dim])
+    if all(n in (0, size) for n in rest) and view.is_contiguous:
         outer, rest = 1, [n * outer for n in rest]  # a core has all or nothing
     zero = ctx.f32(0.0) if view.itemsize == 2 else ctx.word(0)
     at = core.address(
         view.buffer.value,
-        [
-            view.offset + n * step if outer > 1 else view.offset + (n * step if n < part.round.per_core else 0)
-            for n in held
-        ],
+        [view.offset + n * step if outer > 1 else view.offset + (n * step if n < size else 0) for n in held],
     )
-    place = (at, step * view.shape[part.dim])
+    place = (at, step * view.shape[dim])
     core.on_rows(FILL[view.itemsize], outer, place, place, (zero, 0), n=core.const([n * inner for n in rest]))

@@ -98,8 +98,8 @@ def _rows_output(ctx: LoweringContext, name: str, value: SSAValue) -> None:
     """Each core has its part of a leading dimension."""
     shape = whole_shape_of(value)
     for part in parts_of(ctx, value):
-        (dim, shard), view = part.cut, part.view
-        first, count = own_indices(shard, part.index, shape[dim], ctx.cores)
+        dim, view = part.cut.dim, part.view
+        first, count = part.cut.own(shape[dim], ctx.cores)
         inner = prod(shape[dim + 1 :])
         for outer in range(prod(shape[:dim])):
             ctx.core.port(

@@ -1,14 +1,15 @@
 """Changes of layout by messages: each core sends each other core what the latter shall have of what it has itself.
 
-A value is a box of indices; a core's part of it is a range along each dimension that is cut.  What a core sends to
+A value is a box of indices; a core's part of it is a run along each dimension that is cut.  What a core sends to
 another is where its part meets the other's.  The text is one for all cores: a core's own ranges are constants that
 differ by core, the receivers are a loop, and where nothing is to be sent an empty message keeps the counts equal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from math import prod
 
 from xdsl.ir import SSAValue
@@ -16,11 +17,11 @@ from xdsl.ir import SSAValue
 from pimc.backends.lower.context import LoweringContext, source_of, whole_shape_of
 from pimc.backends.lower.parts import (
     Arithmetic,
+    Cut,
     Number,
     Part,
     clear_padding,
     fresh_parts,
-    own_indices,
     parts_of,
     round_end,
     set_parts,
@@ -51,113 +52,149 @@ def lower_change(ctx: LoweringContext, op: AllToAllOp | AllGatherOp) -> None:
 def send(ctx: LoweringContext, source: Part, result: Part, shape: Sequence[int], semaphore: int) -> list[int]:
     """Send what each core has of ``source`` to the cores that hold ``result``; the messages that each core gets."""
     core, calc = ctx.core, Arithmetic(ctx)
-    if result.dim is None:
-        whole = _Receiver(result, core.const(0), None, ctx.cores)
-        return [_send_to(ctx, calc, source, whole, shape, semaphore) * ctx.cores] * ctx.cores
-    this = result.round
-    with core.loop(0, this.parts) as number:
-        first = calc.register(calc.add(calc.mul(number, this.share), this.first_core))
-        messages = _send_to(ctx, calc, source, _Receiver(result, first, number, this.share), shape, semaphore)
-    own = range(this.first_core, this.first_core + this.cores)
+    place = _base(ctx, result.view)
+    if result.is_whole:
+        everybody = Receiver(core.const(0), ctx.cores, place, result.view.strides, {})
+        return [send_to(ctx, source, everybody, shape, semaphore) * ctx.cores] * ctx.cores
+    rounds = [cut.round for cut in result.cuts]
+    if len({(r.first_core, r.cores) for r in rounds}) > 1:
+        raise ctx.unsupported("a change to a layout whose dimensions are cut over different cores")
+    cores, group = rounds[0].cores, min(r.share for r in rounds)
+    with core.loop(0, cores // group) as number:
+        wanted: dict[int, Run] = {}
+        for cut, this in zip(result.cuts, rounds, strict=True):
+            part: Number = calc.div(number, this.share // group)
+            part = part if this.repeats == 1 else calc.mod(part, this.parts)
+            wanted[cut.dim] = _run_of(calc, cut, part, shape[cut.dim])
+        first = calc.register(calc.add(calc.mul(number, group), rounds[0].first_core))
+        receiver = Receiver(first, group, place, result.view.strides, wanted)
+        messages = send_to(ctx, source, receiver, shape, semaphore)
+    own = range(rounds[0].first_core, rounds[0].first_core + cores)
     return [messages * ctx.cores if c in own else 0 for c in range(ctx.cores)]
 
 
 @dataclass(frozen=True)
-class _Receiver:
-    """Whom a message goes to: ``size`` cores from ``first`` on, which hold part ``number`` of a round (None: all)."""
+class Run:
+    """``count`` indices of a dimension (``most`` at most) from ``index * step + base`` on."""
 
-    part: Part
+    index: Number
+    count: Number
+    most: int
+    step: int = 1
+    base: int = 0
+
+    def start(self, calc: Arithmetic, scale: int = 1) -> Number:
+        """The first index, times ``scale``."""
+        return calc.add(calc.mul(self.index, self.step * scale), self.base * scale)
+
+
+def _run_of(calc: Arithmetic, cut: Cut, part: Number, extent: int) -> Run:
+    """What the holders of a part hold along the dimension that is cut."""
+    this, end = cut.round, round_end(cut.shard, cut.index, extent)
+    whole = Run(part, this.per_core, this.per_core, this.per_core, this.start)
+    if this.start + this.parts * this.per_core <= end:
+        return whole
+    return replace(whole, count=calc.min(calc.sub(end, whole.start(calc)), this.per_core))
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """Whom a message goes to: ``size`` cores from ``first`` on, which put it from address ``place`` on, ``strides``
+    bytes from index to index.  Of the dimensions in ``wanted`` they want a run, of the others all.
+    """
+
     first: SSAValue
-    number: SSAValue | None
     size: int
-
-    def start(self, calc: Arithmetic, scale: int) -> Number:
-        """The first index that the receivers hold along the dimension that is cut, times ``scale``."""
-        assert self.number is not None  # the caller's
-        this = self.part.round
-        return calc.add(calc.mul(self.number, this.per_core * scale), this.start * scale)
-
-    def count(self, calc: Arithmetic, extent: int) -> Number:
-        """How many indices the receivers hold along the dimension that is cut."""
-        _, shard = self.part.cut
-        this, end = self.part.round, round_end(shard, self.part.index, extent)
-        if this.start + this.parts * this.per_core <= end:
-            return this.per_core
-        return calc.min(calc.sub(end, self.start(calc, 1)), this.per_core)
+    place: SSAValue
+    strides: Sequence[int]
+    wanted: Mapping[int, Run]
 
 
-def _send_to(
-    ctx: LoweringContext,
-    calc: Arithmetic,
-    source: Part,
-    to: _Receiver,
-    shape: Sequence[int],
-    semaphore: int,
-) -> int:
-    """Send where the parts meet; the number of messages, which is known."""
-    core, item = ctx.core, source.view.itemsize
+def send_to(ctx: LoweringContext, source: Part, to: Receiver, shape: Sequence[int], semaphore: int) -> int:
+    """Send what each core has of ``source`` of what the receivers want; the number of messages, which is known.
+
+    A message is a run along the last dimension, of many rows along one other; loops go over the rest.
+    """
+    core, calc, item = ctx.core, Arithmetic(ctx), source.view.itemsize
     at: Number = _base(ctx, source.view)
-    place: Number = _base(ctx, to.part.view)
-    counts: list[Number] = []
-    for dim, extent in enumerate(shape):
-        shared = _meet(ctx, calc, source, to, dim, extent)
-        counts.append(shared.count)
-        at, place = calc.add(at, shared.source), calc.add(place, shared.result)
-    rows = _row_dim(shape, source, to.part)
-    outer = [dim for dim in range(len(shape) - 1) if dim != rows and shape[dim] > 1]
-    if any(dim in (source.dim, to.part.dim) for dim in outer):
-        raise ctx.unsupported("a change of layout between two cuts of leading dimensions")
+    place: Number = to.place
+    shared = [_meet(ctx, calc, source, to, dim, shape) for dim in range(len(shape))]
+    for each in shared:
+        at, place = calc.add(at, each.source), calc.add(place, each.result)
+    rows = _row_dim(shared)
+    size = calc.mul(shared[-1].count, item) if shape else item
     config: dict[str, SSAValue] = {}
-    size = calc.register(calc.mul(counts[-1], item)) if shape else core.const(item)
     if rows is not None:
         config = {
-            "message_rows": calc.register(counts[rows]),
+            "message_rows": calc.register(shared[rows].count),
             "message_src_stride": core.const(source.view.strides[rows]),
-            "message_dst_stride": core.const(to.part.view.strides[rows]),
+            "message_dst_stride": core.const(to.strides[rows]),
         }
-    steps = [Dim(shape[dim], (source.view.strides[dim], to.part.view.strides[dim])) for dim in outer]
-    with nest(ctx, steps, [calc.register(at), calc.register(place)]) as (here, there):
-        _message(ctx, here, there, size, to, config, semaphore)
-    return prod(step.extent for step in steps)
+    outer = [dim for dim in range(len(shape) - 1) if dim != rows and not shared[dim].is_one]
+    known = [dim for dim in outer if isinstance(shared[dim].count, int)]
+    steps = [Dim(shared[dim].most, (source.view.strides[dim], to.strides[dim])) for dim in known]
+    with ExitStack() as loops:
+        for dim in outer:
+            if dim not in known:  # an index that the parts do not share has a message too, without content
+                index: Number = loops.enter_context(core.loop(0, shared[dim].most)) if shared[dim].most > 1 else 0
+                there = calc.max(calc.min(calc.sub(shared[dim].count, index), 1), 0)
+                size = calc.mul(size, there)
+                at = calc.add(at, calc.mul(index, source.view.strides[dim]))
+                place = calc.add(place, calc.mul(index, to.strides[dim]))
+        here = loops.enter_context(nest(ctx, steps, [calc.register(at), calc.register(place)]))
+        _message(ctx, here[0], here[1], calc.register(size), to, config, semaphore)
+    return prod(shared[dim].most for dim in outer)
 
 
 @dataclass(frozen=True)
 class _Shared:
-    """What a part and the receivers' have in common along a dimension: ``count`` indices, perhaps none, from byte
-    ``source`` of the part on and from byte ``result`` of theirs.
+    """What a part and the receivers' have in common along a dimension: ``count`` indices (``most`` at most), perhaps
+    none, from byte ``source`` of the part on and from byte ``result`` of theirs.
     """
 
     count: Number
+    most: int
     source: Number = 0
     result: Number = 0
 
+    @property
+    def is_one(self) -> bool:
+        """Whether it is always one index."""
+        return isinstance(self.count, int) and self.count == 1
 
-def _meet(ctx: LoweringContext, calc: Arithmetic, source: Part, to: _Receiver, dim: int, extent: int) -> _Shared:
+
+def _meet(
+    ctx: LoweringContext, calc: Arithmetic, source: Part, to: Receiver, dim: int, shape: Sequence[int]
+) -> _Shared:
     """What the parts have in common along a dimension."""
-    own, pitch, their_pitch = source.sent(dim, extent, ctx.cores), source.view.strides[dim], to.part.view.strides[dim]
-    cut = to.number is not None and dim == to.part.dim
+    own, pitch = source.sent(dim, shape, ctx.cores), source.view.strides[dim]
+    wanted = to.wanted.get(dim)
     if own is None:
-        return _Shared(to.count(calc, extent), to.start(calc, pitch)) if cut else _Shared(extent)
+        if wanted is None:
+            return _Shared(shape[dim], shape[dim])
+        return _Shared(wanted.count, wanted.most, wanted.start(calc, pitch))
     first, count = own
-    if not cut:
-        return _Shared(count, result=calc.mul(first, their_pitch))
-    theirs = to.start(calc, 1)
+    cut = source.along(dim)
+    assert cut is not None  # it is sent in parts
+    most = cut.round.per_core
+    if wanted is None:
+        return _Shared(count, most, result=calc.mul(first, to.strides[dim]))
+    theirs = wanted.start(calc)
     low = calc.max(first, theirs)
-    high = calc.min(calc.add(first, count), calc.add(theirs, to.count(calc, extent)))
+    high = calc.min(calc.add(first, count), calc.add(theirs, wanted.count))
     skipped, placed = calc.sub(low, first), calc.sub(low, theirs)
-    return _Shared(calc.max(calc.sub(high, low), 0), calc.mul(skipped, pitch), calc.mul(placed, their_pitch))
+    shared = calc.max(calc.sub(high, low), 0)
+    return _Shared(shared, min(most, wanted.most), calc.mul(skipped, pitch), calc.mul(placed, to.strides[dim]))
 
 
 def _base(ctx: LoweringContext, view: View) -> SSAValue:
     return ctx.core.address(view.buffer.value, view.offset)
 
 
-def _row_dim(shape: Sequence[int], source: Part, to: Part) -> int | None:
-    """The dimension along which a message is strided: one that is cut if it is not the last, else the longest."""
-    cut = [dim for dim in range(len(shape) - 1) if dim in (source.dim, to.dim)]
-    return max(
-        cut or (dim for dim in range(len(shape) - 1) if shape[dim] > 1), key=lambda dim: shape[dim], default=None
-    )
+def _row_dim(shared: Sequence[_Shared]) -> int | None:
+    """The dimension along which a message is strided: the longest, where they are equal one in which parts differ."""
+    leading = [dim for dim in range(len(shared) - 1) if not shared[dim].is_one]
+    return max(leading, key=lambda dim: (shared[dim].most, not isinstance(shared[dim].count, int)), default=None)
 
 
 def _message(
@@ -165,7 +202,7 @@ def _message(
     at: SSAValue,
     place: SSAValue,
     size: SSAValue,
-    to: _Receiver,
+    to: Receiver,
     config: dict[str, SSAValue],
     semaphore: int,
 ) -> None:
@@ -182,10 +219,10 @@ def lower_take(ctx: LoweringContext, op: TakeOp) -> None:
     shape, lowered = whole_shape_of(op.input), ctx.values.get(op.input)
     results = fresh_parts(ctx, op.output, "part")
     for result in results:
-        dim, shard = result.cut
-        first, count = own_indices(shard, result.index, shape[dim], ctx.cores)
-        step = prod(shape[dim + 1 :]) * result.view.itemsize
-        aligned = prod(shape[:dim]) == 1 and step % ctx.target.hbm.column_bytes == 0
+        cut = result.cut
+        first, count = cut.own(shape[cut.dim], ctx.cores)
+        step = prod(shape[cut.dim + 1 :]) * result.view.itemsize
+        aligned = prod(shape[: cut.dim]) == 1 and step % ctx.target.hbm.column_bytes == 0
         if isinstance(lowered, Weight) and aligned:
             _load_part(ctx, lowered, result, [step * index for index in first], [step * number for number in count])
         else:
@@ -203,8 +240,7 @@ def _load_part(ctx: LoweringContext, weight: Weight, result: Part, first: list[i
 
 def _copy(ctx: LoweringContext, source: View, result: Part, first: list[int], count: list[int]) -> None:
     """Copy a range of indices of the dimension that is cut, one a core."""
-    core, to, dim = ctx.core, result.view, result.dim
-    assert dim is not None  # the caller's
+    core, to, dim = ctx.core, result.view, result.cut.dim
     step, outer = source.strides[dim], prod(source.shape[:dim])
     pitches = (source.shape[dim] * step, to.shape[dim] * to.strides[dim])
     at = core.address(source.buffer.value, [source.offset + index * step for index in first])

@@ -236,20 +236,21 @@ def full_attention(args: Sequence[Array], sizes: tuple[int, int, int], scale: fl
     q, k, v = args[:3]
     heads, kv_heads, size = sizes
     tokens, keys = q.shape[1], k.shape[1]
-    mask: Array | None = None
+    masks: Array | None = None
     if len(args) == 4:
-        mask = np.broadcast_to(args[3], (1, heads, tokens, keys))[0]
-    if causal:
-        triangle = causal_mask(tokens, keys, keys - tokens)
-        mask = triangle if mask is None else mask + triangle
-    result = attend(
-        q.reshape(tokens, heads, size),
-        k.reshape(keys, kv_heads, size),
-        v.reshape(keys, kv_heads, size),
-        scale,
-        mask,
-    )
-    return result.reshape(q.shape)
+        masks = np.broadcast_to(args[3], (len(q), heads, tokens, keys))
+    triangle = causal_mask(tokens, keys, keys - tokens) if causal else None
+    result = np.empty_like(q)
+    for index in range(len(q)):
+        mask = triangle if masks is None else masks[index] if triangle is None else masks[index] + triangle
+        result[index] = attend(
+            q[index].reshape(tokens, heads, size),
+            k[index].reshape(keys, kv_heads, size),
+            v[index].reshape(keys, kv_heads, size),
+            scale,
+            mask,
+        ).reshape(tokens, -1)
+    return result
 
 
 # Elementwise

@@ -316,10 +316,10 @@ class AttentionOp(NnOp):
 
 @irdl_op_definition
 class AttentionFullOp(NnOp):
-    """Attention without a cache (encoders): q ``[1, M, H*D]``, k, v ``[1, N, Hkv*D]``, result ``[1, M,
-    H*D]``.
+    """Attention without a cache (encoders): q ``[B, M, H*D]``, k, v ``[B, N, Hkv*D]``, result ``[B, M,
+    H*D]``; a sequence attends to itself.
 
-    ``mask`` is added to the scores and broadcasts to ``[1, H, M, N]``; with ``causal`` query m attends to
+    ``mask`` is added to the scores and broadcasts to ``[B, H, M, N]``; with ``causal`` query m attends to
     keys ``0 .. m + N - M``.
     """
 

@@ -133,7 +133,7 @@ class MatrixOp(IRDLOperation):
         """Shapes, encodings, biases and the layout agree."""
         cut = layout_of(self.x.type)
         if cut is not None:
-            if not isinstance(self, GemmOp) or len(cut.cuts) > 1:
+            if not isinstance(self, GemmOp):
                 raise VerifyException(f"the input must be replicated, but is {self.x.type}")
             cut.check(_shape(self.x))
         x = _shape(self.x)
@@ -344,7 +344,8 @@ class EmbeddingOp(IRDLOperation):
         layout = layout_of(self.output.type)
         if layout is not None:
             layout.check(_shape(self.output))
-            if len(table) - 1 + len(ids) - 1 in layout.cuts or len(layout.cuts) > 1 or prod(ids) != max(ids, default=1):
+            several = len(layout.cuts) > 1 or (self.replicated is not None and prod(ids) != max(ids, default=1))
+            if len(ids) in layout.cuts or several:
                 raise VerifyException(f"the result may be cut along its rows only, but is {self.output.type}")
         if self.rows_per_core.value.data < 1:
             raise VerifyException("rows_per_core must be at least 1")
