@@ -93,7 +93,7 @@ def _index_bounds(op: Operation, operand: int) -> Iterator[Range]:
             # The numbers of a tuple index dimensions of different sizes: what the greatest one allows.
             size = max(_shape(op.x)[first : first + _shape(op.indices)[-1]])
             yield -size, size - 1
-        case (nn.SelectTokenOp() | pim.SelectTokenOp()) if value is op.length:
+        case nn.SelectTokenOp() | pim.SelectTokenOp() if value is op.length:
             yield 1, _shape(op.x)[1]
         case nn.CacheWriteOp() if value is op.position:
             yield from _slots(op, op.cache, _shape(op.x)[1])

@@ -6,7 +6,9 @@ Both follow from the units and memories of the target, never from the longest se
 from __future__ import annotations
 
 from pimc.backends.lower.choices import choice_of
+from pimc.backends.lower.matrix_unit import block_of
 from pimc.diagnostics import TargetError
+from pimc.ir import nn
 from pimc.ir.locations import where
 from pimc.ir.pim.encoder import AttentionFullOp, AttentionGrid
 from pimc.ir.pim.ops import AttentionOp
@@ -25,7 +27,8 @@ def attention_tiling(op: AttentionOp, target: Target, budget: int) -> tuple[Atte
     share, dim = op.heads.value.data // op.kv_heads.value.data, op.head_dim.value.data
     column = target.hbm.column_bytes
     slot = 2 * BUFFERS * (-(-2 * dim // column) * column)  # of keys and values
-    if choice_of(op, target).unit == "sram_pim":  # one token
+    kind = choice_of(op, target).unit
+    if kind == "sram_pim":  # one token
         unit = target.pim_unit
         rows, keys, why = 1, unit.lanes, "the lanes of the SRAM-PIM unit"
         each = slot + 2 * share
@@ -34,7 +37,9 @@ def attention_tiling(op: AttentionOp, target: Target, budget: int) -> tuple[Atte
             keys, why = keys // 2, "the rows of the SRAM-PIM unit's array"
         fits = parts * keys + dim <= unit.rows
     else:
-        rows, keys, why = max(1, target.tcu.rows // share), 1, "local memory"
+        tokens = nn.tensor_of(op.q).get_shape()[1]
+        most = block_of(target, kind).rows // share
+        rows, keys, why = 1 if tokens == 1 else max(1, most), 1, "local memory"
         each = slot + 2 * rows * share
         while 2 * keys * each <= budget:
             keys, why = 2 * keys, "local memory"
@@ -56,12 +61,12 @@ def attention_tiling(op: AttentionOp, target: Target, budget: int) -> tuple[Atte
 
 
 def full_tiling(op: AttentionFullOp, target: Target, share: int, free: int) -> tuple[AttentionTiling, str]:
-    """The blocks of an attention without a cache, and why: query rows that fill the tensor unit in equal blocks, and
+    """The blocks of an attention without a cache, and why: query rows that fill the unit in equal blocks, and
     keys whose buffers and scores take at most ``share`` bytes, and ``free`` with the state of all query rows.
     """
     grid, total = AttentionGrid.of(op), nn.tensor_of(op.k).get_shape()[1]
     queries, dim = op.heads.value.data // op.kv_heads.value.data, op.head_dim.value.data
-    most = max(1, target.tcu.rows // queries)
+    most = max(1, block_of(target, choice_of(op, target).unit).rows // queries)
     rows = -(-grid.rows // -(-grid.rows // most))
     state = -(-grid.rows // rows) * rows * queries * (4 * dim + 8)
     one, budget = 4 * dim + 2 * rows * queries, min(share, free - state)

@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
+from pimc.backends.lower.choices import choice_of
+from pimc.backends.lower.matrix_unit import Block, block_of, scratch_bytes
 from pimc.ir import nn, pim
 from pimc.ir.bank_layout import GemvLayout
 from pimc.ir.pim.ops import GemmOp
 from pimc.ir.pim.tiling import GemmLoops, GemmTiling
 from pimc.passes.machine import Machine
+
+_UNITS = {"systolic": "tensor", "vector": "vector"}
 
 
 def _rows(gemm: GemmOp) -> int:
@@ -26,14 +30,17 @@ def gemm_tiling(
 ) -> tuple[GemmTiling, str]:
     """The tiling of least estimated time that fits ``budget`` bytes, or else the smallest; and why."""
     rows, cut = _rows(gemm), pim.layout_of(gemm.x.type) is not None
+    kind = choice_of(gemm, machine.target).unit
+    budget -= scratch_bytes(machine.target, kind)
+    block = block_of(machine.target, kind)
     best: tuple[tuple[int, int], GemmLoops, tuple[int, int, int, int]] | None = None
     smallest: GemmLoops | None = None
-    for tiling in candidates(machine, layout, rows, cut, buffers):
+    for tiling in candidates(block, layout, rows, cut, buffers):
         loops = GemmLoops(layout, tiling, rows, cut)
         if smallest is None or loops.bytes < smallest.bytes:
             smallest = loops
         if loops.bytes <= budget:
-            times = machine.gemm_times(loops)
+            times = machine.gemm_times(loops, kind)
             key = (times[0], loops.bytes)
             if best is None or key < best[0]:
                 best = (key, loops, times)
@@ -41,7 +48,7 @@ def gemm_tiling(
         assert smallest is not None  # there are candidates
         return smallest.tiling, f"{_sizes(smallest)}: the smallest buffers, {smallest.bytes} bytes of {budget}"
     _, loops, (total, unit, dram, network) = best
-    times_text = f"{unit} cycles on the tensor unit, {dram} of DRAM, {network} of network, {total} in all"
+    times_text = f"{unit} cycles on the {_UNITS[kind]} unit, {dram} of DRAM, {network} of network, {total} in all"
     return loops.tiling, f"{_sizes(loops)}: {times_text}; {loops.bytes} bytes of {budget}"
 
 
@@ -52,18 +59,18 @@ def _sizes(loops: GemmLoops) -> str:
     return f"{min(t.rows, loops.rows)} x {outputs} x {min(loops.pieces * loops.piece_elements, layout.k)}"
 
 
-def candidates(machine: Machine, layout: GemvLayout, rows: int, cut: bool, buffers: int) -> Iterator[GemmTiling]:
-    """Tilings worth a look: blocks that fill the tensor unit, and their multiples and parts."""
-    tcu, total = machine.target.tcu, sum(layout.chunk_columns)
-    powers = [1 << i for i in range(max(rows, tcu.rows).bit_length())]
-    heights = {rows, *(h for p in powers for h in (tcu.rows * p, tcu.rows // p) if 0 < h < rows)}
-    per_unit = max(1, tcu.columns // layout.outputs_per_slot)
+def candidates(block: Block, layout: GemvLayout, rows: int, cut: bool, buffers: int) -> Iterator[GemmTiling]:
+    """Tilings worth a look: blocks that fill the unit, and their multiples and parts."""
+    total = sum(layout.chunk_columns)
+    powers = [1 << i for i in range(max(rows, block.rows).bit_length())]
+    heights = {rows, *(h for p in powers for h in (block.rows * p, block.rows // p) if 0 < h < rows)}
+    per_unit = max(1, block.columns // layout.outputs_per_slot)
     widths = {1, layout.slots, *(min(per_unit * factor, layout.slots) for factor in (1, 2, 4))}
     for height in sorted(heights):
         for columns in _columns(layout):
             whole = columns == total
             for width in sorted(widths):
-                in_unit = not cut and height <= tcu.rows and width * layout.outputs_per_slot <= tcu.columns
+                in_unit = not cut and height <= block.rows and width * layout.outputs_per_slot <= block.columns
                 spans = {1} if whole or in_unit else _spans(-(-layout.slots // width))
                 for span in sorted(spans):
                     transfers = -(-layout.slots // width) * -(-total // columns)

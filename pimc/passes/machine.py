@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Attribute
 
+from pimc.backends.lower.matrix_unit import block_of
 from pimc.ir import nn
 from pimc.ir.bank_layout import GemvLayout, TileGeometry
 from pimc.ir.layout import LayoutAttr, layout_of
@@ -151,18 +152,22 @@ class Machine:
         hbm = self.target.hbm
         return reads * (hbm.clocks("nRCDRD") // 2 + columns * hbm.clocks("nBL")) * hbm.clock_fs
 
-    def gemm_times(self, loops: GemmLoops) -> tuple[int, int, int, int]:
-        """Cycles of a tiled GEMM: all together; of the tensor unit, of the DRAM, and of the network alone."""
+    def gemm_times(self, loops: GemmLoops, kind: str = "systolic") -> tuple[int, int, int, int]:
+        """Cycles of a tiled GEMM on a kind of unit: all together; of the unit, the DRAM, and the network alone."""
         target, layout, tiling = self.target, loops.layout, loops.tiling
-        tcu = target.tcu
+        block = block_of(target, kind)
         width = tiling.slots * layout.outputs_per_slot
-        rows, cols = min(tiling.rows, tcu.rows, loops.rows), min(width, tcu.columns)
-        store = target.latency("tcu_writeback")
+        rows, cols = min(tiling.rows, block.rows, loops.rows), min(width, block.columns)
+        store = target.latency("vector" if kind == "vector" else "tcu_writeback")
         leave = store.busy_cycles(rows * cols) + store.pipeline
         parts = 1 if tiling.in_unit else loops.k_blocks
-        sums = layout.k + parts * (tcu.fill_cycles + leave) + (parts - 1) * leave + loops.k_blocks * UNIT_CYCLES
-        deep = -(-loops.rows // tiling.rows) * -(-min(tiling.rows, loops.rows) // tcu.rows)
-        unit = deep * loops.output_blocks * loops.transfers * -(-width // tcu.columns) * sums
+        if kind == "vector":
+            product = self.vector_product_fs(rows, cols, layout.k) // target.clock.core_period_fs
+        else:
+            product = layout.k + parts * target.tcu.fill_cycles
+        sums = product + (2 * parts - 1) * leave + loops.k_blocks * UNIT_CYCLES
+        deep = -(-loops.rows // tiling.rows) * -(-min(tiling.rows, loops.rows) // block.rows)
+        unit = deep * loops.output_blocks * loops.transfers * -(-width // block.columns) * sums
         first = self._transfer_cycles(loops, tiling.slots)
         once = loops.k_blocks * self._transfer_cycles(loops, layout.slots)
         dram = once if loops.resident else once * loops.row_blocks

@@ -19,7 +19,8 @@ from pimc.ir.nn.source import Element
 from pimc.passes.raise_mask import Mask, MaskReader, slopes_of
 from pimc.passes.raise_match import Notes, Replacer, only_user, producer, scalar, with_scalar
 from pimc.passes.raise_rope import folded_heads
-from pimc.passes.raise_views import Shape, chain, heads_repeated, same_view, shape_of
+from pimc.passes.raise_views import chain, heads_repeated, same_view, shape_of
+from pimc.passes.view_strides import Shape
 
 _PATTERN: Final = "attention"
 #: What hides a key: the lowest fp32 number, which becomes the lowest of fp16.

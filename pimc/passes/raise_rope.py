@@ -11,7 +11,8 @@ from xdsl.ir import SSAValue
 from pimc.ir import nn
 from pimc.ir.nn.base import values_of
 from pimc.passes.raise_match import Notes, Replacer, producer, users
-from pimc.passes.raise_views import Steps, chain, heads_split, same_view, shape_of
+from pimc.passes.raise_views import chain, heads_split, same_view, shape_of
+from pimc.passes.view_strides import Steps
 
 _PATTERN: Final = "rope"
 

@@ -1,6 +1,7 @@
 """Chains of views, compared by what they do rather than by how they are written.
- A *view* moves no arithmetic: reshape, transpose, broadcast, slice.  A chain of them is a function from
-result positions to positions of its root, so two chains are equal when they have the same strides (:mod:`pimc.passes.view_strides`).
+
+A *view* moves no arithmetic: reshape, transpose, broadcast, slice.  A chain of them is a function from result positions
+to positions of its root, so two chains are equal when they have the same strides (:mod:`pimc.passes.view_strides`).
 The raising patterns state the arrangement they need ("heads split from the features") as a chain of their own
 and compare; any spelling of the same arrangement matches.
 """

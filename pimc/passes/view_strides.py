@@ -1,7 +1,7 @@
 """What a chain of views does, as sizes and strides: the same at any size, and for any spelling.
 
-Position i of a chain's result, in row-major order, is written in digits, the last factor's first; the element is that of
-the root at the offset plus the digits times the factors' strides.  Neighbours of which the left continues the right
+Position i of a chain's result, in row-major order, is written in digits, the last factor's first; the element is that
+of the root at the offset plus the digits times the factors' strides.  Neighbours of which the left continues the right
 are one factor, so that chains that do the same have the same factors.
 """
 

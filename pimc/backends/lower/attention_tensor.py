@@ -1,4 +1,4 @@
-"""Attention on the tensor unit: its two products in blocks of the unit's rows and columns, and what rows do not see."""
+"""Attention of rows: its two products in blocks of the unit's rows and columns, and what rows do not see."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import LoweringContext
+from pimc.backends.lower.matrix_unit import Left, Right
 from pimc.backends.lower.online import HIDDEN, Rows
 
 
@@ -28,34 +29,34 @@ def multiply_by_rows(
     ctx: LoweringContext, a: Matrix, b: Matrix, to: Matrix, rows: int, count: SSAValue, depth: int
 ) -> None:
     """``to[m][n] = a[m] . b[n]`` for ``n`` below ``count`` (a register): queries and keys."""
-    core, tcu = ctx.core, ctx.target.tcu
-    for row in range(0, rows, tcu.rows):
-        height = core.const(min(tcu.rows, rows - row))
-        with core.loop(core.const(0), count, tcu.columns) as first:
-            cols = core.min(core.sub(count, first), core.const(tcu.columns))
-            core.tmmc_nk(
-                a.row(ctx, row), core.add(b.at, core.mul(first, core.const(b.pitch))), rows=height, cols=cols,
-                depth=core.const(depth), stride_a=core.const(a.pitch), stride_b=core.const(b.pitch),
-            )  # fmt: skip
+    core, unit = ctx.core, ctx.matrix
+    for row in range(0, rows, unit.rows):
+        height = core.const(min(unit.rows, rows - row))
+        with core.loop(core.const(0), count, unit.columns) as first:
+            cols = core.min(core.sub(count, first), core.const(unit.columns))
+            left = Left(a.row(ctx, row), core.const(a.pitch))
+            keys = core.add(b.at, core.mul(first, core.const(b.pitch)))
+            right = Right(keys, core.const(b.pitch), by_column=True)
+            unit.multiply(left, right, height, cols, core.const(depth), clear=True)
             place = core.add(to.row(ctx, row), core.slli(first, imm=1))
-            core.twb(place, rows=height, cols=cols, stride_c=core.const(to.pitch))
+            unit.round(place, height, cols, core.const(to.pitch))
 
 
 def multiply_by_columns(
     ctx: LoweringContext, a: Matrix, b: Matrix, to: Matrix, rows: int, columns: int, depth: SSAValue
 ) -> None:
     """``to[m][n] = sum over k below depth (a register) of a[m][k] * b[k][n]``: weights and values."""
-    core, tcu = ctx.core, ctx.target.tcu
-    for row in range(0, rows, tcu.rows):
-        height = core.const(min(tcu.rows, rows - row))
-        for column in range(0, columns, tcu.columns):
-            cols = core.const(min(tcu.columns, columns - column))
-            core.tmmc_kn(
-                a.row(ctx, row), core.add(b.at, core.const(column * 2)) if column else b.at, rows=height, cols=cols,
-                depth=depth, stride_a=core.const(a.pitch), stride_b=core.const(b.pitch),
-            )  # fmt: skip
+    core, unit = ctx.core, ctx.matrix
+    for row in range(0, rows, unit.rows):
+        height = core.const(min(unit.rows, rows - row))
+        for column in range(0, columns, unit.columns):
+            cols = core.const(min(unit.columns, columns - column))
+            left = Left(a.row(ctx, row), core.const(a.pitch))
+            values = core.add(b.at, core.const(column * 2)) if column else b.at
+            right = Right(values, core.const(b.pitch), by_column=False)
+            unit.multiply(left, right, height, cols, depth, clear=True)
             place = core.add(to.row(ctx, row), core.const(column * 2)) if column else to.row(ctx, row)
-            core.twb(place, rows=height, cols=cols, stride_c=core.const(to.pitch))
+            unit.round(place, height, cols, core.const(to.pitch))
 
 
 @contextmanager

@@ -28,7 +28,8 @@ from pimc.backends.lower.embedding import lower_embedding
 from pimc.backends.lower.gemm import lower_gemm
 from pimc.backends.lower.gemv import lower_gemv
 from pimc.backends.lower.indexing import lower_gather
-from pimc.backends.lower.matmul import lower_integer_matmul, lower_matmul
+from pimc.backends.lower.matmul import lower_matmul, lower_vector_matmul
+from pimc.backends.lower.matrix_unit import on_vectors
 from pimc.diagnostics import InputError
 from pimc.ir import nn
 from pimc.ir.locations import where
@@ -75,10 +76,6 @@ def _integers(op: Operation) -> str | None:
     return "it multiplies no integers" if integers else None
 
 
-def _numbers(op: Operation) -> str | None:
-    return None if _integers(op) else "it multiplies only integers"
-
-
 def is_lookup(op: Operation) -> bool:
     """Whether rows of a stored matrix are read where it lies; a small one that is indexed is loaded whole."""
     table = op.operands[0]
@@ -108,16 +105,21 @@ CHOICES: Mapping[type[Operation], tuple[Choice, ...]] = MappingProxyType({
     nn.LinearOp: (
         Choice("bank_pim", _forms((GemvOp, lower_gemv)), _several_rows),
         Choice("systolic", _forms((GemmOp, lower_gemm))),
+        Choice("vector", _forms((GemmOp, on_vectors(lower_gemm)))),
     ),
     nn.MatmulOp: (
         Choice("systolic", _forms((nn.MatmulOp, lower_matmul)), _integers),
-        Choice("vector", _forms((nn.MatmulOp, lower_integer_matmul)), _numbers),
+        Choice("vector", _forms((nn.MatmulOp, lower_vector_matmul))),
     ),
     nn.AttentionOp: (
         Choice("sram_pim", _forms((AttentionOp, lower_attention_of_token)), _several_rows),
         Choice("systolic", _forms((AttentionOp, lower_attention_of_rows))),
+        Choice("vector", _forms((AttentionOp, on_vectors(lower_attention_of_rows)))),
     ),
-    nn.AttentionFullOp: (Choice("systolic", _forms((AttentionFullOp, lower_attention_full))),),
+    nn.AttentionFullOp: (
+        Choice("systolic", _forms((AttentionFullOp, lower_attention_full))),
+        Choice("vector", _forms((AttentionFullOp, on_vectors(lower_attention_full)))),
+    ),
     nn.ConvOp: (Choice("systolic", _forms((ConvOp, lower_conv), (nn.ConvOp, lower_computed_conv))),),
     nn.CacheWriteOp: (Choice("transfer", _forms((KvAppendOp, lower_kv_append))),),
     nn.EmbeddingOp: (Choice("transfer", _forms((EmbeddingOp, lower_embedding)), _no_lookup),),

@@ -13,6 +13,7 @@ from xdsl.dialects.builtin import Float32Type, IntegerAttr, IntegerType, TensorT
 from xdsl.ir import Block, Operation, SSAValue
 
 from pimc.backends.builder import HbmBuilder, Place, SramBuilder
+from pimc.backends.lower.matrix_unit import MatrixUnit, TensorUnit
 from pimc.backends.lower.regions import Regions
 from pimc.backends.lower.values import Buffer, Floats, Integers, LoweredValue, Positions, Strip, Tensor, Weight
 from pimc.diagnostics import InputError, InternalError, UnsupportedItem
@@ -89,12 +90,17 @@ class LoweringContext:
     values: dict[SSAValue, LoweredValue] = field(default_factory=dict)
     pending: dict[SSAValue, Callable[[], None]] = field(default_factory=dict)
     problems: list[UnsupportedItem] = field(default_factory=list)
+    matrix: MatrixUnit = field(init=False)
+    """The unit of matrix products, where the operation at hand has been placed."""
     layer: SSAValue | None = None
     where: Operation | None = None
     _loaded: dict[SSAValue, Tensor | Integers] = field(default_factory=dict)
     _constants: dict[bytes, Buffer] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=dict)
     _prologue_end: Operation | None = None
+
+    def __post_init__(self) -> None:
+        self.matrix = TensorUnit(self.core, self.target)
 
     @property
     def cores(self) -> int:

@@ -1,7 +1,7 @@
-"""GEMM on the tensor units, with weights streamed from the banks: blocks of rows, outputs and K in loops.
+"""GEMM on the cores, with weights streamed from the banks: blocks of rows, outputs and K in loops.
 
-The tensor unit holds one block of sums; those that go on with the next block of K stay there, or leave as f32 and
-return.
+The unit (``ctx.matrix``) holds one block of sums; those that go on with the next block of K stay there, or leave as f32
+and return.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pimc.backends.lower.context import F32_BYTES, LoweringContext, whole_shape_
 from pimc.backends.lower.gemm_input import GatheredInput, GemmInput, WholeInput, piece_of
 from pimc.backends.lower.index import Index, Indices
 from pimc.backends.lower.matrix import bank_layout_of, results_of, stacked_bias
+from pimc.backends.lower.matrix_unit import Left, Right
 from pimc.backends.lower.values import Buffer, Strip
 from pimc.backends.lower.weight_stream import WeightStream
 from pimc.ir.layout import layout_of
@@ -91,17 +92,17 @@ class _Gemm:
 
     def _step(self, block: Index, step: Index) -> None:
         """Multiply the weights of a step with all rows of its block; meanwhile the next ones arrive."""
-        x, loops, tcu = Indices(self.ctx.core), self.loops, self.ctx.target.tcu
+        x, loops, most = Indices(self.ctx.core), self.loops, self.ctx.matrix
         if self.weights.ahead == 0:
             self.weights.load(step)
         slot, k, transfer = self.weights.place(step)
         weights = self.weights.address(step)
         first_row = x.mul(x.div(step, loops.weight_transfers) if loops.row_blocks > 1 else 0, loops.tiling.rows)
         width = loops.tiling.slots * loops.layout.outputs_per_slot
-        deep, wide = -(-min(loops.tiling.rows, loops.rows) // tcu.rows), -(-width // tcu.columns)
+        deep, wide = -(-min(loops.tiling.rows, loops.rows) // most.rows), -(-width // most.columns)
         with x.loop(deep * wide) as number:
             down, across = x.split(number, (deep, wide))
-            row, column = x.mul(down, tcu.rows), x.mul(across, tcu.columns)
+            row, column = x.mul(down, most.rows), x.mul(across, most.columns)
             unit = self._unit((first_row, row), slot, transfer, column)
             self._begin(unit, k)
             with x.loop(loops.pieces) as piece:
@@ -115,12 +116,12 @@ class _Gemm:
 
     def _unit(self, row: tuple[Index, Index], slot: Index, transfer: Index, column: Index) -> _Block:
         """The tensor unit's block from a row, and from a column of a transfer on."""
-        x, core, loops, tcu = Indices(self.ctx.core), self.ctx.core, self.loops, self.ctx.target.tcu
+        x, core, loops, most = Indices(self.ctx.core), self.ctx.core, self.loops, self.ctx.matrix
         width = loops.tiling.slots * loops.layout.outputs_per_slot
         first = x.add(x.mul(slot, loops.layout.outputs_per_slot), column)
-        rows = x.left(loops.rows, x.add(*row), min(tcu.rows, loops.tiling.rows))
-        cols = x.left(loops.layout.n_local, first, min(tcu.columns, width))
-        if width > tcu.columns and width % tcu.columns:
+        rows = x.left(loops.rows, x.add(*row), min(most.rows, loops.tiling.rows))
+        cols = x.left(loops.layout.n_local, first, min(most.columns, width))
+        if width > most.columns and width % most.columns:
             cols = x.least(cols, x.sub(width, column))
         sums = x.add(x.mul(row[1], loops.sums_pitch), x.mul(x.add(x.mul(transfer, width), column), F32_BYTES))
         return _Block(row, first, sums, core.register(rows), core.register(cols))
@@ -133,16 +134,14 @@ class _Gemm:
     def _multiply(self, unit: _Block, block: Index, k: Index, piece: Index, weights: Index) -> None:
         """Add the products of a piece of K."""
         x, core, loops = Indices(self.ctx.core), self.ctx.core, self.loops
-        multiply = core.tmmc_nk if self._clears else core.tmm_nk
         run = piece_of(x, loops, k, piece)
-        multiply(
-            self.source.address(block, unit.row, piece, run),
-            x.add(weights, x.mul(piece, loops.piece_elements * _HALF)),
-            rows=unit.rows,
-            cols=unit.cols,
-            depth=core.register(run.length),
-            stride_a=core.const(self.source.pitch),
-            stride_b=core.const(loops.pitch),
+        self.ctx.matrix.multiply(
+            Left(self.source.address(block, unit.row, piece, run), core.const(self.source.pitch)),
+            Right(x.add(weights, x.mul(piece, loops.piece_elements * _HALF)), core.const(loops.pitch), by_column=True),
+            unit.rows,
+            unit.cols,
+            core.register(run.length),
+            clear=self._clears,
         )
 
     def _begin(self, unit: _Block, k: Index) -> None:
@@ -156,15 +155,15 @@ class _Gemm:
             self._start(unit)
         if self.sums is not None:
             with core.else_(first):
-                core.tld_f(self._sums(unit), rows=unit.rows, cols=unit.cols, stride_c=self.loops.sums_pitch)
+                self.ctx.matrix.load(self._sums(unit), unit.rows, unit.cols, self.loops.sums_pitch)
 
     def _start(self, unit: _Block) -> None:
         x, core = Indices(self.ctx.core), self.ctx.core
         if self.bias is None:
-            core.tmmc_nk(0, 0, rows=unit.rows, cols=unit.cols, depth=0, stride_a=0, stride_b=0)
+            self.ctx.matrix.clear(unit.rows, unit.cols)
         else:
             bias = x.add(core.address(self.bias.value), x.mul(unit.column, F32_BYTES))
-            core.tld_f(bias, rows=unit.rows, cols=unit.cols, stride_c=0)
+            self.ctx.matrix.load(bias, unit.rows, unit.cols, 0)
 
     def _finish(self, unit: _Block, k: Index) -> None:
         """Round the sums behind the last block of K; put them aside before."""
@@ -176,13 +175,13 @@ class _Gemm:
             self._round(unit)
         if self.sums is not None:
             with core.else_(last):
-                core.twb_f(self._sums(unit), rows=unit.rows, cols=unit.cols, stride_c=self.loops.sums_pitch)
+                self.ctx.matrix.store(self._sums(unit), unit.rows, unit.cols, self.loops.sums_pitch)
 
     def _round(self, unit: _Block) -> None:
-        x, core = Indices(self.ctx.core), self.ctx.core
+        x = Indices(self.ctx.core)
         to = x.add(self.ctx.address(self.out), x.mul(x.add(*unit.row), self.out.pitch))
         to = x.add(to, x.mul(unit.column, _HALF))
-        core.twb(to, rows=unit.rows, cols=unit.cols, stride_c=self.out.pitch)
+        self.ctx.matrix.round(to, unit.rows, unit.cols, self.out.pitch)
 
     def _sums(self, unit: _Block) -> Index:
         assert self.sums is not None

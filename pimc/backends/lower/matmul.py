@@ -1,4 +1,4 @@
-"""Products of two computed tensors on the tensor unit: any rank, any sizes, batches that broadcast.
+"""Products of two computed tensors: any rank, any sizes, batches that broadcast.
 
 The unit writes fp16.  A product that stays f32 is written in two parts: what fp16 holds of a sum, and what that leaves
 of it; the second is the sum less the first, which goes through the unit once more.
@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from xdsl.ir import SSAValue
 
-from pimc.backends.lower.context import INTEGER_BYTES, LoweringContext, is_wide, shape_of
+from pimc.backends.lower.context import INTEGER_BYTES, LoweringContext, element_bytes, is_wide, shape_of
 from pimc.backends.lower.elementwise import map_views, widened
+from pimc.backends.lower.index import Indices
+from pimc.backends.lower.matrix_unit import Left, Right, on_vectors
 from pimc.backends.lower.views import (
     Dim,
     View,
@@ -49,8 +51,11 @@ def lower_matmul(ctx: LoweringContext, op: nn.MatmulOp) -> None:
     set_view(ctx, op.result, result)
 
 
-def lower_integer_matmul(ctx: LoweringContext, op: nn.MatmulOp) -> None:
-    """``a @ b`` of integers."""
+def lower_vector_matmul(ctx: LoweringContext, op: nn.MatmulOp) -> None:
+    """``a @ b`` on the vector unit: of numbers as on the tensor unit, of integers exactly."""
+    if element_bytes(op.a) != INTEGER_BYTES:
+        on_vectors(lower_matmul)(ctx, op)
+        return
     operands = _operands(ctx, op)
     if operands is None:
         return
@@ -102,7 +107,7 @@ def multiply(ctx: LoweringContext, a: View, b: View, to: View, rest: View | None
     if _HALF not in b.strides[-2:] and b.shape[-2:] != (1, 1):
         b = contiguous(ctx, b)
     views = [to, a, b] if rest is None else [to, a, b, rest]
-    minus = None if rest is None else _minus_identity(ctx, min(to.shape[-1], ctx.target.tcu.columns))
+    minus = None if rest is None else _minus_identity(ctx, min(to.shape[-1], ctx.matrix.columns))
     batch = coalesce(to.shape[:-2], [view.strides[:-2] for view in views])
     with nest(ctx, batch, [address_of(ctx, view) for view in views]) as addresses:
         place, left, right, *others = addresses
@@ -154,23 +159,21 @@ def _tiles(
     rest: SSAValue | None = None,
     minus: View | None = None,
 ) -> None:
-    """One product in blocks of the systolic array's size; ``rest`` by ``minus``, the identity with its sign turned."""
-    core, tcu = ctx.core, ctx.target.tcu
-    depth, stride_a, stride_b = core.const(p.depth), core.const(p.stride_a), core.const(p.stride_b)
-    multiply_ = core.tmmc_nk if p.by_column else core.tmmc_kn
-    for row in range(0, p.rows, tcu.rows):
-        rows = core.const(min(tcu.rows, p.rows - row))
-        left = core.add(a, core.const(row * p.stride_a))
-        for column in range(0, p.columns, tcu.columns):
-            cols = core.const(min(tcu.columns, p.columns - column))
-            right = core.add(b, core.const(column * p.column_step))
-            multiply_(left, right, rows=rows, cols=cols, depth=depth, stride_a=stride_a, stride_b=stride_b)
-            offset, stride = core.const(row * p.stride_c + column * _HALF), core.const(p.stride_c)
-            place = core.add(to, offset)
-            core.twb(place, rows=rows, cols=cols, stride_c=stride)
-            if rest is not None and minus is not None:
-                pitch = core.const(minus.strides[0])
-                core.tmm_kn(
-                    place, address_of(ctx, minus), rows=rows, cols=cols, depth=cols, stride_a=stride, stride_b=pitch
-                )
-                core.twb(core.add(rest, offset), rows=rows, cols=cols, stride_c=stride)
+    """One product in blocks of the unit's; ``rest`` by ``minus``, the identity with its sign turned."""
+    x, core, unit = Indices(ctx.core), ctx.core, ctx.matrix
+    depth, stride = core.const(p.depth), core.const(p.stride_c)
+    high, wide = min(unit.rows, p.rows), min(unit.columns, p.columns)
+    with x.loop(-(-p.rows // high)) as down, x.loop(-(-p.columns // wide)) as across:
+        row, column = x.mul(down, high), x.mul(across, wide)
+        rows = core.register(high if p.rows % high == 0 else x.least(x.sub(p.rows, row), high))
+        cols = core.register(wide if p.columns % wide == 0 else x.least(x.sub(p.columns, column), wide))
+        left = Left(x.add(a, x.mul(row, p.stride_a)), core.const(p.stride_a))
+        right = Right(x.add(b, x.mul(column, p.column_step)), core.const(p.stride_b), p.by_column)
+        unit.multiply(left, right, rows, cols, depth, clear=True)
+        offset = x.add(x.mul(row, p.stride_c), x.mul(column, _HALF))
+        place = x.add(to, offset)
+        unit.round(place, rows, cols, stride)
+        if rest is not None and minus is not None:
+            identity = Right(address_of(ctx, minus), core.const(minus.strides[0]), by_column=False)
+            unit.multiply(Left(place, stride), identity, rows, cols, cols)
+            unit.round(x.add(rest, offset), rows, cols, stride)
