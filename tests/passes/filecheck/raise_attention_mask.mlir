@@ -1,6 +1,6 @@
 // A mask that hides a token from itself is not causal.
 // RUN: raise
-// CHECK: error: {{.*}}attention over @k_cache is not recognised (no attention: the mask at position 0 is not causal)
+// CHECK: error: {{.*}}attention over @k_cache is not recognised (no attention: the mask at position 4 is not causal)
 "ml_program.global"() <{sym_name = "k_cache", type = tensor<2x6x2x8xf32>, is_mutable, sym_visibility = "private"}> : () -> ()
 "ml_program.global"() <{sym_name = "v_cache", type = tensor<2x6x2x8xf32>, is_mutable, sym_visibility = "private"}> : () -> ()
 func.func @strict(%x: tensor<1x2x32xf32>, %new: tensor<1x2x16xf32>, %position: tensor<1xi32>) -> tensor<1x2x32xf32> {
