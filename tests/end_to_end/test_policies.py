@@ -173,3 +173,44 @@ def test_mlp(policy: str, rows: int) -> None:
     with torch.no_grad():
         wanted = model(x).numpy()
     assert np.abs(found - wanted).max() < model_families.BOUND * np.abs(wanted).max()
+
+
+class Wide(torch.nn.Module):
+    """A linear layer, and a product of computed tensors with sizes that fill no block of a unit."""
+
+    def __init__(self, inputs: int, outputs: int, rows: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = torch.nn.Linear(inputs, outputs)
+        self.shape = (rows, inputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x)
+        return torch.matmul(y.transpose(-1, -2), torch.tanh(y)) * 0.1
+
+    def example(self) -> torch.Tensor:
+        return torch.randn(self.shape, generator=torch.Generator().manual_seed(1)).half().float()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "rows", "pipeline"),
+    [(300, 130, 37, None), (1100, 70, 19, "...,tile{share=20},..."), (65, 129, 1, None)],
+)
+def test_products_of_the_vector_unit(inputs: int, outputs: int, rows: int, pipeline: str | None) -> None:
+    model = Wide(inputs, outputs, rows)
+    model.linear.half().float()
+    x = model.example()
+    found = np.asarray(pimc.compile(model, (x,), policy="vector-only", pipeline=pipeline)(x.numpy()), np.float32)
+    with torch.no_grad():
+        wanted = model(x).numpy()
+    assert np.abs(found - wanted).max() < model_families.BOUND * np.abs(wanted).max()
+
+
+def test_instructions_of_the_vector_unit_do_not_depend_on_sizes() -> None:
+    counts = []
+    for inputs, outputs, rows in ((2048, 4096, 20), (1024, 8192, 70)):
+        model = torch.nn.Linear(inputs, outputs, device="meta")
+        x = torch.empty(rows, inputs, device="meta")
+        program = pimc.compile(model, (x,), policy="vector-only", shapes_only=True).program
+        counts.append(max(len(words) for name, words in program.code.items() if "/core/" in name))
+    assert max(counts) < 1.2 * min(counts), counts
