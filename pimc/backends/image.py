@@ -145,7 +145,7 @@ def _write_linear(
         if region.kind.data == "flat":
             _write_words(sink, region, saturated_bits(values).reshape(-1), geometry, tiles, layer or 0)
             continue
-        if region.kind.data == "kernels":
+        if region.kind.data in ("kernels", "all_kernels"):
             table = np.moveaxis(values, 1, -1).reshape(len(values), -1)
         else:
             table = values.reshape(-1, values.shape[-1]) if values.ndim else values.reshape(1, 1)

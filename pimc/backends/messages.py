@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from operator import add, mul
+from operator import add, mod, mul, sub
 
 from xdsl.ir import Block, Operation, SSAValue
 
@@ -18,7 +18,7 @@ from pimc.ir.sram_structure import AllocOp, ArrivedOp
 #: Values of a register that differ by core are one a core; a single one is for all.
 _Values = tuple[int, ...]
 #: Instructions that compute a receiver from a loop's counter.
-_ARITHMETIC: Mapping[str, Callable[[int, int], int]] = {"add": add, "mul": mul}
+_ARITHMETIC: Mapping[str, Callable[[int, int], int]] = {"add": add, "mul": mul, "sub": sub, "remu": mod}
 #: Iterations that a loop over receivers has at most.
 _MOST_ITERATIONS = 4096
 #: More cores than any target has: the mask of "anybody".

@@ -43,10 +43,10 @@ def format_int_rows(rows: IntRows) -> str:
 
 @dataclass(frozen=True)
 class ShardRound:
-    """One round of a cut: core ``first_core + i`` holds indices ``start + j * per_core ..`` (``per_core`` of them).
+    """One round of a cut: core ``first_core + i`` holds indices ``start + j * distance ..`` (``per_core`` of them).
 
     ``share`` neighbouring cores hold the same ones, and the parts are dealt out ``repeats`` times, one time behind the
-    other: ``j = i // share % parts``.
+    other: ``j = i // share % parts``.  ``step``: the distance of the parts where they overlap (0: ``per_core``).
     """
 
     start: int
@@ -55,6 +55,7 @@ class ShardRound:
     per_core: int
     share: int = 1
     repeats: int = 1
+    step: int = 0
 
     @property
     def parts(self) -> int:
@@ -62,16 +63,38 @@ class ShardRound:
         return self.cores // self.share // self.repeats
 
     @property
+    def distance(self) -> int:
+        """Indices from a part's first one to the next part's."""
+        return self.step or self.per_core
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether neighbouring parts have indices in common."""
+        return self.distance < self.per_core
+
+    @property
     def numbers(self) -> tuple[int, ...]:
-        """As they are printed: the last numbers only where cores share, or parts are repeated."""
+        """As they are printed: the last numbers only where cores share, parts are repeated, and parts overlap."""
         own = (self.start, self.first_core, self.cores, self.per_core)
+        if self.overlaps:
+            return (*own, self.share, self.repeats, self.step)
         if self.repeats > 1:
             return (*own, self.share, self.repeats)
         return own if self.share == 1 else (*own, self.share)
 
-    def start_of(self, core: int) -> int:
-        """The first index that a core of the round holds."""
-        return self.start + (core - self.first_core) // self.share % self.parts * self.per_core
+    def begin(self, rank: int) -> int:
+        """Where the part of core ``first_core + rank`` begins; before index 0 it begins with padding."""
+        return self.start + rank // self.share % self.parts * self.distance
+
+    def part(self, rank: int, end: int) -> range:
+        """The indices of core ``first_core + rank`` in a round that ends before index ``end``; perhaps none."""
+        start = self.begin(rank)
+        first = min(max(start, 0), end)
+        return range(first, max(first, min(start + self.per_core, end)))
+
+    def skipped(self, rank: int) -> int:
+        """Elements of the local slice before index 0 of the dimension."""
+        return max(0, -self.begin(rank))
 
 
 @dataclass(frozen=True)
@@ -89,9 +112,15 @@ class ShardAttr(ParametrizedAttribute):
 
     In a round, core ``first_core + i`` holds indices ``start + i * per_core`` up to ``start + (i + 1) *
     per_core``, clipped at the next round's start and at the dimension's end.  A fifth number ``share`` says that
-    so many neighbouring cores hold the same: ``i // share`` stands for ``i``.  A core's local slice is the
+    so many neighbouring cores hold the same: ``i // share`` stands for ``i``; a sixth ``repeats``, that the parts are
+    dealt out so many times, one time behind the other.  A core's local slice is the
     concatenation of the rounds it takes part in, ``per_core`` elements a round even where clipping leaves
     fewer (so that all cores of a round run one program); the rest is padding.
+
+    A single round may begin before index 0 (a local slice begins with padding then), and have parts that overlap: a
+    seventh number ``step`` is their distance.  ``[[-1, 0, 28, 4, 1, 1, 2]]`` gives two rows and one more on either
+    side, what a convolution with a window of 3 needs for two rows of its result.  Indices behind the last part have no
+    owner then.
     """
 
     name = "pim.shard"
@@ -122,11 +151,9 @@ class ShardAttr(ParametrizedAttribute):
             rank = core - r.first_core
             if not 0 <= rank < r.cores:
                 continue
-            end = rounds[index + 1].start if index + 1 < len(rounds) else extent
-            start = r.start_of(core)
-            stop = min(start + r.per_core, end)
-            if start < stop:
-                found.append(Piece(local, start, stop))
+            own = r.part(rank, rounds[index + 1].start if index + 1 < len(rounds) else extent)
+            if own:
+                found.append(Piece(local + r.skipped(rank), own.start, own.stop))
             local += r.per_core
         return tuple(found)
 
@@ -152,11 +179,36 @@ class ShardAttr(ParametrizedAttribute):
         starts = {r.first_core for r in rounds}  # the longest slice begins where a round begins
         return max(sum(r.per_core for r in rounds if r.first_core <= core < r.first_core + r.cores) for core in starts)
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether indices may have several owners, or none: the parts are what a window needs."""
+        return any(r.overlaps for r in self.shard_rounds)
+
+    def slid(self, factor: int, low: int, high: int) -> ShardAttr | None:
+        """The cut of a tensor whose indices are ``factor`` times an index of this cut and ``low .. high`` more, so that
+        every core has what its indices need; None where no one round has it.
+        """
+        if (factor, low, high) == (1, 0, 0):
+            return self
+        if len(self.shard_rounds) > 1 or factor < 1 or low > 0:
+            return None
+        (r,) = self.shard_rounds
+        size, step = factor * (r.per_core - 1) + high - low + 1, factor * r.distance
+        overlapped = step if size > step else 0
+        return ShardAttr.of(
+            [ShardRound(factor * r.start + low, r.first_core, r.cores, max(size, step), r.share, r.repeats, overlapped)]
+        )
+
     def check(self, extent: int) -> None:
         """Raise VerifyException unless every index of ``extent`` has an owner, and each round begins at one place in
         the local slices of all its cores.
         """
         rounds = self.shard_rounds
+        if len(rounds) == 1 and (rounds[0].start < 0 or rounds[0].overlaps):
+            r = rounds[0]
+            if r.start + r.per_core + (r.parts - 1) * r.distance < extent and not r.overlaps:
+                raise VerifyException(f"shard round 0 at {r.start} does not cover indices 0 to {extent}")
+            return
         held = [0] * self.cores  # elements of each core before a round
         for index, r in enumerate(rounds):
             own = range(r.first_core, r.first_core + r.cores)
@@ -172,21 +224,29 @@ class ShardAttr(ParametrizedAttribute):
             expected = end
 
     def verify(self) -> None:
-        """Rounds are four to six positive numbers (start and first core may be 0), in ascending order of start."""
+        """Rounds are four to seven positive numbers (first core may be 0, and start where there are several, else any),
+        in ascending order of start.
+        """
         if not self.rounds.data:
             raise VerifyException("a shard needs at least one round")
-        last = -1
+        last = -1 if len(self.rounds) > 1 else None
         for row in self.rounds:
             values = [v.data for v in row]
-            if len(values) not in (4, 5, 6) or min(values[:2]) < 0 or min(values[2:]) < 1 or values[0] <= last:
+            if len(values) not in (4, 5, 6, 7) or values[1] < 0 or min(values[2:]) < 1:
                 raise VerifyException(
-                    f"not a shard round [start, first_core, cores, per_core, share, repeats]: {values}"
+                    f"not a shard round [start, first_core, cores, per_core, share, repeats, step]: {values}"
                 )
-            if values[2] % prod(values[4:]):
+            if last is not None and (values[0] <= last or len(values) == 7):
+                raise VerifyException(f"not one of several shard rounds: {values}")
+            if values[2] % prod(values[4:6]):
                 raise VerifyException(
-                    f"{prod(values[4:])} cores a part do not divide the {values[2]} cores of a shard round"
+                    f"{prod(values[4:6])} cores a part do not divide the {values[2]} cores of a shard round"
                 )
-            last = values[0]
+            if values[0] > 0 and last is None:
+                raise VerifyException(f"a shard round that begins behind index 0: {values}")
+            if len(values) == 7 and values[6] >= values[3]:
+                raise VerifyException(f"parts of {values[3]} indices, {values[6]} apart, do not overlap")
+            last = values[0] if last is not None else None
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:

@@ -24,6 +24,8 @@ from pimc.targets import Target, load_target
 ROUND_CYCLES, QUERY_HEAD_CYCLES = 258, 135
 #: What a message of an exchange takes its sender: address, size and receiver in registers, and the port.
 MESSAGE_CYCLES = 12
+#: Cores that a core sends to where a cut along a dimension becomes another cut along it.
+NEIGHBOURS = 3
 #: The part of a core's activation memory that a value of several rows may take whole.
 WHOLE_SHARE = 16
 #: Passes over the elements of a residual and a norm.
@@ -129,9 +131,13 @@ class Machine:
             return 0
         if layout is None:
             return self.network_fs(size, 1)
-        part = -(-size // max(shard.cores for shard in layout.shards))
+        part = size
+        for dim, shard in layout.cuts.items():
+            part = -(-part * shard.max_local_size // max(1, type_.get_shape()[dim]))
         if have is None:
             return self.vector_fs(part // 2)
+        if list(have.cuts) == list(layout.cuts):
+            return self.network_fs(part, NEIGHBOURS)
         return self.network_fs(part, sum(r.parts for shard in layout.shards for r in shard.shard_rounds))
 
     def rows_pay(self, rows: int, features: int) -> bool:

@@ -132,7 +132,7 @@ def _linear_uses(op: nn.ParamOp, column_bytes: int) -> list[LinearTensor]:
             kind = "replicated" if user.replicated else "rows"
             rows = _count(shape[:-1]) if user.replicated else user.rows_per_core.value.data
         elif isinstance(user, pim.ConvOp) and op.result is user.weight:
-            kind, rows, width = "kernels", user.outputs_per_core, nn.tensor_bytes(type_) // max(1, shape[0])
+            kind, rows, width = user.region, user.outputs_per_core, nn.tensor_bytes(type_) // max(1, shape[0])
         elif isinstance(user, pim.AttentionOp) and op.result is user.bias:
             kind, rows = "replicated", shape[0]
         elif len(shape) == 1:

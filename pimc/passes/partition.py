@@ -35,7 +35,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from pimc.backends.lower.choices import choice_of
 from pimc.diagnostics import InputError, UsageError
 from pimc.ir import nn, pim
-from pimc.ir.layout import LayoutAttr, layout_of
+from pimc.ir.layout import LayoutAttr, layout_of, with_layout
 from pimc.ir.locations import where, with_location
 from pimc.ir.signature import is_entry
 from pimc.ir.stages import Stage
@@ -52,6 +52,8 @@ from pimc.passes.relayout import BY_PARTS, Relayout, fits
 SHARD_REASON = "pim.partition"
 #: A cut input of a GEMM larger than this part of the activation memory is not made whole, but gathered by rows.
 GATHER_SHARE = 4
+#: An input larger than this part of the activation memory is cut over the cores where it comes in.
+INPUT_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -157,12 +159,23 @@ class _FunctionPartition:
 
     def run(self, function: func.FuncOp) -> None:
         """Rewrite ``function``; its types follow what it takes and returns."""
+        if is_entry(function):
+            self.cut_inputs(function.body.block)
         self.block(function.body.block, is_entry(function))
         for write in list(self.written.values()):
             self.written_for_others(write)
         returned = function.get_return_op()
         outputs = [] if returned is None else [value.type for value in returned.operands]
         function.function_type = FunctionType.from_lists([a.type for a in function.body.block.args], outputs)
+
+    def cut_inputs(self, block: Block) -> None:
+        """The host gives each core a part of an input that would take too much of its memory whole."""
+        memory = self.module.machine.target.memory("activation").bytes
+        for argument in block.args:
+            type_ = argument.type
+            if isinstance(type_, TensorType) and nn.is_float(type_.element_type):
+                cut = self.layouts.by_rows(type_) if nn.tensor_bytes(type_) > memory // INPUT_SHARE else None
+                Rewriter.replace_value_with_new_type(argument, with_layout(type_, cut))
 
     def block(self, block: Block, entry: bool = False) -> None:
         """Rewrite the operations of a block, in order."""
@@ -397,18 +410,11 @@ class _FunctionPartition:
         return self.layouts.to(mask, op.mask_layout(mask)) if wide else self.whole(mask)
 
     def conv(self, op: nn.ConvOp) -> None:
-        """Cut the output channels over the cores; the result is made whole, in the shape it had."""
-        bias = None if op.bias is None else self.whole(op.bias)
-        new, reason = cut_conv(op, self.whole(op.x), bias, self.module.machine.cores)
+        """Cut output channels, images or rows over the cores."""
+        new, reason = cut_conv(op, self.layouts, None if op.bias is None else self.whole(op.bias))
         new.attributes |= op.attributes
         new.attributes[SHARD_REASON] = StringAttr(reason)
-        view = nn.ReshapeOp(new.output, nn.tensor_of(op.result).get_shape())
-        for made in (new, view):
-            with_location(made, op)
-            Rewriter.insert_op(made, InsertPoint.before(op))
-        self.make_whole(view)
-        op.result.replace_all_uses_with(view.result)
-        Rewriter.erase_op(op)
+        self.replace(op, new)
 
     def append(self, k_write: nn.CacheWriteOp, v_write: nn.CacheWriteOp, rounds: pim.HeadsAttr) -> None:
         """One ``pim.kv_append`` at the later of the two writes."""

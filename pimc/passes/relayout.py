@@ -17,16 +17,16 @@ from xdsl.utils.exceptions import VerifyException
 
 from pimc.diagnostics import InternalError
 from pimc.ir import nn, pim
-from pimc.ir.layout import LayoutAttr, ShardAttr, layout_of
+from pimc.ir.layout import LayoutAttr, ShardAttr, layout_of, with_layout
 from pimc.ir.locations import with_location
-from pimc.ir.nn.layouts import cut_name, layout_under
-from pimc.ir.nn.space import Space
+from pimc.ir.nn.layouts import check_cuts, layout_under, slide
+from pimc.ir.nn.space import Access, Space
 from pimc.passes.machine import Machine
 
 #: Operators of single elements: they work on any part of tensors that are cut alike.
 POINTWISE = (nn.UnaryOp, nn.BinaryOp, nn.CastOp, nn.CompareOp, nn.SelectOp)
 #: Operators whose lowering works on parts: what it does follows from the shapes of operands and results alone.
-BY_PARTS = (*POINTWISE, nn.RmsNormOp, nn.LayerNormOp, nn.SoftmaxOp, nn.RopeOp)
+BY_PARTS = (*POINTWISE, nn.RmsNormOp, nn.LayerNormOp, nn.SoftmaxOp, nn.RopeOp, nn.MaxPoolOp)
 Cuts = Mapping[str, ShardAttr]
 """How dimensions of an iteration space are cut, by name."""
 
@@ -71,6 +71,12 @@ class Relayout:
             point = InsertPoint.after(after)
         Rewriter.insert_op(change, point)
 
+    def time_to(self, value: SSAValue, layout: LayoutAttr | None) -> int:
+        """Estimated time of :meth:`to`."""
+        if not isinstance(value.type, TensorType) or (value, layout) in self.changed:
+            return 0
+        return self.machine.change_fs(value.type, layout)
+
     def whole(self, value: SSAValue) -> SSAValue:
         """``value`` on every core."""
         return self.to(value, None) if isinstance(value.type, TensorType) else value
@@ -109,37 +115,49 @@ class Relayout:
                 Rewriter.replace_value_with_new_type(result, type_)
 
     def _candidates(self, op: nn.NnOp, space: Space) -> list[Cuts]:
-        """Cuts that the space allows: those that operands have, the rows of such operands, and none."""
+        """Cuts that the space allows: those that operands have, the rows of such operands, rows of what a window gives,
+        and none.
+        """
         found: list[Cuts] = []
-        for operand, access in zip(op.operands, space.operands, strict=True):
-            layout, type_ = layout_of(operand.type), operand.type
-            if layout is None or access is None or not isinstance(type_, TensorType):
+        tensors = [(value.type, access) for value, access in zip(op.operands, space.operands, strict=True)]
+        if isinstance(op, nn.MaxPoolOp) and any(layout_of(type_) is not None for type_, _ in tensors):
+            tensors += [(op.result.type, space.results[0])]
+        for type_, access in tensors:
+            if access is None or not isinstance(type_, TensorType):
                 continue
-            for each in (layout, self.by_rows(type_)):
-                if each is None or len(each.cuts) != 1:
-                    continue
-                ((dim, shard),) = each.cuts.items()
-                name = cut_name(space, access, dim)
-                if name is not None and {name: shard} not in found and self._allowed(op, space, name, shard):
-                    found.append({name: shard})
+            for each in (layout_of(type_), *self._blocks(op, type_)):
+                cut = None if each is None else _cut_for(space, access, each)
+                if cut is not None and cut not in found and self._allowed(op, space, cut):
+                    found.append(cut)
         return [*sorted(found, key=_leading(space)), {}]
 
-    def _allowed(self, op: nn.NnOp, space: Space, name: str, shard: ShardAttr) -> bool:
-        """Whether an operator can be cut along a dimension: every index of it names it alone.
+    def _blocks(self, op: nn.NnOp, type_: TensorType[Attribute]) -> list[LayoutAttr | None]:
+        """Cuts of a tensor into blocks."""
+        if not isinstance(op, nn.MaxPoolOp):
+            return [self.by_rows(type_)] if layout_of(type_) is not None else []
+        shape = type_.get_shape()
+        return [LayoutAttr.of({dim: ShardAttr.blocks(size, self.machine.cores)}) for dim, size in enumerate(shape[:-1])]
+
+    def _allowed(self, op: nn.NnOp, space: Space, cuts: Cuts) -> bool:
+        """Whether an operator can be cut so: the space allows it, and so does every operand.
 
         Features are cut only where all operands are so already and have the result's shape.
         """
-        features = False
-        for value, access in zip((*op.operands, *op.results), (*space.operands, *space.results), strict=True):
-            if access is None:
-                if isinstance(value.type, TensorType):
-                    return False
-                continue
-            named = [dim for dim, index in enumerate(access.indices) if name in {term for term, _ in index.terms}]
-            if any(cut_name(space, access, dim) != name for dim in named) or len(named) > 1:
-                return False
-            features = features or len(access.shape) - 1 in named
-        return not features or (isinstance(op, POINTWISE) and self._cut_alike(op, space, {name: shard}))
+        try:
+            check_cuts(space, cuts, op.name)
+            for value, access in zip((*op.operands, *op.results), (*space.operands, *space.results), strict=True):
+                layout = layout_under(space, access, cuts)
+                if layout is not None:
+                    layout.check(nn.tensor_of(value).get_shape())
+        except VerifyException:
+            return False
+        if any(access is None and isinstance(value.type, TensorType) for value, access in _operands(op, space)):
+            return False
+        layouts = [
+            (layout_under(space, access, cuts), access) for access in (*space.operands, *space.results) if access
+        ]
+        features = any(layout is not None and len(access.shape) - 1 in layout.cuts for layout, access in layouts)
+        return not features or (isinstance(op, POINTWISE) and self._cut_alike(op, space, cuts))
 
     def _cut_alike(self, op: nn.NnOp, space: Space, cuts: Cuts) -> bool:
         """Whether all operands but numbers have the result's shape and the layout of these cuts."""
@@ -153,14 +171,30 @@ class Relayout:
 
     def _time(self, op: nn.NnOp, space: Space, cuts: Cuts) -> int:
         """Estimated time of the changes that a cut takes, and of the work on a part."""
-        total = 0
-        for operand, access in zip(op.operands, space.operands, strict=True):
-            layout = layout_under(space, access, cuts)
-            if isinstance(operand.type, TensorType) and (operand, layout) not in self.changed:
-                total += self.machine.change_fs(operand.type, layout)
+        total = sum(self.time_to(value, layout_under(space, access, cuts)) for value, access in _operands(op, space))
         largest = {name: range(shard.max_local_size) for name, shard in cuts.items()}
         points = prod(len(indices) for indices in space.full(largest).values())
+        if isinstance(op, nn.MaxPoolOp) and cuts:  # what follows wants it cut as x is, or pays for it
+            layout, have = layout_under(space, space.results[0], cuts), layout_of(op.x.type)
+            if have is not None and layout is not None and list(have.cuts) != list(layout.cuts):
+                total += self.machine.change_fs(with_layout(nn.tensor_of(op.result), have), layout)
         return total + self.machine.vector_fs(points)
+
+
+def _operands(op: nn.NnOp, space: Space) -> list[tuple[SSAValue, Access | None]]:
+    return list(zip(op.operands, space.operands, strict=True))
+
+
+def _cut_for(space: Space, access: Access, layout: LayoutAttr) -> Cuts | None:
+    """The cut of a space that asks for this layout of a tensor; None if there is none."""
+    if len(layout.cuts) != 1:
+        return None
+    ((dim, shard),) = layout.cuts.items()
+    along = slide(space, access, dim)
+    try:
+        return None if along is None else {along.name: along.inverse(shard)}
+    except VerifyException:
+        return None
 
 
 def _leading(space: Space) -> Callable[[Cuts], int]:

@@ -18,6 +18,7 @@ from pimc.frontends.weights import ModelWeights
 from pimc.ir import nn, pim
 from pimc.ir.interpreter import Interpreter
 from pimc.ir.layout import LayoutAttr, ShardAttr, ShardRound
+from pimc.ir.nn.layouts import layout_under
 from pimc.ir.stages import Stage
 from pimc.runtime import Executable
 
@@ -79,6 +80,35 @@ def test_integers_and_leading_dimensions() -> None:
         return [through(a, [LayoutAttr.of({0: ShardAttr.blocks(70, 32)})]), through(b, [rows]), through(b, [outer])]
 
     compare([RNG.integers(-50, 50, (70, 2)).astype(np.int32), halves(3, 9, 5)], build)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2, None])
+@pytest.mark.parametrize(
+    ("cut", "places", "window"),
+    [
+        (2, (3, 3), nn.Window((2, 2), (1, 1), (1, 1), (0, 0))),  # rows, their neighbours' too
+        (2, (5, 1), nn.Window((1, 1), (2, 1), (4, 0), (4, 0))),  # beyond the next core
+        (2, (2, 2), nn.Window((2, 2), (1, 1), (0, 0), (0, 0))),  # parts that do not overlap
+        (1, (3, 2), nn.Window((1, 1), (1, 1), (1, 1), (1, 0))),
+        (0, (3, 2), nn.Window((1, 1), (1, 1), (1, 1), (1, 0))),
+    ],
+)
+def test_parts_for_a_window(first: int | None, cut: int, places: tuple[int, int], window: nn.Window) -> None:
+    """From every cut to what cores need of x for their part of a pooling."""
+    shape = (2, 5, 38, 6)
+
+    def build(x: SSAValue) -> list[SSAValue]:
+        op = nn.MaxPoolOp(x, places, window)
+        space, extent = op.space(), nn.tensor_of(op.result).get_shape()[cut]
+        needed = layout_under(space, space.operands[0], {("b", "c", "y0")[cut]: ShardAttr.blocks(extent, 20)})
+        assert needed is not None
+        layouts = [] if first is None else [LayoutAttr.of({first: ShardAttr.blocks(shape[first], 32)})]
+        value: SSAValue = x
+        for layout in layouts if layouts == [needed] else [*layouts, needed]:
+            value = (pim.TakeOp if value is x else pim.AllToAllOp)(value, layout).output
+        return [pim.AllGatherOp(nn.MaxPoolOp(value, places, window).result).output]
+
+    compare([halves(*shape)], build)
 
 
 @st.composite

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from graphs import compare, executable, floats, module_of, weight
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from xdsl.ir import SSAValue
 
 import pimc
@@ -78,6 +82,96 @@ def test_the_program_does_not_grow_with_the_image() -> None:
     assert abs(words(9, 16) - words(40, 24)) <= 12  # constants of two words
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A convolution, or (``outputs`` 0) a pooling."""
+
+    outputs: int
+    places: tuple[int, ...]
+    window: nn.Window
+    groups: int = 1
+
+
+@st.composite
+def windows(draw: st.DrawFn, sizes: Sequence[int]) -> tuple[tuple[int, ...], nn.Window]:
+    """A window that fits."""
+    places = [draw(st.integers(1, min(5, size))) for size in sizes]
+    strides = [draw(st.integers(1, 3)) for _ in sizes]
+    dilations = [
+        1 if n == 1 else draw(st.integers(1, max(1, min(2, (s - 1) // (n - 1)))))
+        for n, s in zip(places, sizes, strict=True)
+    ]
+    low, high = ([draw(st.integers(0, n // 2)) for n in places] for _ in range(2))
+    return tuple(places), nn.Window(*(tuple(each) for each in (strides, dilations, low, high)))
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Layer]]:
+    """An image (or a line), and layers for it."""
+    sizes = draw(st.lists(st.integers(1, 60), min_size=1, max_size=2))
+    channels = draw(st.integers(1, 12))
+    shape, layers = (draw(st.integers(1, 3)), channels, *sizes), list[Layer]()
+    for _ in range(draw(st.integers(1, 3))):
+        places, window = draw(windows(sizes))
+        sizes = list(window.counts(sizes, places))
+        if draw(st.integers(0, 2)):
+            groups = draw(st.sampled_from([n for n in range(1, channels + 1) if channels % n == 0]))
+            channels = groups * draw(st.integers(1, 40 // groups))
+            layers.append(Layer(channels, places, window, groups))
+        else:
+            layers.append(Layer(0, places, window))
+    return shape, layers
+
+
+MACHINES = (
+    ("cores.count=8", "hbm.stacks=1", "noc.columns=2"),
+    ("cores.count=24", "hbm.stacks=3", "noc.columns=6"),
+    ("memory.activation.bytes=131072", "memory.temp.base=131072"),
+    (),
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(networks(), st.sampled_from(MACHINES))
+def test_random_networks(network: tuple[tuple[int, ...], list[Layer]], machine: tuple[str, ...]) -> None:
+    """Against PyTorch: sizes, steps, paddings, groups, cores, memories."""
+    import torch
+    from torch.nn import functional
+
+    shape, layers = network
+    rng = np.random.default_rng(0)
+    x, weights = np.asarray(rng.standard_normal(shape), np.float16).astype(np.float32), dict[str, np.ndarray]()
+    expected, channels = torch.from_numpy(x), shape[1]
+    for number, layer in enumerate(layers):
+        w = layer.window
+        pad = [n for pair in reversed(list(zip(w.low, w.high, strict=True))) for n in pair]
+        if layer.outputs:
+            own = channels // layer.groups
+            values = rng.standard_normal((layer.outputs, own, *layer.places)) * (own * np.prod(layer.places)) ** -0.5
+            weights[f"w{number}"] = np.asarray(values, np.float16).astype(np.float32)
+            move = functional.conv1d if len(w.low) == 1 else functional.conv2d
+            padded, given_weight = functional.pad(expected, pad), torch.from_numpy(weights[f"w{number}"])
+            expected = move(padded, given_weight, None, w.strides, 0, w.dilations, layer.groups).relu()
+            channels = layer.outputs
+        else:
+            padded = functional.pad(expected, pad, value=-torch.inf)
+            pool = functional.max_pool1d if len(w.low) == 1 else functional.max_pool2d
+            expected = pool(padded, layer.places, w.strides, 0, w.dilations)
+
+    def build(value: SSAValue) -> list[SSAValue]:
+        for number, layer in enumerate(layers):
+            if layer.outputs:
+                stored = weight(f"w{number}", weights[f"w{number}"])
+                value = nn.ReluOp(nn.ConvOp(value, stored, None, layer.window, layer.groups).result).result
+            else:
+                value = nn.MaxPoolOp(value, layer.places, layer.window).result
+        return [value]
+
+    compiled = executable(module_of([x], build), weights, machine)
+    (got,) = compiled.run({"input0": x}).outputs.values()
+    np.testing.assert_allclose(got, expected.numpy(), rtol=ROUNDED, atol=ROUNDED)
+
+
 # -- networks ---------------------------------------------------------------------------------------------------------
 
 
@@ -122,13 +216,20 @@ def resnet18(widths: tuple[int, ...] = (64, 128, 256, 512), classes: int = 1000)
 
 
 @pytest.mark.parametrize(
-    ("side", "widths"), [(32, (16, 32, 64, 128)), pytest.param(32, (64, 128, 256, 512), marks=pytest.mark.slow)]
+    ("side", "widths", "batch"),
+    [
+        (32, (16, 32, 64, 128), 1),
+        (48, (8, 16, 32, 64), 3),
+        pytest.param(32, (64, 128, 256, 512), 1, marks=pytest.mark.slow),
+        pytest.param(224, (64, 128, 256, 512), 1, marks=pytest.mark.slow),
+        pytest.param(224, (64, 128, 256, 512), 2, marks=pytest.mark.slow),
+    ],
 )
-def test_resnet18(side: int, widths: tuple[int, ...]) -> None:
+def test_resnet18(side: int, widths: tuple[int, ...], batch: int) -> None:
     import torch
 
     model = resnet18(widths)
-    x = torch.randn(1, 3, side, side)
+    x = torch.randn(batch, 3, side, side)
     compiled = pimc.compile(model, (x,))
     got, want = compiled(x.numpy()), model(x).detach().numpy()
     assert isinstance(got, np.ndarray)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphs import floats, module_of, weight
+from graphs import Build, floats, module_of, weight
 from tiny_models import run_pass
 from xdsl.ir import SSAValue
 
@@ -22,7 +22,23 @@ from pimc.passes.schedule import SchedulePass
 from pimc.passes.tile import TilePass
 
 PASSES = (LegalizePass(), AnnotatePass(), PlacePass(), PartitionPass(), LayoutPass(), TilePass(), SchedulePass())
-WEIGHTS = {"w": floats(40, 6, 3, 2), "b": floats(40), "g": floats(20, 2, 3, 3)}
+WEIGHTS = {
+    "w": floats(40, 6, 3, 2),
+    "b": floats(40),
+    "g": floats(20, 2, 3, 3),
+    "i": floats(64, 3, 7, 7),
+    "s": floats(64, 64, 3, 3),
+}
+
+
+AROUND = nn.Window((1, 1), (1, 1), (1, 1), (1, 1))
+
+
+def image(x: SSAValue) -> list[SSAValue]:
+    """A convolution and a pooling of an image with more rows than cores."""
+    first = nn.ConvOp(x, weight("i", WEIGHTS["i"]), None, nn.Window((2, 2), (1, 1), (3, 3), (3, 3)))
+    pooled = nn.MaxPoolOp(nn.ReluOp(first), (3, 3), nn.Window((2, 2), (1, 1), (1, 1), (0, 0)))
+    return [nn.AddOp(nn.ConvOp(pooled, weight("s", WEIGHTS["s"]), None, AROUND), pooled).result]
 
 
 def network(x: SSAValue) -> list[SSAValue]:
@@ -30,13 +46,13 @@ def network(x: SSAValue) -> list[SSAValue]:
     first = nn.ConvOp(
         x, weight("w", WEIGHTS["w"]), weight("b", WEIGHTS["b"]), nn.Window((2, 1), (1, 2), (1, 0), (0, 2))
     )  # fmt: skip
-    around = nn.Window((1, 1), (1, 1), (1, 1), (1, 1))
-    return [nn.ConvOp(nn.ReluOp(first), weight("g", WEIGHTS["g"]), None, around, 20).result]
+    return [nn.ConvOp(nn.ReluOp(first), weight("g", WEIGHTS["g"]), None, AROUND, 20).result]
 
 
-def test_passes_keep_the_meaning() -> None:
-    arrays = [floats(2, 6, 7, 5)]
-    module, store = module_of(arrays, network), ModelWeights(WEIGHTS)
+@pytest.mark.parametrize(("build", "shape"), [(network, (2, 6, 7, 5)), (image, (1, 3, 224, 30))])
+def test_passes_keep_the_meaning(build: Build, shape: tuple[int, ...]) -> None:
+    arrays = [floats(*shape)]
+    module, store = module_of(arrays, build), ModelWeights(WEIGHTS)
     (expected,) = Interpreter(module, store, "f32").call("main", {"arg0": arrays[0]}).values()
     for step in PASSES:
         run_pass(module, step)

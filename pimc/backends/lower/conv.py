@@ -15,9 +15,9 @@ from math import prod
 
 from xdsl.ir import SSAValue
 
-from pimc.backends.lower.context import LoweringContext, shape_of
+from pimc.backends.lower.context import LoweringContext, shape_of, whole_shape_of
+from pimc.backends.lower.parts import Cut, Part, clear_padding, parts_of, set_parts
 from pimc.backends.lower.sliding import Arranged, Sliding
-from pimc.backends.lower.values import Tensor
 from pimc.backends.lower.views import (
     View,
     address_of,
@@ -27,11 +27,10 @@ from pimc.backends.lower.views import (
     filled,
     fresh,
     set_view,
-    tensor_of_view,
     view_of,
 )
 from pimc.ir import nn
-from pimc.ir.pim.conv import ConvOp
+from pimc.ir.pim.conv import CHANNELS, ROWS, ConvOp
 
 _HALF = 2
 #: Weights up to this part of the activation memory stay there, larger ones are read in blocks of output channels; runs
@@ -50,6 +49,21 @@ class _Shape(Sliding):
         """Elements of an output channel's weights."""
         return prod(self.places) * self.channels
 
+    def of_rows(self, rows: int) -> _Shape:
+        """So many rows of results."""
+        return replace(self, counts=(rows, *self.counts[1:]))
+
+    def row_block(self, ctx: LoweringContext) -> int:
+        """Rows of results at once: all, or as many as keep what is arranged within its share of the memory."""
+        budget = ctx.target.memory("activation").bytes // BLOCK_SHARE
+
+        def arranged(rows: int) -> int:
+            part = self.of_rows(rows)
+            return _HALF * part.groups * part.channels * prod(part.phases) * prod(part.rows)
+
+        most = next((rows for rows in range(self.counts[0], 1, -1) if arranged(rows) <= budget), 1)
+        return -(-self.counts[0] // -(-self.counts[0] // most))
+
     def block(self, ctx: LoweringContext) -> int:
         """Output channels of a block: as many as the unit has rows, and as fit where runs are copied to results."""
         if self.is_dense:
@@ -59,17 +73,22 @@ class _Shape(Sliding):
 
 
 def lower_conv(ctx: LoweringContext, op: ConvOp) -> None:
-    """A convolution over stored weights: this core's output channels of the whole x."""
-    x, weight, all_groups, mine = view_of(ctx, op.x), shape_of(op.weight), op.groups.value.data, op.outputs_per_core
+    """A convolution over stored weights: this core's part of the result."""
+    x, weight, all_groups, mine = parts_of(ctx, op.x)[0], shape_of(op.weight), op.groups.value.data, op.outputs_per_core
+    dim, shard = op.cut
+    clear_padding(ctx, x, whole_shape_of(op.x))  # the rows around x that are a window's
+    counts = op.counts if dim != ROWS else (shard.max_local_size, *op.counts[1:])
+    window = op.window if dim != ROWS else op.window.without_padding(0)
     group = weight[0] // all_groups
-    shape = _Shape(op.window, weight[2:], op.counts, max(1, mine // group), weight[1], outputs=min(mine, group))
-    first = [min(core * mine, weight[0] - 1) for core in range(ctx.cores)]
+    shape = _Shape(window, weight[2:], counts, max(1, mine // group), weight[1], outputs=min(mine, group))
+    first = [min(core * mine, weight[0] - 1) if dim == CHANNELS else 0 for core in range(ctx.cores)]
     part = _Part(ctx, shape, _Stored.of(ctx, op, shape), [at // group for at in first], all_groups)
     if op.bias is not None:
-        part.biased(view_of(ctx, op.bias), [core * mine if core * mine < weight[0] else 0 for core in range(ctx.cores)])
-    result = fresh(ctx, "conv", (x.shape[0], mine, *shape.counts))
-    part.compute(x, result)
-    ctx.set(op.output, Tensor((tensor_of_view(result.reshape((x.shape[0], prod(result.shape[1:])))).whole,)))
+        starts = [core * mine if dim == CHANNELS and core * mine < weight[0] else 0 for core in range(ctx.cores)]
+        part.biased(view_of(ctx, op.bias), starts)
+    result = fresh(ctx, "conv", (x.view.shape[0], mine, *shape.counts))
+    part.compute(x.view, result)
+    set_parts(ctx, op.output, [Part(result, (Cut(dim, shard),))])
 
 
 def lower_computed_conv(ctx: LoweringContext, op: nn.ConvOp) -> None:
@@ -116,7 +135,7 @@ class _Stored:
     def of(ctx: LoweringContext, op: ConvOp, shape: _Shape) -> _Stored | _Held:
         """Those of an operation; where all of a core's fit, they are read here."""
         core, weight = ctx.core, ctx.weight(op.weight)
-        region = ctx.memory.find("kernels", weight.name)
+        region = ctx.memory.find(op.region, weight.name)
         pitch, count = region.row_bytes.data, region.rows.data
         budget = ctx.target.memory("activation").bytes // BLOCK_SHARE
         block = count if count * pitch <= budget else min(shape.block(ctx), max(1, budget // pitch))
@@ -174,15 +193,29 @@ class _Part:
             if number is not None:
                 at = core.add(at, core.mul(number, core.const(x.strides[0])))
                 to = core.add(to, core.mul(number, core.const(result.strides[0])))
-            self._products(self._arrange(x.index(0, 0), at), result.index(0, 0), to)
+            self._image(x.index(0, 0), result.index(0, 0), at, to)
 
-    def _arrange(self, x: View, at: SSAValue) -> Arranged:
-        """This core's channels of x ``[C, sizes...]``."""
+    def _image(self, x: View, result: View, at: SSAValue, to: SSAValue) -> None:
+        """One image, in blocks of rows if what is beside it takes too much memory."""
+        core, block = self.ctx.core, self.shape.row_block(self.ctx)
+        if block == self.shape.counts[0]:
+            self._products(self._arrange(x, at), result, to)
+            return
+        part = replace(self, shape=self.shape.of_rows(block))
+        own = replace(result, shape=(result.shape[0], block, *result.shape[2:]))
+        with self.ctx.row_blocks(self.shape.counts[0], block) as first:
+            assert first is not None  # there are several blocks
+            rows = core.add(to, core.mul(first, result.strides[1]))
+            part._products(part._arrange(x, at, first), own, rows)
+
+    def _arrange(self, x: View, at: SSAValue, row: SSAValue | None = None) -> Arranged:
+        """This core's channels of x ``[C, sizes...]``; ``row``: under positions from that row on only."""
         core, s = self.ctx.core, self.shape
         offsets = [first * s.channels * x.strides[0] for first in self._held_groups]
         at = core.add(at, core.const(offsets)) if any(offsets) else at
         shape, strides = (s.groups, s.channels, *x.shape[1:]), (s.channels * x.strides[0], *x.strides)
-        return s.arrange(self.ctx, replace(x, shape=shape, strides=strides), at, self.ctx.f32(0.0))
+        x, around = replace(x, shape=shape, strides=strides), self.ctx.f32(0.0)
+        return s.arrange(self.ctx, x, at, around) if row is None else s.arrange_rows(self.ctx, x, at, around, row)
 
     @property
     def _held_groups(self) -> list[int]:

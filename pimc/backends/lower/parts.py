@@ -37,8 +37,12 @@ class Arithmetic:
             return self.ctx.core.emit(name, self.register(a), self.register(b)).results[0]
         if isinstance(a, int) and isinstance(b, int):
             return known(a, b)
-        found = [known(x, y) for x, y in zip(self._listed(a), self._listed(b), strict=True)]
-        return found[0] if len(set(found)) == 1 else found
+        return self.one([known(x, y) for x, y in zip(self._listed(a), self._listed(b), strict=True)])
+
+    @staticmethod
+    def one(numbers: list[int]) -> Number:
+        """A number that is the same on all cores, or one a core."""
+        return numbers[0] if len(set(numbers)) == 1 else numbers
 
     def _listed(self, number: int | list[int]) -> list[int]:
         return [number] * self.ctx.cores if isinstance(number, int) else number
@@ -77,8 +81,8 @@ def own_indices(shard: ShardAttr, index: int, extent: int, cores: int) -> tuple[
     first, count = [0] * cores, [0] * cores
     this, end = shard.shard_rounds[index], round_end(shard, index, extent)
     for core in range(this.first_core, min(this.first_core + this.cores, cores)):
-        start = min(this.start_of(core), end)
-        first[core], count[core] = start, min(this.per_core, end - start)
+        own = this.part(core - this.first_core, end)
+        first[core], count[core] = own.start, len(own)
     return first, count
 
 
@@ -105,6 +109,12 @@ class Cut:
         """(first index, number of indices) that each core holds."""
         return own_indices(self.shard, self.index, extent, cores)
 
+    def skipped(self, cores: int) -> list[int]:
+        """How many elements of each core's part lie before index 0 of the dimension."""
+        this = self.round
+        own = range(this.first_core, this.first_core + this.cores)
+        return [min(this.skipped(core - this.first_core), this.per_core) if core in own else 0 for core in range(cores)]
+
 
 @dataclass(frozen=True)
 class Part:
@@ -128,7 +138,7 @@ class Part:
         """How a dimension is cut; None where it is whole."""
         return next((cut for cut in self.cuts if cut.dim == dim), None)
 
-    def sent(self, dim: int, shape: Sequence[int], cores: int) -> tuple[Number, Number] | None:
+    def sent(self, dim: int, shape: Sequence[int], cores: int) -> tuple[list[int], list[int]] | None:
         """(first index, number of indices) that each core sends along a dimension of a value of ``shape``; None for
         all.  Of the cores that hold the same, only the first sends.
         """
@@ -236,26 +246,34 @@ def _strip(view: View) -> Strip:
     return Strip(view.buffer, prod(view.shape[:-1]), width, width * 2, view.offset)
 
 
-def clear_padding(ctx: LoweringContext, part: Part, shape: Sequence[int]) -> None:
-    """Zeros where a core's part is longer than what it holds, so that work on all of it is on numbers."""
+def clear_padding(ctx: LoweringContext, part: Part, shape: Sequence[int], number: SSAValue | None = None) -> None:
+    """Zeros where a core's part is longer than what it holds, so that work on all of it is on numbers.
+
+    ``number``: the address of another number than zero.
+    """
     for cut in part.cuts:
         _, held = cut.own(shape[cut.dim], ctx.cores)
-        _clear_behind(ctx, part.view, cut.dim, cut.round.per_core, held)
+        before = [n if count else 0 for n, count in zip(cut.skipped(ctx.cores), held, strict=True)]
+        _fill(ctx, part.view, cut, [0] * ctx.cores, before, number)
+        end = [n + count for n, count in zip(before, held, strict=True)]
+        _fill(ctx, part.view, cut, end, [cut.round.per_core - n for n in end], number)
 
 
-def _clear_behind(ctx: LoweringContext, view: View, dim: int, size: int, held: list[int]) -> None:
-    """Zeros behind the first ``held`` (a number a core) of ``size`` indices of a dimension."""
-    rest = [size - count for count in held]
+def _fill(
+    ctx: LoweringContext, view: View, cut: Cut, first: Sequence[int], rest: list[int], number: SSAValue | None
+) -> None:
+    """Fill ``rest[core]`` indices of a dimension that is cut from ``first[core]`` on."""
     if not any(rest):
         return
-    core, step = ctx.core, view.strides[dim]
-    inner, outer = step // view.itemsize, prod(view.shape[:dim])
+    core, size, step = ctx.core, cut.round.per_core, view.strides[cut.dim]
+    inner, outer = step // view.itemsize, prod(view.shape[: cut.dim])
     if all(n in (0, size) for n in rest) and view.is_contiguous:
         outer, rest = 1, [n * outer for n in rest]  # a core has all or nothing
-    zero = ctx.f32(0.0) if view.itemsize == 2 else ctx.word(0)
+    if number is None:
+        number = ctx.f32(0.0) if view.itemsize == 2 else ctx.word(0)
     at = core.address(
         view.buffer.value,
-        [view.offset + n * step if outer > 1 else view.offset + (n * step if n < size else 0) for n in held],
+        [view.offset + (n * step if n < size else 0) for n in first],
     )
-    place = (at, step * view.shape[dim])
-    core.on_rows(FILL[view.itemsize], outer, place, place, (zero, 0), n=core.const([n * inner for n in rest]))
+    place = (at, step * view.shape[cut.dim])
+    core.on_rows(FILL[view.itemsize], outer, place, place, (number, 0), n=core.const([n * inner for n in rest]))

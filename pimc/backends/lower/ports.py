@@ -10,8 +10,8 @@ from xdsl.dialects import func
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import LoweringContext, element_bytes, rows_of, shape_of, whole_shape_of, widths_of
-from pimc.backends.lower.parts import own_indices, parts_of
-from pimc.backends.lower.values import Integers, Scalar, Strip, Tensor
+from pimc.backends.lower.parts import Part, clear_padding, fresh_parts, own_indices, parts_of, set_parts
+from pimc.backends.lower.values import Buffer, Integers, Scalar, Strip, Tensor
 from pimc.ir.input_ranges import input_ranges
 from pimc.ir.layout import layout_of, shard_of
 from pimc.ir.signature import input_names, output_names
@@ -23,10 +23,13 @@ def lower_inputs(
 ) -> None:
     """A buffer on every core for each argument; the host writes them, so none shares memory with another."""
     names = identifiers(input_names(function))
-    buffers = []
+    buffers: list[Buffer] = []
     ranges = input_ranges(function, functions)
     for name, argument, allowed in zip(names, function.body.block.args, ranges, strict=True):
         shape, size = shape_of(argument), element_bytes(argument)
+        if layout_of(argument.type) is not None:
+            buffers += _cut_input(ctx, name, argument)
+            continue
         buffer = ctx.alloc(f"input.{name}", prod(shape) * size)
         buffers.append(buffer)
         if size == 4:
@@ -38,6 +41,16 @@ def lower_inputs(
             ctx.set(argument, Tensor((Strip(buffer, rows_of(argument), width, width * 2),)))
     for buffer in buffers:
         ctx.core.keep(buffer.value)
+
+
+def _cut_input(ctx: LoweringContext, name: str, argument: SSAValue) -> list[Buffer]:
+    """Room for a core's part of an input, which the host writes; the rest is zeros."""
+    parts = fresh_parts(ctx, argument, f"input.{name}")
+    for part in parts:
+        _part_port(ctx, name, "input", argument, part)
+        clear_padding(ctx, part, whole_shape_of(argument))
+    set_parts(ctx, argument, parts)
+    return list({part.view.buffer: None for part in parts})
 
 
 def lower_outputs(ctx: LoweringContext, function: func.FuncOp, returned: func.ReturnOp) -> None:
@@ -96,19 +109,23 @@ def _cut_output(ctx: LoweringContext, name: str, value: SSAValue) -> None:
 
 def _rows_output(ctx: LoweringContext, name: str, value: SSAValue) -> None:
     """Each core has its part of a leading dimension."""
-    shape = whole_shape_of(value)
     for part in parts_of(ctx, value):
-        dim, view = part.cut.dim, part.view
-        first, count = part.cut.own(shape[dim], ctx.cores)
-        inner = prod(shape[dim + 1 :])
-        for outer in range(prod(shape[:dim])):
-            ctx.core.port(
-                view.buffer.value,
-                name,
-                "output",
-                "f16" if view.itemsize == 2 else "i32",
-                shape,
-                start=view.offset + outer * view.shape[dim] * inner * view.itemsize,
-                offset=[(outer * shape[dim] + at) * inner for at in first],
-                count=[number * inner for number in count],
-            )
+        _part_port(ctx, name, "output", value, part)
+
+
+def _part_port(ctx: LoweringContext, name: str, direction: str, value: SSAValue, part: Part) -> None:
+    """The host's place for a core's part of a leading dimension: a run of elements for each index before it."""
+    shape, dim, view = whole_shape_of(value), part.cut.dim, part.view
+    first, count = part.cut.own(shape[dim], ctx.cores)
+    inner = prod(shape[dim + 1 :])
+    for outer in range(prod(shape[:dim])):
+        ctx.core.port(
+            view.buffer.value,
+            name,
+            direction,
+            "f16" if view.itemsize == 2 else "i32",
+            shape,
+            start=view.offset + outer * view.shape[dim] * inner * view.itemsize,
+            offset=[(outer * shape[dim] + at) * inner for at in first],
+            count=[number * inner for number in count],
+        )

@@ -33,19 +33,20 @@ from pimc.ir.pim.changes import AllGatherOp, AllToAllOp, TakeOp
 
 def lower_change(ctx: LoweringContext, op: AllToAllOp | AllGatherOp) -> None:
     """Send every part to everybody who shall have some of it, wait, and clear what nobody sends."""
-    sources = parts_of(ctx, op.input)
+    sources, shape = parts_of(ctx, op.input), whole_shape_of(op.input)
     results = fresh_parts(ctx, op.output, "exchange", remote=True)
     semaphore = ctx.semaphores.take()
     expected = [0] * ctx.cores
     for source in sources:
         for result in results:
-            count = send(ctx, source, result, whole_shape_of(op.input), semaphore)
+            count = send(ctx, source, result, shape, semaphore)
             for core in range(ctx.cores):
                 expected[core] += count[core]
     few = min(expected)
     ctx.core.wait(ctx.core.const([n - few for n in expected]), sem=semaphore, imm=few)
     for result in results:
-        clear_padding(ctx, result, whole_shape_of(op.output))
+        if not any(cut.shard.overlaps for cut in result.cuts):  # the user fills what is around a window's x
+            clear_padding(ctx, result, shape)
     set_parts(ctx, op.output, results)
 
 
@@ -56,6 +57,9 @@ def send(ctx: LoweringContext, source: Part, result: Part, shape: Sequence[int],
     if result.is_whole:
         everybody = Receiver(core.const(0), ctx.cores, place, result.view.strides, {})
         return [send_to(ctx, source, everybody, shape, semaphore) * ctx.cores] * ctx.cores
+    reach = _reach(source, result, shape, ctx.cores)
+    if reach is not None:
+        return _send_near(ctx, source, result, reach, shape, semaphore)
     rounds = [cut.round for cut in result.cuts]
     if len({(r.first_core, r.cores) for r in rounds}) > 1:
         raise ctx.unsupported("a change to a layout whose dimensions are cut over different cores")
@@ -71,6 +75,42 @@ def send(ctx: LoweringContext, source: Part, result: Part, shape: Sequence[int],
         messages = send_to(ctx, source, receiver, shape, semaphore)
     own = range(rounds[0].first_core, rounds[0].first_core + cores)
     return [messages * ctx.cores if c in own else 0 for c in range(ctx.cores)]
+
+
+def _send_near(
+    ctx: LoweringContext, source: Part, result: Part, reach: int, shape: Sequence[int], semaphore: int
+) -> list[int]:
+    """Send to the cores that are at most ``reach`` away, round the ring of cores."""
+    core, calc, this = ctx.core, Arithmetic(ctx), result.cut.round
+    with core.loop(0, 2 * reach + 1) as step:
+        first = core.add(step, core.const([c - reach + ctx.cores for c in range(ctx.cores)]))
+        first = core.remu(first, core.const(ctx.cores))
+        number = core.sub(first, core.const(this.first_core)) if this.first_core else first
+        wanted = {result.cut.dim: _run_of(calc, result.cut, number, shape[result.cut.dim])}
+        receiver = Receiver(first, 1, _base(ctx, result.view), result.view.strides, wanted)
+        messages = send_to(ctx, source, receiver, shape, semaphore)
+    return [messages * (2 * reach + 1)] * ctx.cores
+
+
+def _reach(source: Part, result: Part, shape: Sequence[int], cores: int) -> int | None:
+    """How far, round the ring of cores, the receivers of what a core has are at most; None if nearly everywhere.
+
+    Every core sends as far to both sides, an empty message perhaps: so that those who send to it get a message of it,
+    by which they know that it is ready.
+    """
+    if len(result.cuts) > 1:
+        return None
+    this, dim = result.cut.round, result.cut.dim
+    sent = source.sent(dim, shape, cores)
+    if sent is None or this.share > 1 or this.repeats > 1:
+        return None
+    reach = 0
+    for core, (first, count) in enumerate(zip(*sent, strict=True)):
+        low = max(0, (first - this.start - this.per_core) // this.distance + 1)
+        high = min(this.parts - 1, (first + count - 1 - this.start) // this.distance)
+        if count and low <= high:
+            reach = max(reach, *(abs(this.first_core + number - core) for number in (low, high)))
+    return reach if 2 * reach + 1 < min(this.parts, cores) else None
 
 
 @dataclass(frozen=True)
@@ -89,12 +129,12 @@ class Run:
 
 
 def _run_of(calc: Arithmetic, cut: Cut, part: Number, extent: int) -> Run:
-    """What the holders of a part hold along the dimension that is cut."""
+    """What the holders of a part have room for along the dimension that is cut; the first index may be negative."""
     this, end = cut.round, round_end(cut.shard, cut.index, extent)
-    whole = Run(part, this.per_core, this.per_core, this.per_core, this.start)
-    if this.start + this.parts * this.per_core <= end:
+    whole = Run(part, this.per_core, this.per_core, this.distance, this.start)
+    if this.start + (this.parts - 1) * this.distance + this.per_core <= end:
         return whole
-    return replace(whole, count=calc.min(calc.sub(end, whole.start(calc)), this.per_core))
+    return replace(whole, count=calc.max(calc.min(calc.sub(end, whole.start(calc)), this.per_core), 0))
 
 
 @dataclass(frozen=True)
@@ -113,7 +153,7 @@ class Receiver:
 def send_to(ctx: LoweringContext, source: Part, to: Receiver, shape: Sequence[int], semaphore: int) -> int:
     """Send what each core has of ``source`` of what the receivers want; the number of messages, which is known.
 
-    A message is a run along the last dimension, of many rows along one other; loops go over the rest.
+    A message is what lies side by side in both, of many rows along one other dimension; loops go over the rest.
     """
     core, calc, item = ctx.core, Arithmetic(ctx), source.view.itemsize
     at: Number = _base(ctx, source.view)
@@ -121,8 +161,9 @@ def send_to(ctx: LoweringContext, source: Part, to: Receiver, shape: Sequence[in
     shared = [_meet(ctx, calc, source, to, dim, shape) for dim in range(len(shape))]
     for each in shared:
         at, place = calc.add(at, each.source), calc.add(place, each.result)
-    rows = _row_dim(shared)
-    size = calc.mul(shared[-1].count, item) if shape else item
+    last = _run_dim(shape, shared, source.view.strides, to.strides)
+    rows = _row_dim(shared[: last + 1])
+    size = calc.mul(shared[last].count, source.view.strides[last]) if shape else item
     config: dict[str, SSAValue] = {}
     if rows is not None:
         config = {
@@ -130,7 +171,7 @@ def send_to(ctx: LoweringContext, source: Part, to: Receiver, shape: Sequence[in
             "message_src_stride": core.const(source.view.strides[rows]),
             "message_dst_stride": core.const(to.strides[rows]),
         }
-    outer = [dim for dim in range(len(shape) - 1) if dim != rows and not shared[dim].is_one]
+    outer = [dim for dim in range(last) if dim != rows and not shared[dim].is_one]
     known = [dim for dim in outer if isinstance(shared[dim].count, int)]
     steps = [Dim(shared[dim].most, (source.view.strides[dim], to.strides[dim])) for dim in known]
     with ExitStack() as loops:
@@ -144,6 +185,16 @@ def send_to(ctx: LoweringContext, source: Part, to: Receiver, shape: Sequence[in
         here = loops.enter_context(nest(ctx, steps, [calc.register(at), calc.register(place)]))
         _message(ctx, here[0], here[1], calc.register(size), to, config, semaphore)
     return prod(shared[dim].most for dim in outer)
+
+
+def _run_dim(shape: Sequence[int], shared: Sequence[_Shared], source: Sequence[int], result: Sequence[int]) -> int:
+    """The dimension from which on what is shared lies side by side in both, of these strides."""
+    last = max(0, len(shape) - 1)
+    while last > 0 and shared[last].count == shape[last]:
+        if any(strides[last - 1] != strides[last] * shape[last] for strides in (source, result)):
+            break
+        last -= 1
+    return last
 
 
 @dataclass(frozen=True)
@@ -168,23 +219,24 @@ def _meet(
 ) -> _Shared:
     """What the parts have in common along a dimension."""
     own, pitch = source.sent(dim, shape, ctx.cores), source.view.strides[dim]
-    wanted = to.wanted.get(dim)
-    if own is None:
-        if wanted is None:
-            return _Shared(shape[dim], shape[dim])
-        return _Shared(wanted.count, wanted.most, wanted.start(calc, pitch))
-    first, count = own
-    cut = source.along(dim)
-    assert cut is not None  # it is sent in parts
-    most = cut.round.per_core
+    wanted, cut = to.wanted.get(dim), source.along(dim)
+    first: Number = 0
+    count: Number = shape[dim]
+    padding: Number = 0
+    most = shape[dim]
+    if own is not None and cut is not None:
+        first, count = own
+        padding, most = calc.one(cut.skipped(ctx.cores)), cut.round.per_core
     if wanted is None:
-        return _Shared(count, most, result=calc.mul(first, to.strides[dim]))
+        return _Shared(count, most, calc.mul(padding, pitch), calc.mul(first, to.strides[dim]))
     theirs = wanted.start(calc)
+    if own is None and wanted.base >= 0:
+        return _Shared(wanted.count, wanted.most, calc.mul(theirs, pitch))
     low = calc.max(first, theirs)
     high = calc.min(calc.add(first, count), calc.add(theirs, wanted.count))
-    skipped, placed = calc.sub(low, first), calc.sub(low, theirs)
-    shared = calc.max(calc.sub(high, low), 0)
-    return _Shared(shared, min(most, wanted.most), calc.mul(skipped, pitch), calc.mul(placed, to.strides[dim]))
+    skipped, placed = calc.add(calc.sub(low, first), padding), calc.sub(low, theirs)
+    together = calc.max(calc.sub(high, low), 0)
+    return _Shared(together, min(most, wanted.most), calc.mul(skipped, pitch), calc.mul(placed, to.strides[dim]))
 
 
 def _base(ctx: LoweringContext, view: View) -> SSAValue:
@@ -223,7 +275,7 @@ def lower_take(ctx: LoweringContext, op: TakeOp) -> None:
         first, count = cut.own(shape[cut.dim], ctx.cores)
         step = prod(shape[cut.dim + 1 :]) * result.view.itemsize
         aligned = prod(shape[: cut.dim]) == 1 and step % ctx.target.hbm.column_bytes == 0
-        if isinstance(lowered, Weight) and aligned:
+        if isinstance(lowered, Weight) and aligned and not any(cut.skipped(ctx.cores)):
             _load_part(ctx, lowered, result, [step * index for index in first], [step * number for number in count])
         else:
             _copy(ctx, contiguous(ctx, view_of(ctx, op.input)), result, first, count)
@@ -241,9 +293,10 @@ def _load_part(ctx: LoweringContext, weight: Weight, result: Part, first: list[i
 def _copy(ctx: LoweringContext, source: View, result: Part, first: list[int], count: list[int]) -> None:
     """Copy a range of indices of the dimension that is cut, one a core."""
     core, to, dim = ctx.core, result.view, result.cut.dim
+    before = result.cut.skipped(ctx.cores)
     step, outer = source.strides[dim], prod(source.shape[:dim])
     pitches = (source.shape[dim] * step, to.shape[dim] * to.strides[dim])
     at = core.address(source.buffer.value, [source.offset + index * step for index in first])
-    place = core.address(to.buffer.value, to.offset)
+    place = core.address(to.buffer.value, [to.offset + n * to.strides[dim] for n in before])
     with nest(ctx, [Dim(outer, pitches)] if outer > 1 else [], [at, place]) as (here, there):
         core.emit(MOVE[source.itemsize], there, here, core.const([n * step // source.itemsize for n in count]))

@@ -7,7 +7,7 @@ row's last position and the next row's first are met too, and left behind in the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -115,19 +115,51 @@ class Sliding:
         start = address_of(ctx, whole)
         core.emit(FILL[self.itemsize], start, start, fill, core.const(whole.elements))
         for place in product(*map(range, self.phases)):
-            source, to = x, whole
-            for phase in place:
-                to = to.index(1, phase)
-            for dim, (phase, stride, low) in enumerate(zip(place, self.window.strides, self.window.low, strict=True)):
-                first = max(0, -(-(low - phase) // stride))
-                stop = min(self.rows[dim], -(-(x.shape[2 + dim] + low - phase) // stride))
-                count = max(0, stop - first)
-                source = source.slice(2 + dim, first * stride + phase - low, count, stride)
-                to = to.slice(2 + dim, first, count)
+            source, to = self._phase(x, whole, place, range(self.rank))
             if source.elements:
                 offset = source.offset - x.offset
                 copy_at(ctx, source, to, core.add(at, core.const(offset)) if offset else at, address_of(ctx, to))
         return whole
+
+    def arrange_rows(self, ctx: LoweringContext, x: View, at: SSAValue, fill: SSAValue, first: SSAValue) -> Arranged:
+        """As :meth:`arrange`, of the rows that positions from row ``first`` on meet: the window's own padding too."""
+        core, window = ctx.core, self.window
+        whole = fresh(ctx, "window.rows", (self.groups, *self.phases, self.channels, *self.rows), self.itemsize)
+        start = address_of(ctx, whole)
+        core.emit(FILL[self.itemsize], start, start, fill, core.const(whole.elements))
+        stride, pitch = window.strides[0], x.strides[2]
+        top = core.sub(core.mul(first, stride), core.const(window.low[0]))  # the row of x under the first position
+        for place in product(*map(range, self.phases)):
+            source, to = self._phase(x, whole, place, range(1, self.rank))
+            row = core.addi(top, imm=place[0]) if place[0] else top
+            low, high = (self._rows_before(ctx, row, limit) for limit in (0, x.shape[2]))
+            with core.loop(low, core.min(high, core.const(self.rows[0]))) as number:
+                line = core.add(row, core.mul(number, stride))
+                here = core.add(at, core.add(core.mul(line, pitch), core.const(source.offset - x.offset)))
+                there = core.add(address_of(ctx, to), core.mul(number, to.strides[2]))
+                copy_at(ctx, source.slice(2, 0, 1), to.slice(2, 0, 1), here, there)
+        steps = whole.strides[1 : 1 + self.rank]
+        return Arranged(start, whole.strides[1 + self.rank], steps, whole.strides[0])
+
+    def _rows_before(self, ctx: LoweringContext, row: SSAValue, limit: int) -> SSAValue:
+        """How many rows, a step apart from ``row`` on, come before ``limit``."""
+        core, stride = ctx.core, self.window.strides[0]
+        left = core.max(core.sub(core.const(limit), row), core.const(0))
+        return left if stride == 1 else core.divu(core.addi(left, imm=stride - 1), core.const(stride))
+
+    def _phase(self, x: View, whole: View, place: Sequence[int], dims: Iterable[int]) -> tuple[View, View]:
+        """What x has of a phase along ``dims``, and where it goes in the arranged ``whole``."""
+        source, to = x, whole
+        for phase in place:
+            to = to.index(1, phase)
+        for dim in dims:
+            phase, stride, low = place[dim], self.window.strides[dim], self.window.low[dim]
+            first = max(0, -(-(low - phase) // stride))
+            stop = min(self.rows[dim], -(-(x.shape[2 + dim] + low - phase) // stride))
+            count = max(0, stop - first)
+            source = source.slice(2 + dim, first * stride + phase - low, count, stride)
+            to = to.slice(2 + dim, first, count)
+        return source, to
 
     def between_rows(self, flat: View, shape: tuple[int, ...]) -> View:
         """What a result of ``shape`` ``[channels, counts...]`` keeps of runs ``[channels, run]``."""

@@ -19,7 +19,7 @@ from pimc.diagnostics import InternalError
 from pimc.ir.interpreter.table import Array, Entry, Value
 from pimc.ir.layout import ShardAttr, layout_of
 from pimc.ir.nn.base import NnOp
-from pimc.ir.nn.layouts import cut_name, cuts_of
+from pimc.ir.nn.layouts import cuts_of, slide
 from pimc.ir.nn.space import Access
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run_by_core(frame: Frame, entry: Entry, op: NnOp, args: Sequence[Any]) -> li
         boxes = [_box(op, access, parts) for access in operands]
         own = [np.asarray(array)[slices(box)] for array, box in zip(args, boxes, strict=True)]
         places = [_box(op, access, parts) for access in space.results]
-        local = _local(op, [array.shape for array in own], [tuple(map(len, place)) for place in places])
+        local = _local(op, [array.shape for array in own], [tuple(map(len, place)) for place in places], parts)
         for number, (value, place) in enumerate(zip(entry.run(frame, local, own), places, strict=True)):
             array = np.asarray(value)
             whole = results[number]
@@ -83,16 +83,18 @@ def _box(op: NnOp, access: Access, parts: dict[str, range]) -> list[range]:
     space = op.space()
     found: list[range] = []
     for dim, size in enumerate(access.shape):
-        name = cut_name(space, access, dim)
-        found.append(range(size) if name is None else parts.get(name, range(size)))
+        along = slide(space, access, dim)
+        found.append(along.indices(parts[along.name], size) if along and along.name in parts else range(size))
     return found
 
 
-def _local(op: NnOp, operands: Sequence[tuple[int, ...]], results: Sequence[tuple[int, ...]]) -> NnOp:
+def _local(
+    op: NnOp, operands: Sequence[tuple[int, ...]], results: Sequence[tuple[int, ...]], parts: dict[str, range]
+) -> NnOp:
     """The operator on parts of these shapes."""
     block = Block(arg_types=[_shaped(value.type, shape) for value, shape in zip(op.operands, operands, strict=True)])
     types = [_shaped(value.type, shape) for value, shape in zip(op.results, results, strict=True)]
-    local = type(op).create(operands=block.args, result_types=types, properties=dict(op.properties))
+    local = type(op).create(operands=block.args, result_types=types, properties=op.on_parts(parts))
     local.location = op.location
     return local
 

@@ -125,8 +125,18 @@ def _attention_full(frame: Frame, op: pim.AttentionFullOp, args: Sequence[Any]) 
 @TABLE.register(pim.ConvOp)
 def _conv(frame: Frame, op: pim.ConvOp, args: Sequence[Any]) -> Sequence[Value]:
     x, weight, *bias = args
-    whole = convolve(x, weight, bias[0] if bias else None, op.window, op.groups.value.data)
-    return (_owned(whole.reshape(len(x), -1), op.output),)
+    layout, space, sizes = pim.layout_of(op.output.type), op.space(), x.shape[2:]
+    assert layout is not None  # the verifier's
+    result = unowned(op.output.type.get_shape(), x.dtype)
+    boxes = [box for core in range(layout.cores) for box in layout.boxes(core, result.shape)]
+    for images, *positions in dict.fromkeys((box[0], *box[2:]) for box in boxes):
+        part = space.reads(0, {"b": images, **{f"y{dim}": own for dim, own in enumerate(positions)}})
+        window = op.window.on_parts(sizes, weight.shape[2:], positions)
+        own = x[slices((images, *part[1:]))]
+        result[slices((images, range(len(weight)), *positions))] = convolve(
+            own, weight, bias[0] if bias else None, window, op.groups.value.data
+        )
+    return (_owned(result, op.output),)
 
 
 def _owned(array: Array, value: SSAValue) -> Array:

@@ -224,6 +224,10 @@ class NnOp(IRDLOperation, ABC):
     def space(self) -> Space:
         """How the results depend on the operands; cuts, tiles and costs follow from it."""
 
+    def on_parts(self, parts: Mapping[str, range]) -> dict[str, Attribute]:
+        """The properties of the operator on the parts of its operands that give these indices of its space."""
+        return dict(self.properties)
+
     def cost(self, context: int | None = None) -> Cost:
         """Flops and bytes; ``context`` is the number of cached positions attended to (default: all)."""
         moved = sum(tensor_bytes(value.type) for value in (*self.operands, *self.results))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,6 +49,21 @@ class Window:
         """A window without padding."""
         none = (0,) * len(strides)
         return Window(tuple(strides), tuple(dilations), none, none)
+
+    def without_padding(self, dim: int) -> Window:
+        """The window over an x that has what is around it along one dimension already."""
+        low, high = ((*each[:dim], 0, *each[dim + 1 :]) for each in (self.low, self.high))
+        return Window(self.strides, self.dilations, low, high)
+
+    def on_parts(self, sizes: Sequence[int], window: Sequence[int], positions: Sequence[range]) -> Window:
+        """The window over the part of ``sizes`` that these positions of it meet: padded only at the ends of x."""
+        low, high = list(self.low), list(self.high)
+        for dim, (own, size, places) in enumerate(zip(positions, sizes, window, strict=True)):
+            if own:
+                start = own[0] * self.strides[dim] - self.low[dim]
+                stop = own[-1] * self.strides[dim] - self.low[dim] + self.dilations[dim] * (places - 1) + 1
+                low[dim], high[dim] = max(0, -start), max(0, stop - size)
+        return Window(self.strides, self.dilations, tuple(low), tuple(high))
 
     def counts(self, sizes: Sequence[int], window: Sequence[int]) -> tuple[int, ...]:
         """How often a window of these sizes fits over ``sizes``; less than 1 where it does not."""
@@ -148,25 +163,33 @@ class ConvOp(NnOp):
 
     @override
     def space(self) -> Space:
-        x, weight, result = shape_of(self.x), shape_of(self.weight), shape_of(self.result)
-        groups, window = self.groups.value.data, window_of(self)
-        batch, group, output = Dim("b", x[0]), Dim("g", groups), Dim("o", weight[0] // groups)
-        places = dims_of(result[2:], "y")
-        channel = Dim("c", weight[1], "reduced", "sum")
-        cells = tuple(Dim(f"u{dim}", count, "reduced", "sum") for dim, count in enumerate(weight[2:]))
-        grouped = (("g", weight[1]),) if groups > 1 else ()
-        row = Index(((("g", output.size),) if groups > 1 else ()) + (("o", 1),))
-        read = window_reads(window, places, cells)
-        operands = [
-            Access(x, (*at("b"), Index((*grouped, ("c", 1))), *read)),
-            Access(weight, (row, *at("c", *(cell.name for cell in cells)))),
-        ]
-        if self.bias is not None:
-            operands.append(Access((weight[0],), (row,)))
-        written = Access(result, (*at("b"), row, *access(result[2:], places).indices))
-        outer = (batch, *([group] if groups > 1 else []), output, *places)
-        work = (Work(2), Work(int(self.bias is not None), tuple(dim.name for dim in outer)))
-        return Space((*outer, channel, *cells), tuple(operands), (written,), work)
+        bias = self.bias is not None
+        return conv_space(shape_of(self.x), shape_of(self.weight), window_of(self), self.groups.value.data, bias=bias)
+
+    @override
+    def on_parts(self, parts: Mapping[str, range]) -> dict[str, Attribute]:
+        return _window_on_parts(self, shape_of(self.weight)[2:], parts)
+
+
+def conv_space(x: Sequence[int], weight: Sequence[int], window: Window, groups: int, *, bias: bool) -> Space:
+    """The iteration space of a convolution of tensors of these shapes."""
+    result = (x[0], weight[0], *window.counts(x[2:], weight[2:]))
+    batch, group, output = Dim("b", x[0]), Dim("g", groups), Dim("o", weight[0] // groups)
+    places = dims_of(result[2:], "y")
+    channel = Dim("c", weight[1], "reduced", "sum")
+    cells = tuple(Dim(f"u{dim}", count, "reduced", "sum") for dim, count in enumerate(weight[2:]))
+    grouped = (("g", weight[1]),) if groups > 1 else ()
+    row = Index(((("g", output.size),) if groups > 1 else ()) + (("o", 1),))
+    operands = [
+        Access(tuple(x), (*at("b"), Index((*grouped, ("c", 1))), *window_reads(window, places, cells))),
+        Access(tuple(weight), (row, *at("c", *(cell.name for cell in cells)))),
+    ]
+    if bias:
+        operands.append(Access((weight[0],), (row,)))
+    written = Access(result, (*at("b"), row, *access(result[2:], places).indices))
+    outer = (batch, *([group] if groups > 1 else []), output, *places)
+    work = (Work(2), Work(int(bias), tuple(dim.name for dim in outer)))
+    return Space((*outer, channel, *cells), tuple(operands), (written,), work)
 
 
 @irdl_op_definition
@@ -210,3 +233,15 @@ class MaxPoolOp(NnOp):
         read = Access(x, (*at("b", "c"), *window_reads(window_of(self), positions, cells)))
         dims = (*lead, *positions)
         return Space((*dims, *cells), (read,), (access(result, dims),), (Work(1),))
+
+    @override
+    def on_parts(self, parts: Mapping[str, range]) -> dict[str, Attribute]:
+        return _window_on_parts(self, self.places.get_values(), parts)
+
+
+def _window_on_parts(op: ConvOp | MaxPoolOp, places: Sequence[int], parts: Mapping[str, range]) -> dict[str, Attribute]:
+    """The properties of an operator with a window of these sizes on parts of its operands."""
+    counts = shape_of(op.result)[2:]
+    positions = [parts.get(f"y{dim}", range(count)) for dim, count in enumerate(counts)]
+    window = window_of(op).on_parts(shape_of(op.x)[2:], places, positions)
+    return {**op.properties, **{name: value for name, value in window_properties(window).items() if value}}

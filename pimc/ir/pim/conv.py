@@ -1,9 +1,8 @@
-"""Convolutions over stored weights: each core has the weights of its output channels."""
+"""Convolutions over stored weights: cut by output channels, whose weights a core has, or by images or rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 from typing_extensions import override
 from xdsl.dialects.builtin import IntegerAttr, TensorType, i64
@@ -22,19 +21,25 @@ from xdsl.irdl import (
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from pimc.ir.layout import shard_of
+from pimc.ir.layout import LayoutAttr, ShardAttr, layout_of
 from pimc.ir.nn.base import shape_of, values_of
-from pimc.ir.nn.conv import IntegersAttr, Window
+from pimc.ir.nn.conv import IntegersAttr, Window, conv_space
+from pimc.ir.nn.layouts import layout_under
+from pimc.ir.nn.space import Space
 
 AnyTensor = TensorType[Attribute]
+#: Dimensions of a convolution's tensors: images, channels, and the first of those that the window moves along.
+IMAGES, CHANNELS, ROWS = range(3)
 
 
 @irdl_op_definition
 class ConvOp(IRDLOperation):
-    """``nn.conv`` of a replicated x, its output channels in equal blocks over the cores.
+    """``nn.conv`` over stored weights, the result cut along one dimension in one round.
 
-    The result is ``[N, O * places]``, cut in one round: a core's block of output channels, all places of each.  Of
-    several groups of channels a block is a part of one, or some whole ones, so that all cores run one program.
+    By output channels (dimension 1): x is whole, and a core has the weights of its block.  Of several groups of
+    channels a block is a part of one, or some whole ones, so that all cores run one program.  By images (dimension 0)
+    or rows (2): x is cut so that a core has all that its part needs, rows of its neighbours' too, and every core has
+    all weights.
     """
 
     name = "pim.conv"
@@ -75,28 +80,56 @@ class ConvOp(IRDLOperation):
         return self.window.counts(shape_of(self.x)[2:], shape_of(self.weight)[2:])
 
     @property
+    def cut(self) -> tuple[int, ShardAttr]:
+        """The dimension of the result that is cut, and how."""
+        layout = layout_of(self.output.type)
+        assert layout is not None  # the verifier's
+        ((dim, shard),) = layout.cuts.items()
+        return dim, shard
+
+    @property
     def outputs_per_core(self) -> int:
-        """Output channels in a core's block."""
-        shard = shard_of(self.output.type)
-        assert shard is not None  # the verifier's
-        (block,) = shard.shard_rounds
-        return block.per_core // prod(self.counts)
+        """Output channels that a core computes."""
+        dim, shard = self.cut
+        return shard.max_local_size if dim == CHANNELS else shape_of(self.weight)[0]
+
+    @property
+    def region(self) -> str:
+        """The kind of the weights' region (see ``RegionAttr``)."""
+        return "kernels" if self.cut[0] == CHANNELS else "all_kernels"
+
+    def space(self) -> Space:
+        """The iteration space: that of ``nn.conv``."""
+        groups, bias = self.groups.value.data, self.bias is not None
+        return conv_space(shape_of(self.x), shape_of(self.weight), self.window, groups, bias=bias)
 
     @override
     def verify_(self) -> None:
         x, weight, groups = shape_of(self.x), shape_of(self.weight), self.groups.value.data
-        shard = shard_of(self.output.type)
-        if shard_of(self.x.type) is not None:
-            raise VerifyException("the operand of a convolution must be replicated")
         if len(x) < 3 or len(weight) != len(x) or groups < 1 or x[1] != weight[1] * groups or weight[0] % groups:
             raise VerifyException(f"weights {weight} in {groups} group(s) do not fit {x}")
         counts = self.counts
-        if min(counts) < 1 or shape_of(self.output) != (x[0], weight[0] * prod(counts)):
-            raise VerifyException(f"the result is {shape_of(self.output)}, not {(x[0], weight[0] * prod(counts))}")
-        if shard is None or len(shard.shard_rounds) != 1:
-            raise VerifyException("the result must be cut in one round (#pim.shard)")
-        shard.check(weight[0] * prod(counts))
-        block, group = shard.shard_rounds[0].per_core, weight[0] // groups
-        mine = block // prod(counts)
-        if block % prod(counts) or not mine or (groups > 1 and group % mine and mine % group):
-            raise VerifyException(f"a block of {block} results is no part of a group of channels, nor whole groups")
+        if min(counts) < 1 or shape_of(self.output) != (x[0], weight[0], *counts):
+            raise VerifyException(f"the result is {shape_of(self.output)}, not {(x[0], weight[0], *counts)}")
+        layout = layout_of(self.output.type)
+        if layout is None or len(layout.cuts) != 1 or min(layout.cuts) > ROWS:
+            raise VerifyException("the result must be cut along one of its first three dimensions")
+        layout.check(shape_of(self.output))
+        ((dim, shard),) = layout.cuts.items()
+        if len(shard.shard_rounds) != 1:
+            raise VerifyException("the result must be cut in one round")
+        if layout_of(self.x.type) != operand_layout(self.space(), dim, shard):
+            raise VerifyException("the operand of a convolution must be cut as its result's parts need it")
+        block, group = shard.max_local_size, weight[0] // groups
+        if dim == CHANNELS and groups > 1 and group % block and block % group:
+            raise VerifyException(f"a block of {block} channels is no part of a group of channels, nor whole groups")
+
+
+def operand_layout(space: Space, dim: int, shard: ShardAttr) -> LayoutAttr | None:
+    """The layout of x in a convolution whose result is cut so; None: whole.
+
+    Raises VerifyException where no layout is right.
+    """
+    if dim == CHANNELS:
+        return None
+    return layout_under(space, space.operands[0], {"b" if dim == IMAGES else "y0": shard})
