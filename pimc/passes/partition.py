@@ -53,7 +53,7 @@ SHARD_REASON = "pim.partition"
 #: A cut input of a GEMM larger than this part of the activation memory is not made whole, but gathered by rows.
 GATHER_SHARE = 4
 #: An input larger than this part of the activation memory is cut over the cores where it comes in.
-INPUT_SHARE = 4
+INPUT_SHARE = 2
 
 
 @dataclass(frozen=True)
