@@ -23,9 +23,7 @@ from pimc.frontends.fx_context import NodeContext
 from pimc.frontends.fx_values import Meaning
 from pimc.frontends.graph import Converter
 from pimc.ir import nn
-
-_LOWEST: Final = -65504.0
-"""Padding of a maximum: the lowest fp16."""
+from pimc.ir.constants import LARGEST_HALF
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def _max_pool_with_places(dims: int) -> Converter:
         shape = context.types[0].get_shape()
         if not _wants_places(context):
             return [_greatest(context, x, pool, shape)]
-        padded = pad(context, x, pool.pads(), "constant", _LOWEST)
+        padded = pad(context, x, pool.pads(), "constant", -LARGEST_HALF)
         parts = slices(context, padded, pool.window)
         numbers = [pool.positions(place) for place in itertools.product(*map(range, pool.window.size))]
         best = parts[0]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from pimc.diagnostics import InputError
 from pimc.frontends.decoder_state import CROSS_CACHES
-from pimc.frontends.torch_export import K_CACHE, V_CACHE, quiet_export
+from pimc.frontends.torch_export import K_CACHE, V_CACHE, exported, quiet_export
+from pimc.ir.constants import LARGEST_HALF
 from pimc.timings import stage
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 _INTERFACE: Final = "pimc"
 """Name of our attention among those of `transformers`, while a model is exported."""
-_LOWEST: Final = -65504.0
-"""What hides a key: the lowest fp16."""
 CACHES: Final = {
     K_CACHE: "k_cache", V_CACHE: "v_cache", **{f"{symbol}_": symbol for symbol in CROSS_CACHES},
 }  # fmt: skip
@@ -84,11 +82,7 @@ def export_entries(model: torch.nn.Module, family: Family, shape: Shape) -> dict
         for name, arguments in inputs.items():
             wrapper, attend = makers[name](model, family, shape)
             with _attention(model, attend):
-                try:
-                    programs[name] = torch.export.export(wrapper.eval(), arguments, strict=False)
-                except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
-                    reason = str(error).strip().splitlines() or [type(error).__name__]
-                    raise InputError(f"torch.export cannot export {name}: {reason[0]}") from error
+                programs[name] = exported(wrapper.eval(), arguments, name)
     return programs
 
 
@@ -168,7 +162,7 @@ def _encode(
         def forward(self, source: torch.Tensor, length: torch.Tensor | None = None) -> torch.Tensor:
             if length is not None:
                 seen = torch.arange(shape.source, dtype=torch.int32) < length
-                masks.append(self.encoder_bias + torch.where(seen, 0.0, _LOWEST))
+                masks.append(self.encoder_bias + torch.where(seen, 0.0, -LARGEST_HALF))
             hidden = self.model.get_encoder()(source).last_hidden_state
             positions = torch.arange(shape.source, dtype=torch.int32)
             for layer, attention in enumerate(family.cross(self.model)):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pimc.frontends.weights import absent_array
+from pimc.ir.constants import LARGEST_HALF
 from pimc.ir.weights import WeightArray
-
-_LARGEST_FP16: Final = 65504.0
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +48,7 @@ def is_weight(tensor: torch.Tensor, *, named: bool) -> bool:
         return False
     if named or tensor.is_meta:
         return bool(tensor.numel() > 1 or tensor.is_meta)
-    fits: bool = (tensor.abs() < _LARGEST_FP16).all().item()
+    fits: bool = (tensor.abs() < LARGEST_HALF).all().item()
     return tensor.numel() > 1 and fits
 
 

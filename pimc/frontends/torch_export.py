@@ -103,12 +103,19 @@ def export_entries(model: torch.nn.Module, shape: DecoderShape, attention: str =
             "decode": (torch.zeros(1, 1, dtype=torch.int32), one),
         }
         for name, arguments in inputs.items():
-            try:
-                programs[name] = torch.export.export(wrapper, arguments, strict=False)
-            except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
-                reason = str(error).strip().splitlines() or [type(error).__name__]
-                raise InputError(f"torch.export cannot export the model: {reason[0]}") from error
+            programs[name] = exported(wrapper, arguments, "the model")
     return programs
+
+
+def exported(module: torch.nn.Module, arguments: tuple[torch.Tensor, ...], what: str) -> ExportedProgram:
+    """The exported program of a module on arguments; InputError with the exporter's reason where it has none."""
+    import torch
+
+    try:
+        return torch.export.export(module, arguments, strict=False)
+    except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"torch.export cannot export {what}: {reason[0]}") from error
 
 
 def _wrapper(model: torch.nn.Module, shape: DecoderShape, attention: str) -> torch.nn.Module:

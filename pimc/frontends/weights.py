@@ -8,15 +8,13 @@ numpy can, so that a pass can ask for a part of a weight without moving data.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
 
 import numpy as np
 
 from pimc.diagnostics import InputError
+from pimc.ir.constants import LARGEST_HALF
 from pimc.ir.weights import WeightArray, all_finite, array_digest, split_views, unknown_weight
 from pimc.timings import stage
-
-_FLOAT16_MAX: Final = 65504.0
 
 
 class ModelWeights:
@@ -125,9 +123,9 @@ def check_fp16(name: str, value: WeightArray) -> None:
         raise InputError(f"weight {name!r} holds a NaN or an infinity", hint="the checkpoint is damaged")
     worst = low if -low > high else high
     # The bound at which rounding to nearest even gives infinity is half a step beyond the largest number.
-    if abs(worst) >= _FLOAT16_MAX + 16.0:
+    if abs(worst) >= LARGEST_HALF + 16.0:
         raise InputError(
-            f"weight {name!r} does not fit fp16: it holds {worst:g}, the largest fp16 number is {_FLOAT16_MAX:g}",
+            f"weight {name!r} does not fit fp16: it holds {worst:g}, the largest fp16 number is {LARGEST_HALF:g}",
             hint="rescale the model; the hardware stores weights as fp16",
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, DictionaryAttr, Inte
 
 from pimc.diagnostics import InputError
 
+#: The largest finite fp16.
+LARGEST_HALF: Final = 65504.0
 CONSTANTS = "pim.constants"
 #: Elements up to which a constant is an operand of instructions, not stored.
 SCALAR = 1

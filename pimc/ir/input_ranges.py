@@ -15,6 +15,7 @@ from xdsl.dialects.builtin import IntegerType, SymbolRefAttr, TensorType
 from xdsl.ir import Operation, SSAValue, Use
 
 from pimc.ir import nn, pim
+from pimc.ir.nn.base import shape_of
 
 #: The least and the greatest value.
 Range: TypeAlias = tuple[int, int]
@@ -82,25 +83,25 @@ def _index_bounds(op: Operation, operand: int) -> Iterator[Range]:
     value = op.operands[operand]
     match op:
         case nn.EmbeddingOp() | pim.EmbeddingOp() if value is op.ids:
-            rows = _shape(op.table)[0]
+            rows = shape_of(op.table)[0]
             wraps = isinstance(op, pim.EmbeddingOp) and op.wrap is not None
             yield (-rows if wraps else 0), rows - 1
         case nn.GatherOp() | nn.GatherElementsOp() | nn.ScatterElementsOp() if value is op.indices:
-            size = _shape(op.x)[op.axis.value.data]
+            size = shape_of(op.x)[op.axis.value.data]
             yield -size, size - 1
         case nn.GatherNdOp() | nn.ScatterNdOp() if value is op.indices:
             first = op.batch_dims.value.data if isinstance(op, nn.GatherNdOp) else 0
             # The numbers of a tuple index dimensions of different sizes: what the greatest one allows.
-            size = max(_shape(op.x)[first : first + _shape(op.indices)[-1]])
+            size = max(shape_of(op.x)[first : first + shape_of(op.indices)[-1]])
             yield -size, size - 1
         case nn.SelectTokenOp() | pim.SelectTokenOp() if value is op.length:
-            yield 1, _shape(op.x)[1]
+            yield 1, shape_of(op.x)[1]
         case nn.CacheWriteOp() if value is op.position:
-            yield from _slots(op, op.cache, _shape(op.x)[1])
+            yield from _slots(op, op.cache, shape_of(op.x)[1])
         case pim.KvAppendOp() if value is op.position:
-            yield from _slots(op, op.k, _shape(op.keys)[1])
+            yield from _slots(op, op.k, shape_of(op.keys)[1])
         case nn.AttentionOp() | pim.AttentionOp() if value is op.position:
-            yield from _slots(op, op.k, _shape(op.q)[1])
+            yield from _slots(op, op.k, shape_of(op.q)[1])
         case _:
             return
 
@@ -110,7 +111,3 @@ def _slots(op: Operation, cache: SymbolRefAttr, tokens: int) -> Iterator[Range]:
     type_ = nn.cache_type(op, cache)
     if type_ is not None:
         yield 0, type_.get_shape()[1] - tokens
-
-
-def _shape(value: SSAValue) -> tuple[int, ...]:
-    return nn.tensor_of(value).get_shape()

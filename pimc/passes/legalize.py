@@ -24,9 +24,10 @@ from xdsl.traits import Pure
 from xdsl.transforms.dead_code_elimination import is_trivially_dead
 
 from pimc.ir import nn
+from pimc.ir.constants import LARGEST_HALF
 from pimc.ir.interpreter.core import Frame, Interpreter, dense_values, held_dtype
 from pimc.ir.locations import with_location
-from pimc.ir.nn.base import values_of
+from pimc.ir.nn.base import shape_of, values_of
 from pimc.ir.nn.source import Element
 from pimc.ir.weights import WeightStore
 from pimc.passes.base import Pass, PassContext
@@ -34,7 +35,6 @@ from pimc.passes.fusion import partitionable, weight_param
 
 #: Elements up to which a result of constants is computed here.
 FOLD_LIMIT = 1 << 20
-HALF_LARGEST = 65504.0
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,6 @@ class Emitter:
     def reshape(self, x: SSAValue, *shape: int) -> SSAValue:
         """x in another shape; x itself if it has that."""
         return x if shape_of(x) == shape else self(nn.ReshapeOp(x, shape))
-
-
-def shape_of(value: SSAValue) -> tuple[int, ...]:
-    """The shape of a tensor."""
-    return nn.tensor_of(value).get_shape()
 
 
 def _linear(emit: Emitter, op: nn.LinearOp) -> SSAValue | None:
@@ -260,7 +255,7 @@ def _log(emit: Emitter, op: nn.LogOp) -> SSAValue | None:
     x, axes = total.x.owner.x, values_of(total.axes)
     if isinstance(x.owner, nn.SubOp) or not axes or 0 in shape_of(x):  # shifted by something already, or a trivial sum
         return None
-    low, high = emit.constant(-HALF_LARGEST, x), emit.constant(HALF_LARGEST, x)
+    low, high = emit.constant(-LARGEST_HALF, x), emit.constant(LARGEST_HALF, x)
     largest = emit(nn.MinimumOp(emit(nn.MaximumOp(emit(nn.ReduceMaxOp(x, axes, keepdims=True)), low)), high))
     shifted = emit(nn.ExpOp(emit(nn.SubOp(x, largest))))
     rest = emit(nn.LogOp(emit(nn.ReduceSumOp(shifted, axes, keepdims=bool(total.keepdims.value.data)))))

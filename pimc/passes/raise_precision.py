@@ -33,10 +33,10 @@ from xdsl.rewriter import Rewriter
 
 from pimc.diagnostics import InputError
 from pimc.ir import nn
+from pimc.ir.constants import LARGEST_HALF
 from pimc.ir.interpreter.core import dense_values
 from pimc.ir.locations import where, with_location
 
-_FLOAT16_MAX: Final = 65504.0
 _EXACT: Final = "pim.exact"
 """Attribute of a constant: its one number before it was rounded to fp16."""
 _INFINITE: Final = 1e30
@@ -87,7 +87,7 @@ def _narrow_constant(op: nn.ConstantOp) -> None:
         new = nn.ConstantOp.from_array(np.array(numbers, dtype=np.int64).reshape(shape), i32)
     else:
         values = np.asarray(op.value.get_values(), dtype=np.float64).reshape(shape)
-        held = np.where(np.isfinite(values), np.clip(values, -_FLOAT16_MAX, _FLOAT16_MAX), values)
+        held = np.where(np.isfinite(values), np.clip(values, -LARGEST_HALF, LARGEST_HALF), values)
         new = nn.ConstantOp.from_array(held, f16)
         if held.size == 1 and float(np.float16(held.item())) != values.item() and abs(values.item()) < _INFINITE:
             new.attributes[_EXACT] = FloatAttr(values.item(), f32)

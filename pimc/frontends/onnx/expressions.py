@@ -10,12 +10,13 @@ from xdsl.dialects.builtin import bf16, f16, f32, f64, i32
 from xdsl.ir import Attribute, SSAValue
 
 from pimc.ir import nn
+from pimc.ir.constants import LARGEST_HALF
 
 if TYPE_CHECKING:
     from pimc.frontends.onnx.context import NodeContext
 
 _LOWEST: Final[Mapping[Attribute, float]] = {
-    f16: -65504.0,
+    f16: -LARGEST_HALF,
     bf16: -(2.0 - 2.0**-7) * 2.0**127,
     f32: -(2.0 - 2.0**-23) * 2.0**127,
     f64: -(2.0 - 2.0**-52) * 2.0**1023,

@@ -22,6 +22,7 @@ from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
 from pimc.ir.layout import LayoutAttr, ShardAttr, ShardRound, layout_of
+from pimc.ir.nn.base import shape_of as _shape
 
 AnyTensor = TensorType[Attribute]
 
@@ -161,10 +162,3 @@ class AttentionFullOp(IRDLOperation):
         share = self.heads.value.data // self.kv_heads.value.data
         shards = (grid.sequence_shard(), grid.head_shard(share), grid.row_shard(), None)[4 - len(shape) :]
         return layout_with([shard if size > 1 else None for shard, size in zip(shards, shape, strict=True)])
-
-
-def _shape(value: SSAValue) -> tuple[int, ...]:
-    type_ = value.type
-    if not isinstance(type_, TensorType):
-        raise VerifyException(f"expected a tensor, got {type_}")
-    return type_.get_shape()

@@ -50,16 +50,10 @@ from xdsl.traits import (
 from xdsl.utils.exceptions import VerifyException
 
 from pimc.ir.layout import layout_of, shard_of
+from pimc.ir.nn.base import shape_of as _shape
 from pimc.ir.pim.attributes import GemvLayoutAttr, HeadsAttr, TokenType
 
 AnyTensor = TensorType[Attribute]
-
-
-def _shape(value: SSAValue) -> tuple[int, ...]:
-    type_ = value.type
-    if not isinstance(type_, TensorType):
-        raise VerifyException(f"expected a tensor, got {type_}")
-    return type_.get_shape()
 
 
 def _require_replicated(value: SSAValue, what: str) -> None:
