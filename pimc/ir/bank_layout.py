@@ -49,15 +49,16 @@ class TileGeometry:
 
     @staticmethod
     def of(target: Target) -> TileGeometry:
-        """The tiles of a target."""
+        """The tiles of a target; where the banks have no units, weights are cut by rows of the DRAM alone."""
         hbm = target.hbm
+        buffer = hbm.row_bytes if hbm.pu is None else target.memory("global_buffer").bytes
         return TileGeometry(
             channels=target.pchs_per_core,
             banks=hbm.banks,
             columns=hbm.columns,
-            lanes=hbm.pu.multipliers,
-            buffer_columns=target.memory("global_buffer").bytes // hbm.column_bytes,
-            result_registers=hbm.pu.result_registers,
+            lanes=hbm.column_bytes // 2,
+            buffer_columns=buffer // hbm.column_bytes,
+            result_registers=hbm.columns if hbm.pu is None else hbm.pu.result_registers,
         )
 
     @property

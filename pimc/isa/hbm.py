@@ -25,6 +25,12 @@ def _imm(name: str, low: int, width: int, doc: str) -> Operand:
     return Operand(name, OperandKind.UNSIGNED, Field(name, low, width), doc)
 
 
+#: The unit in the banks, of commands that a memory without it has not.
+BANK_UNIT = "bank_pu"
+#: Units of commands that every target has.
+CONTROLLER_UNITS = frozenset({"control", "dram"})
+
+
 def _register(name: str, field: Field, doc: str, writes: bool = False) -> Operand:
     return Operand(name, OperandKind.REGISTER, field, doc, writes)
 
@@ -144,8 +150,9 @@ HBM_ISA = InstructionSet(
             ),
             "global_buffer_write",
             "Global buffer[column : column + count] of pseudo-channel q = local memory at base + address + q * stride.",
+            unit=BANK_UNIT,
         ),
-        _command(17, "act", _ROW, "activate", "Ganged activation of row base + row in all banks."),
+        _command(17, "act", _ROW, "activate", "Ganged activation of row base + row in all banks.", unit=BANK_UNIT),
         _command(
             18,
             "mac",
@@ -159,6 +166,7 @@ HBM_ISA = InstructionSet(
             ),
             "mac",
             "In every bank: result (+)= sum over the columns of open row . global buffer (16 products a column).",
+            unit=BANK_UNIT,
         ),
         _command(19, "pre", (), "precharge", "Precharge all banks."),
         _command(
@@ -174,6 +182,7 @@ HBM_ISA = InstructionSet(
             "Local f32[(i * P + q) * 16 + bank] at base + address = result register (result + i) of that "
             "bank, for i < count; P is the number of set bits of mask and q this controller's rank among "
             "them.",
+            unit=BANK_UNIT,
         ),
         _command(21, "rd", (*_ROW, *_BURST), "read", "Read columns of one bank's row to local memory."),
         _command(22, "wr", (*_ROW, *_BURST), "write", "Write columns of one bank's row from local memory."),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pimc.diagnostics import IsaError, TargetError
 from pimc.isa.codec import DecodedProgram, decode_words
-from pimc.isa.hbm import HBM_ISA
+from pimc.isa.hbm import CONTROLLER_UNITS, HBM_ISA
 from pimc.isa.images import DeferredImages, image_shapes
 from pimc.isa.metadata import IDENTIFIER
 from pimc.isa.program import DTYPE_BYTES, CacheRegion, Entry, LoadedProgram, Port, Program, stream_name
@@ -49,7 +49,7 @@ class _HbmLimits(Protocol):
     @property
     def pch_count(self) -> int: ...
     @property
-    def pu(self) -> _PuLimits: ...
+    def pu(self) -> _PuLimits | None: ...
     @property
     def controller(self) -> _ControllerLimits: ...
 
@@ -91,6 +91,11 @@ class TargetLimits(Protocol):
     @property
     def hbm(self) -> _HbmLimits:
         """The HBM-PIM side."""
+        ...
+
+    @property
+    def unit_names(self) -> frozenset[str]:
+        """The names of its units, as the instruction tables have them."""
         ...
 
     @property
@@ -282,7 +287,7 @@ def _require(condition: bool, message: str, where: str) -> None:
 
 
 def check_against_target(program: LoadedProgram, target: TargetLimits) -> None:
-    """Check that the program fits the target: agents, instruction memories, local memory, rows, columns,
+    """Check that the program fits the target: units, agents, instruction memories, local memory, rows, columns,
     registers.
 
     Raises :class:`TargetError` naming what does not fit.
@@ -291,6 +296,7 @@ def check_against_target(program: LoadedProgram, target: TargetLimits) -> None:
         _check_entry(program, entry, target, f"entry {name}")
     for tensor, decoded in program.decoded.items():
         isa = program.stream_isa(tensor)
+        _check_units(decoded, isa, target, tensor)
         if isa is HBM_ISA:
             _check_commands(decoded, target, tensor)
             registers, prefix = target.hbm.controller.registers, "h"
@@ -315,6 +321,17 @@ def check_against_target(program: LoadedProgram, target: TargetLimits) -> None:
         _require(pch < hbm.pch_count, f"the target has {hbm.pch_count} pseudo-channels", where)
         shape = (hbm.banks, hbm.row_bytes // 2)
         _require(held[1:] == shape, f"banks x lanes are {held[1:]}, the target's {shape}", where)
+
+
+def _check_units(decoded: DecodedProgram, isa: InstructionSet, target: TargetLimits, where: str) -> None:
+    """Refuse instructions of units that the target lacks."""
+    for index in np.unique(decoded.op):
+        instruction = isa.instructions[int(index)]
+        there = instruction.unit in target.unit_names or (isa is HBM_ISA and instruction.unit in CONTROLLER_UNITS)
+        pc = int(np.flatnonzero(decoded.op == index)[0])
+        _require(
+            there, f"{instruction.mnemonic} at {pc} needs the unit {instruction.unit!r}, the target has none", where
+        )
 
 
 def _check_cache(cache: CacheRegion, rows: int, target: TargetLimits) -> None:
@@ -386,14 +403,15 @@ def _check_instructions(decoded: DecodedProgram, target: TargetLimits, where: st
 def _check_commands(decoded: DecodedProgram, target: TargetLimits, where: str) -> None:
     """Banks, columns, result registers and semaphores of a command stream."""
     hbm = target.hbm
+    registers = 0 if hbm.pu is None else hbm.pu.result_registers
     limits: Mapping[tuple[str, tuple[str, ...]], int] = {
         ("wait", ("sem",)): hbm.controller.semaphores,
         ("sig", ("sem",)): target.cores.semaphores,
         ("wrgb", ("column", "count")): hbm.columns,
         ("mac", ("column", "count")): hbm.columns,
         ("mac", ("buffer", "count")): hbm.columns,
-        ("mac", ("result",)): hbm.pu.result_registers,
-        ("rdres", ("result", "count")): hbm.pu.result_registers,
+        ("mac", ("result",)): registers,
+        ("rdres", ("result", "count")): registers,
         ("rd", ("column", "count")): hbm.columns,
         ("wr", ("column", "count")): hbm.columns,
         ("rd", ("bank",)): hbm.banks,

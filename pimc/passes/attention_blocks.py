@@ -29,7 +29,7 @@ def attention_tiling(op: AttentionOp, target: Target, budget: int) -> tuple[Atte
     slot = 2 * BUFFERS * (-(-2 * dim // column) * column)  # of keys and values
     kind = choice_of(op, target).unit
     if kind == "sram_pim":  # one token
-        unit = target.pim_unit
+        unit = target.array
         rows, keys, why = 1, unit.lanes, "the lanes of the SRAM-PIM unit"
         each = slot + 2 * share
         parts = -(-dim // unit.lanes)

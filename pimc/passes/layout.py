@@ -68,7 +68,7 @@ class LayoutPass(Pass):
                 options = ", ".join(str(layout.ksplit) for layout in layouts)
                 raise UsageError(f"ksplit {self.ksplit} is not possible", hint=f"one of {options}, or 0")
             return fixed[0], "ksplit given as an option"
-        times = [(machine.gemv_fs(layout), layout) for layout in layouts]
+        times = [(machine.weights_fs(layout), layout) for layout in layouts]
         _, best = min(times, key=lambda item: (item[0], item[1].rows, item[1].ksplit))
         text = ", ".join(f"{layout.ksplit}: {fs / 1e9:.3f} us" for fs, layout in times)
         if any(isinstance(op, pim.GemmOp) for op in group.ops):

@@ -98,6 +98,16 @@ class Machine:
         cycles = reduce.busy_cycles(elements) + reduce.pipeline
         return total * hbm.clock_fs + cycles * self.target.clock.core_period_fs
 
+    def weights_fs(self, layout: GemvLayout) -> int:
+        """What weights in a layout take once: a GEMV in the banks, or, where these have no units, their way to the
+        core.
+        """
+        if self.target.hbm.pu is not None:
+            return self.gemv_fs(layout)
+        together = layout.ksplit in (1, layout.geometry.channels)
+        reads = layout.slots * len(layout.chunk_columns) * layout.geometry.banks * (1 if together else layout.groups)
+        return self.bank_reads_fs(reads, layout.chunk_columns[0])
+
     def bank_layouts(self, k: int, n_local: int) -> list[GemvLayout]:
         """The layouts of a tile's slice to choose from: one for each cut of K that divides the tile's channels."""
         geometry = self.geometry
@@ -226,20 +236,23 @@ class Machine:
     def pim_attention_fs(self, m: int, heads: int, head_dim: int, context: int) -> int:
         """Both products of attention on the SRAM-PIM units, the cache loaded once."""
         latency = self.target.latency("pim_gemv")
-        rows = -(-2 * m * heads * context * head_dim // (self.cores * self.target.pim_unit.lanes))
+        rows = -(-2 * m * heads * context * head_dim // (self.cores * self.target.array.lanes))
         cycles = latency.busy_cycles(rows) + latency.pipeline
         return cycles * self.target.clock.core_period_fs
 
-    def attention_round_fs(self, slots: int, share: int, head_dim: int) -> int:
-        """One round of cached attention of one token: a core reads ``slots`` keys and values, and attends to them with
-        ``share`` query heads.
+    def attention_round_fs(self, slots: int, share: int, head_dim: int, kind: str) -> int:
+        """One round of cached attention of one token on a kind of unit: a core reads ``slots`` keys and values, and
+        attends to them with ``share`` query heads.
         """
-        work = {
-            "transpose": slots * head_dim,
-            "pim_load": 4 * slots * head_dim,
-            "pim_gemv": share * (slots + head_dim),
-            "vector_special": share * slots,
-        }
+        work = {"vector_special": share * slots}
+        tcu = self.target.tcu
+        if kind == "sram_pim":
+            work |= {"transpose": slots * head_dim, "pim_load": 4 * slots * head_dim}
+            work |= {"pim_gemv": share * (slots + head_dim)}
+        elif kind == "systolic":
+            work |= {"tcu": -(-slots // tcu.columns) * head_dim + -(-head_dim // tcu.columns) * slots}
+        else:
+            work |= {"vector": 2 * (2 * share + 1) * slots * head_dim}
         cycles = ROUND_CYCLES + QUERY_HEAD_CYCLES * share
         cycles += sum(self.target.latency(name).busy_cycles(amount) for name, amount in work.items())
         return cycles * self.target.clock.core_period_fs + self.stream_fs(4 * slots * head_dim)

@@ -89,6 +89,8 @@ class PartitionPass(Pass):
         called = {op.callee.string_value() for op in module.walk() if isinstance(op, func.CallOp)}
         cached = [op for op in module.walk() if isinstance(op, nn.AttentionOp)]
         shared = _Module(machine, groups, heads, self, functions)
+        units = [choice_of(op, machine.target).unit for op in cached if nn.tensor_of(op.q).get_shape()[1] == 1]
+        shared.attention_unit = units[0] if units else "sram_pim" if machine.domain("sram_pim") else "systolic"
         shared.readers.extend((op.k, op.v, shared.rounds_of(op)[0]) for op in cached)
         for name, function in functions.items():
             if name not in called:
@@ -131,6 +133,8 @@ class _Module:
     options: PartitionPass
     functions: Mapping[str, func.FuncOp]
     done: dict[str, list[LayoutAttr | None]] = field(default_factory=dict)
+    attention_unit: str = "sram_pim"
+    """The kind of unit that attention of one token is on; it decides the rounds, which all entries share."""
     readers: list[tuple[SymbolRefAttr, SymbolRefAttr, tuple[pim.HeadRound, ...]]] = field(default_factory=list)
 
     def rounds_of(self, op: nn.AttentionOp) -> tuple[tuple[pim.HeadRound, ...], str]:
@@ -142,7 +146,7 @@ class _Module:
         context = self.options.context
 
         def time(cores: int) -> int:
-            return self.machine.attention_round_fs(-(-context // cores), heads // kv_heads, dim)
+            return self.machine.attention_round_fs(-(-context // cores), heads // kv_heads, dim, self.attention_unit)
 
         rounds = best_rounds(kv_heads, self.machine.cores, time)
         groups = ", ".join(f"{r.heads} on groups of {r.cores_per_head} cores" for r in rounds)

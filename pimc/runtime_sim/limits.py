@@ -32,28 +32,30 @@ def check_target(target: Target) -> None:
     """Raise :class:`TargetError` for a target beyond the engine's fixed sizes."""
     hbm, cores = target.hbm, target.cores
     agents = 3 * cores.count + hbm.pch_count + 1
-    limits = (
+    limits = [
         ("cores.count", cores.count, CORES),
         ("the number of pseudo-channels", hbm.pch_count, PCHS),
         ("the number of pseudo-channels per core", target.pchs_per_core, PCHS_PER_TILE),
         ("3 * cores.count + the number of pseudo-channels + 1", agents, AGENT_MASK),
         ("the number of semaphores", max(cores.semaphores, hbm.controller.semaphores), SEMAPHORES),
         ("a core's local memory in bytes", target.local_bytes, LOCAL_BYTES),
-        ("the PIM array of a core in bytes", target.pim_unit.bytes, ARRAY_BYTES),
         ("tcu.rows * tcu.columns", target.tcu.rows * target.tcu.columns, ACCUMULATORS),
         ("the number of columns per row", hbm.columns, COLUMNS),
         ("the number of banks per pseudo-channel", hbm.banks, BANKS),
         ("transfer.queue_depth", target.transfer.queue_depth, min(QUEUE, FLIGHTS)),
         ("memory.instruction.bytes", target.memory("instruction").bytes, 4 * PC_MASK),
         ("memory.stream.bytes", target.memory("stream").bytes, 4 * PC_MASK),
-        ("memory.global_buffer.bytes", target.memory("global_buffer").bytes, BUFFER_BYTES),
-    )
+    ]
+    if target.pim_unit is not None:
+        limits.append(("the PIM array of a core in bytes", target.pim_unit.bytes, ARRAY_BYTES))
+    if hbm.pu is not None:
+        limits.append(("memory.global_buffer.bytes", target.memory("global_buffer").bytes, BUFFER_BYTES))
     for name, value, limit in limits:
         if value > limit:
             raise TargetError(f"{name} is {value}, the simulator takes up to {limit}")
     if hbm.column_bytes != COLUMN_BYTES:
         raise TargetError(f"hbm.column_bytes is {hbm.column_bytes}, the simulator takes {COLUMN_BYTES}")
-    if target.pim_unit.lanes % LANE_BLOCK:
+    if target.pim_unit is not None and target.pim_unit.lanes % LANE_BLOCK:
         raise TargetError(
             f"the PIM unit has {target.pim_unit.lanes} lanes, the simulator takes multiples of {LANE_BLOCK}"
         )

@@ -15,7 +15,7 @@ from pimc.runtime_sim.engine import guard
 from pimc.runtime_sim.engine.arrays import ARRAYS, Life, NativeArray, Shape
 from pimc.runtime_sim.engine.records import BLOCK_SHIFT, FLIGHTS, MESSAGES, SIGNALS
 from pimc.runtime_sim.engine.state import MACHINE
-from pimc.runtime_sim.limits import check_memory, check_target
+from pimc.runtime_sim.limits import LANE_BLOCK, check_memory, check_target
 from pimc.runtime_sim.tables import instruction_tables
 from pimc.targets import Target
 
@@ -37,19 +37,18 @@ def figures(target: Target, rows: int) -> dict[str, int]:
     events = cores + hbm.pch_count + SIGNALS + cores * FLIGHTS * target.pchs_per_core + cores * MESSAGES * cores
     return {
         "cores": cores, "groups": cores, "pchs": hbm.pch_count, "per_tile": target.pchs_per_core,
-        "local_bytes": target.local_bytes, "array_rows": target.pim_unit.rows, "lanes": target.pim_unit.lanes,
+        "local_bytes": target.local_bytes, **_array_figures(target),
         "tcu_rows": target.tcu.rows, "tcu_columns": target.tcu.columns, "period": period,
         "vcu_lanes": target.vcu.lanes,
-        "special_lanes": target.vcu.special_lanes, "macro_groups": target.pim_unit.macro_groups,
+        "special_lanes": target.vcu.special_lanes,
         "noc_columns": target.noc.columns, "noc_rate": target.noc.bytes_per_cycle,
         "noc_hop": (target.noc.hop_cycles + target.noc.router_cycles) * period,
         "noc_injection": target.noc.injection_cycles * period, "transfer_depth": target.transfer.queue_depth,
         "transfer_latency": target.latencies.index(target.latency("hbm_transfer")),
         "banks": hbm.banks, "bank_groups": hbm.bank_groups, "columns": hbm.columns, "row_bytes": hbm.row_bytes,
         "column_bytes": hbm.column_bytes, "column_lanes": hbm.column_bytes // 2, "rows": rows,
-        "result_registers": hbm.pu.result_registers,
+        **_bank_figures(target),
         "signal_fs": hbm.controller.signal_cycles * period, "clock_fs": hbm.clock_fs,
-        "buffer_columns": target.memory("global_buffer").bytes // hbm.column_bytes,
         "loop_depth": hbm.controller.loop_depth, "heap_capacity": min(events, EVENTS),
         "agents": first_noc + cores + 1, "host": first_noc + cores, "first_pch": first_pch,
         "first_dma": first_dma, "first_noc": first_noc, "elements": elements,
@@ -58,6 +57,22 @@ def figures(target: Target, rows: int) -> dict[str, int]:
         "dram_group_banks": hbm.banks_per_group, "instructions": len(SRAM_ISA.instructions),
         "commands": len(HBM_ISA.instructions), "latencies": len(target.latencies), "core_words": 1, "pch_words": 1,
     }  # fmt: skip
+
+
+def _array_figures(target: Target) -> dict[str, int]:
+    """Of the SRAM-PIM unit; a machine without it runs no instruction of it, and gets the least that arrays may have."""
+    unit = target.pim_unit
+    if unit is None:
+        return {"array_rows": 1, "lanes": LANE_BLOCK, "macro_groups": 1}
+    return {"array_rows": unit.rows, "lanes": unit.lanes, "macro_groups": unit.macro_groups}
+
+
+def _bank_figures(target: Target) -> dict[str, int]:
+    """Of the units in the banks; likewise."""
+    if target.hbm.pu is None:
+        return {"result_registers": 1, "buffer_columns": 1}
+    columns = target.memory("global_buffer").bytes // target.hbm.column_bytes
+    return {"result_registers": target.hbm.pu.result_registers, "buffer_columns": columns}
 
 
 class Memories:

@@ -85,7 +85,10 @@ def instruction_tables(target: Target) -> dict[str, Int64Array]:
     return {
         "op_class": _array([CLASSES.index(class_of(i)) for i in instructions]),
         "op_unit": _array([UNITS.index(i.unit) for i in instructions]),
-        "op_latency": _array([models.index(target.latency(i.latency).name) for i in instructions]),
+        "op_latency": _array(
+            # An instruction of a unit that the target lacks is refused before it could run.
+            [models.index(target.latency(i.latency).name) if i.unit in target.unit_names else 0 for i in instructions]
+        ),
         "op_wide": _array([_wide(i) for i in instructions]),
         "op_registers": _array([register_mask(i) for i in instructions]),
         "op_rows": _array([_rows(i) for i in instructions]),

@@ -84,11 +84,12 @@ class DramSpec:
     tick_fs: Annotated[int, Range(1, 10**8)]
     clock_ticks: Annotated[int, Range(1, 64)]
     buses: tuple[str, ...]
-    pu: BankPu
     controller: Controller
     timing: Annotated[Figures, Range(0, MAX_CLOCKS)]
     commands: Annotated[tuple[DramCommand, ...], Key("command")]
     constraints: Annotated[tuple[DramConstraint, ...], Key("constraint")]
+    pu: BankPu | None = None
+    """None: the banks have no units, and the commands of such units are none of the target's."""
 
     @property
     def pch_count(self) -> int:
@@ -137,7 +138,7 @@ class DramSpec:
         """Raise :class:`TargetError` for what single keys cannot show: names, expressions, divisibility."""
         if self.row_bytes % self.column_bytes:
             raise TargetError("row_bytes must be a multiple of column_bytes", where=f"{where}: hbm.row_bytes")
-        if self.pu.multipliers * 2 != self.column_bytes:
+        if self.pu is not None and self.pu.multipliers * 2 != self.column_bytes:
             raise TargetError(
                 "a PU takes one column of fp16 a MAC, so column_bytes must be 2 * pu.multipliers",
                 where=f"{where}: hbm.pu.multipliers",

@@ -2,7 +2,8 @@
 
 A dataclass field is a key of its table. Its type says what the value must be: ``int``, ``str``, another
 dataclass, a tuple of one of these for an array, :class:`Figures` for a free table of figures. ``Annotated``
-adds a :class:`Range`, :class:`Choices` or a :class:`Key`. A field without a default must be present.
+adds a :class:`Range`, :class:`Choices` or a :class:`Key`. A field without a default must be present; one of
+``X | None`` may be left out.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import NoneType, UnionType
 from typing import Annotated, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from pimc.diagnostics import TargetError
@@ -114,6 +116,8 @@ def _value(hint: object, value: object, place: _Place) -> object:
     if get_origin(hint) is Annotated:
         hint, *rest = get_args(hint)
         notes = tuple(rest)
+    if get_origin(hint) is UnionType:  # a table that may be left out
+        (hint,) = (each for each in get_args(hint) if each is not NoneType)
     if hint is int:
         return _integer(value, place, next((note for note in notes if isinstance(note, Range)), Range(0)))
     if hint is str:

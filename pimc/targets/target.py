@@ -23,7 +23,7 @@ from pimc.diagnostics import InputError, TargetError
 from pimc.files import read_text
 from pimc.isa.hbm import MASK
 from pimc.limits import OVERRIDE_CHARACTERS, OVERRIDES, TARGET_FILE_BYTES
-from pimc.targets.dram_spec import DramSpec
+from pimc.targets.dram_spec import BankPu, DramSpec
 from pimc.targets.expression import did_you_mean
 from pimc.targets.reader import Choices, Key, Range, read
 
@@ -174,7 +174,6 @@ class Target:
     domains: Annotated[tuple[Domain, ...], Key("domain")]
     units: Annotated[tuple[Unit, ...], Key("unit")]
     memories: Annotated[tuple[Memory, ...], Key("memory")]
-    pim_unit: PimUnit
     tcu: Tcu
     vcu: Vcu
     transpose: Transpose
@@ -182,6 +181,23 @@ class Target:
     noc: Noc
     latencies: Annotated[tuple[Latency, ...], Key("latency")]
     hbm: DramSpec
+    pim_unit: PimUnit | None = None
+    """None: the cores have no SRAM-PIM unit."""
+
+    @property
+    def array(self) -> PimUnit:
+        """The SRAM-PIM unit; TargetError if there is none."""
+        return _there(self.pim_unit, self.name, "an SRAM-PIM unit", "pim_unit")
+
+    @property
+    def bank_pu(self) -> BankPu:
+        """The unit of a bank; TargetError if there is none."""
+        return _there(self.hbm.pu, self.name, "units in its banks", "hbm.pu")
+
+    @property
+    def unit_names(self) -> frozenset[str]:
+        """The names of all units."""
+        return frozenset(unit.name for unit in self.units)
 
     @property
     def pchs_per_core(self) -> int:
@@ -214,6 +230,15 @@ class Target:
     def latency(self, name: str) -> Latency:
         """The latency model ``name`` (TargetError if there is none)."""
         return _named(self.latencies, name, "latency")
+
+
+T = TypeVar("T")
+
+
+def _there(found: T | None, target: str, what: str, key: str) -> T:
+    if found is None:
+        raise TargetError(f"target {target} has no {what}", where=key)
+    return found
 
 
 N = TypeVar("N", Domain, Unit, Memory, Latency)
@@ -362,7 +387,32 @@ def _check(target: Target, where: str) -> None:
         )
     if noc.columns * noc.rows < cores:
         raise TargetError(f"a {noc.columns} x {noc.rows} mesh is too small for {cores} cores", where=f"{where}: noc")
+    _check_optional(target, where)
     _check_memories(target, where)
+
+
+def _check_optional(target: Target, where: str) -> None:
+    """A unit that a machine may lack is there with its figures and its memory, or not at all."""
+    memories = {memory.kind for memory in target.memories} | {memory.name for memory in target.memories}
+    kinds = {unit.kind for unit in target.units}
+    for kind, key, figures, memory in (
+        ("sram_pim", "pim_unit", target.pim_unit, "array"),
+        ("bank_pim", "hbm.pu", target.hbm.pu, "global_buffer"),
+    ):
+        parts = {f"a unit of kind {kind}": kind in kinds, f"[{key}]": figures is not None}
+        parts[f"a memory {memory}"] = memory in memories
+        if len(set(parts.values())) > 1:
+            has, lacks = (
+                " and ".join(name for name, there in parts.items() if there is want) for want in (True, False)
+            )
+            raise TargetError(
+                f"the target has {has}, and not {lacks}",
+                where=f"{where}: {key}",
+                hint="they go together, or none is there",
+            )
+    if target.hbm.pu is not None:
+        for command in ("GACT", "MAC", "WRGB", "RDRES"):
+            target.hbm.command(command)
 
 
 def _check_memories(target: Target, where: str) -> None:
@@ -381,7 +431,7 @@ def _check_memories(target: Target, where: str) -> None:
         place = f"{where}: memory[{memory.name}].bytes"
         if memory.kind == "local" and memory.bytes % 2:
             raise TargetError("must be a multiple of 2, the size of an fp16", where=place)
-        if memory.kind == "array" and memory.bytes != target.pim_unit.bytes:
-            raise TargetError(f"the macros of [pim_unit] hold {target.pim_unit.bytes} bytes", where=place)
+        if memory.kind == "array" and memory.bytes != target.array.bytes:
+            raise TargetError(f"the macros of [pim_unit] hold {target.array.bytes} bytes", where=place)
         if memory.kind == "buffer" and memory.bytes % target.hbm.column_bytes:
             raise TargetError("must be a multiple of hbm.column_bytes", where=place)

@@ -73,11 +73,11 @@ class _Array:
 
     def parts(self, ctx: LoweringContext) -> range:
         """The first feature of each part of the keys."""
-        return range(0, self.dim, ctx.target.pim_unit.lanes)
+        return range(0, self.dim, ctx.target.array.lanes)
 
     def width(self, ctx: LoweringContext, feature: int) -> int:
         """Features of the part that begins with ``feature``."""
-        return min(ctx.target.pim_unit.lanes, self.dim - feature)
+        return min(ctx.target.array.lanes, self.dim - feature)
 
     def load_keys(self, ctx: LoweringContext, block: KvBlock) -> None:
         """A slot a row, in each part."""
