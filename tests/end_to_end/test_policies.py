@@ -6,7 +6,7 @@ the binary are found that came of it; the binary runs in the simulator, with all
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import model_families
@@ -18,10 +18,14 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
 import pimc
-from pimc.driver.compile import Compiled, Options, compile_model
+from pimc.backends.lower.choices import places_for
+from pimc.driver.compile import Compiled, Options, compile_model, plan
 from pimc.driver.explain import explain
+from pimc.ir import nn
 from pimc.ir.locations import source_location
 from pimc.ir.stages import is_compute
+from pimc.passes.machine import Machine
+from pimc.passes.policy import Placement, Policy
 from pimc.targets import Target, load_target
 
 POLICIES = ("paper", "cost", "no-bank-pim", "no-sram-pim", "vector-only")
@@ -143,6 +147,34 @@ def test_encoder(policy: str) -> None:
     found = executable.run(inputs).outputs["last_hidden_state"]
     error = np.abs(found[counts] - model_families.hidden_states(model, inputs)[counts]).max()
     assert error < model_families.BOUND
+
+
+def at_random(seed: int) -> Policy:
+    """Each operation in any domain that can do it."""
+    random = np.random.default_rng(seed)
+
+    def place(op: nn.NnOp, machine: Machine) -> Placement:
+        places = places_for(op, machine.target)
+        return Placement(places[int(random.integers(len(places)))].domain, "drawn")
+
+    return Policy(f"random-{seed}", "a test", place)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_placement_that_is_not_refused_is_right(seed: int) -> None:
+    """Weights and caches that the entries of a decoder share, on different units."""
+    chunk = model_families.CHUNK
+    tokens, expected = model_families.random_tokens(chunk + 3), expected_logits("llama", chunk + 3)
+    options = Options(max_seq=model_families.MAX_SEQ, prefill_chunk=chunk)
+    placed = Placed(load_target("hpim"))
+    chosen = replace(plan(options), policy=at_random(seed))
+    compiled = compile_model(model_families.build("llama"), planned=chosen, observers=[placed])
+    check_units(compiled, placed)
+    runner = model_families.Runner(pimc.Executable(compiled.in_memory(), compiled.target))
+    assert np.abs(runner.prefill(tokens[: chunk - 1], 0) - expected[chunk - 2]).max() < model_families.BOUND
+    for position in range(chunk - 1, len(tokens)):
+        logits = runner.decode(tokens[position], position)
+        assert np.abs(logits - expected[position]).max() < model_families.BOUND, position
 
 
 class Mlp(torch.nn.Module):
