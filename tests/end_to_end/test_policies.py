@@ -97,7 +97,7 @@ def check_units(compiled: Compiled, placed: Placed) -> None:
             assert kind in units, f"{operation} is placed on {kind}, and uses {units}"
         if kind == "transfer":
             assert units - {"vector"} <= SERVING, f"{operation}: {units}"
-        if kind == "vector" and operation in ("nn.linear", "nn.matmul", "nn.attention", "nn.attention_full"):
+        if kind == "vector" and operation in ("nn.linear", "nn.matmul", "nn.attention", "nn.attention_full", "nn.conv"):
             assert "vector" in units, f"{operation}: {units}"
 
 
@@ -202,6 +202,39 @@ def test_mlp(policy: str, rows: int) -> None:
     check_policy(policy, placed)
     executable = pimc.Executable(compiled.in_memory(), compiled.target)
     found = np.asarray(executable(x.numpy()), np.float32)
+    with torch.no_grad():
+        wanted = model(x).numpy()
+    assert np.abs(found - wanted).max() < model_families.BOUND * np.abs(wanted).max()
+
+
+class Cnn(torch.nn.Module):
+    """Convolutions with steps, padding and groups, a pooling, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 36, 3, stride=2, padding=1),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(36, 24, 3, groups=4, bias=False),
+            torch.nn.MaxPool2d(2),
+            torch.nn.Flatten(),
+            torch.nn.Linear(24 * 4 * 4, 10),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_convolutions(policy: str) -> None:
+    model = Cnn().half().float().eval()
+    x = torch.randn(1, 3, 21, 21, generator=torch.Generator().manual_seed(1)).half().float()
+    placed = Placed(load_target("hpim"))
+    compiled = compile_model(model, (x,), options=Options(policy=policy), observers=[placed])
+    check_units(compiled, placed)
+    check_policy(policy, placed)
+    found = np.asarray(pimc.Executable(compiled.in_memory(), compiled.target)(x.numpy()), np.float32)
     with torch.no_grad():
         wanted = model(x).numpy()
     assert np.abs(found - wanted).max() < model_families.BOUND * np.abs(wanted).max()

@@ -120,7 +120,10 @@ CHOICES: Mapping[type[Operation], tuple[Choice, ...]] = MappingProxyType({
         Choice("systolic", _forms((AttentionFullOp, lower_attention_full))),
         Choice("vector", _forms((AttentionFullOp, on_vectors(lower_attention_full)))),
     ),
-    nn.ConvOp: (Choice("systolic", _forms((ConvOp, lower_conv), (nn.ConvOp, lower_computed_conv))),),
+    nn.ConvOp: (
+        Choice("systolic", _forms((ConvOp, lower_conv), (nn.ConvOp, lower_computed_conv))),
+        Choice("vector", _forms((ConvOp, on_vectors(lower_conv)), (nn.ConvOp, on_vectors(lower_computed_conv)))),
+    ),
     nn.CacheWriteOp: (Choice("transfer", _forms((KvAppendOp, lower_kv_append))),),
     nn.EmbeddingOp: (Choice("transfer", _forms((EmbeddingOp, lower_embedding)), _no_lookup),),
     nn.GatherOp: (

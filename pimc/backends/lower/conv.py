@@ -1,4 +1,4 @@
-"""Convolutions on the tensor unit, without a copy of each window's elements.
+"""Convolutions as matrix products, without a copy of each window's elements.
 
 The unit holds a block of results: some output channels by up to as many places as it has columns.  For each place in
 the window it adds one product: the weights of that place ``[outputs, channels]`` by the elements under it ``[channels,
@@ -16,6 +16,7 @@ from math import prod
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import LoweringContext, shape_of, whole_shape_of
+from pimc.backends.lower.matrix_unit import Left, Right
 from pimc.backends.lower.parts import Cut, Part, clear_padding, parts_of, set_parts
 from pimc.backends.lower.sliding import Arranged, Sliding
 from pimc.backends.lower.views import (
@@ -67,9 +68,9 @@ class _Shape(Sliding):
     def block(self, ctx: LoweringContext) -> int:
         """Output channels of a block: as many as the unit has rows, and as fit where runs are copied to results."""
         if self.is_dense:
-            return min(self.outputs, ctx.target.tcu.rows)
+            return min(self.outputs, ctx.matrix.rows)
         fit = ctx.target.memory("activation").bytes // BLOCK_SHARE // (self.run * _HALF)
-        return min(self.outputs, ctx.target.tcu.rows, max(1, fit))
+        return min(self.outputs, ctx.matrix.rows, max(1, fit))
 
 
 def lower_conv(ctx: LoweringContext, op: ConvOp) -> None:
@@ -181,7 +182,7 @@ class _Part:
         if needed > whole.elements:
             whole = filled(ctx, (needed,), 0.0)
             copy_view(ctx, bias, whole.slice(0, 0, bias.elements))
-        ones = filled(ctx, (min(s.run, ctx.target.tcu.columns),), 1.0)
+        ones = filled(ctx, (min(s.run, ctx.matrix.columns),), 1.0)
         at = ctx.core.address(whole.buffer.value, [whole.offset + _HALF * start for start in first])
         self.bias = (whole, at, ones)
 
@@ -228,7 +229,7 @@ class _Part:
         """All output channels of a result ``[outputs, ...]`` at ``to``, in blocks."""
         ctx, core, s = self.ctx, self.ctx.core, self.shape
         size = min(self.weights.block or s.outputs, s.block(ctx))
-        columns = min(s.run, ctx.target.tcu.columns)
+        columns = min(s.run, ctx.matrix.columns)
         flat = None if s.is_dense else fresh(ctx, "conv.rows", (size, s.run))
         pitch = result.strides[0] if flat is None else flat.strides[0]
         with self.ctx.each_row(s.groups) as group, self._starts(s.outputs, size) as start:
@@ -244,7 +245,7 @@ class _Part:
                 block = (core.const(size), core.const(columns))
                 self._clear(channel, block)
                 self._window(weights, core.add(source, offset), x, block)
-                core.twb(core.add(runs, offset), rows=block[0], cols=block[1], stride_c=core.const(pitch))
+                ctx.matrix.round(core.add(runs, offset), *block, core.const(pitch))
             if flat is not None:
                 kept = replace(result, shape=(size, *result.shape[1:]))
                 copy_at(ctx, s.between_rows(flat, kept.shape), kept, runs, rows)
@@ -270,25 +271,21 @@ class _Part:
         return core.add(x.at, core.mul(group, core.const(x.group)))
 
     def _clear(self, channel: SSAValue, block: tuple[SSAValue, SSAValue]) -> None:
-        """Begin the sums with the bias, or with zeros (a product of depth 0)."""
+        """Begin the sums with the bias, or with zeros."""
         core = self.ctx.core
         step = core.const(_HALF)
         if self.bias is None:
-            zero = core.const(0)
-            core.tmmc_kn(zero, zero, rows=block[0], cols=block[1], depth=zero, stride_a=step, stride_b=step)
+            self.ctx.matrix.clear(*block)
             return
         _, at, ones = self.bias
-        core.tmmc_kn(
-            core.add(at, core.slli(channel, imm=1)), address_of(self.ctx, ones),
-            rows=block[0], cols=block[1], depth=core.const(1), stride_a=step, stride_b=step,
-        )  # fmt: skip
+        left = Left(core.add(at, core.slli(channel, imm=1)), step)
+        right = Right(address_of(self.ctx, ones), step, by_column=False)
+        self.ctx.matrix.multiply(left, right, *block, core.const(1), clear=True)
 
     def _window(self, weights: SSAValue, x: SSAValue, arranged: Arranged, block: tuple[SSAValue, SSAValue]) -> None:
         """Add the products of all places in the window."""
         core, s = self.ctx.core, self.shape
-        config = {
-            "rows": block[0], "cols": block[1], "depth": core.const(s.channels),
-            "stride_a": core.const(self.weights.pitch), "stride_b": core.const(arranged.channel),
-        }  # fmt: skip
+        depth, pitch, step = (core.const(size) for size in (s.channels, self.weights.pitch, arranged.channel))
         with s.each_place(self.ctx, arranged, x, weights, _HALF * s.channels) as (right, left):
-            core.tmm_kn(left, right, **config)
+            assert left is not None  # the weights lie beside
+            self.ctx.matrix.multiply(Left(left, pitch), Right(right, step, by_column=False), *block, depth)
