@@ -10,6 +10,7 @@ of them::
     t = earliest(tables, state, pch, ACT, bank, now)        # least legal start >= now
     status = issue(tables, state, pch, ACT, bank, row, t)   # OK, or the rule it breaks (nothing changed)
     t = issue_asap(tables, state, pch, RD, bank, 0, now)    # both in one: the start, or -status
+    t = issue_run(tables, state, pch, RD, bank, 8, now)     # eight of them: the start of the last, or -status
     there = t + done_time(tables, RD)                       # data or effect of a command that started at t
 
 Command numbers are the constants below (``DRAM_COMMANDS`` of the target). ``bank`` is 0 .. banks - 1 (bank
@@ -67,7 +68,7 @@ _NONE, _OPEN, _CLOSE, _COLUMN, _COLUMN_CLOSE, _REFRESH = range(6)
 _BANKS, _GROUP, _GROUPS, _ROWS, _INTERVAL, _WINDOWS, _WINDOW_AT = range(7)
 _BUS_AT, _RING_AT, _OPEN_AT, _ROW_AT, _WORDS = range(7, 12)  # places in a row of the state
 _HEADER = 12
-_SCOPE, _EFFECT, _BUS, _TIME, _GRID, _DONE, _ENTRIES = range(7)  # of a command; then begin and end a level
+_SCOPE, _EFFECT, _BUS, _TIME, _GRID, _DONE, _CADENCE, _ENTRIES = range(8)  # of a command; then begin and end a level
 _COMMAND = _ENTRIES + 6
 _SIZE, _RING, _MEMBER = range(3)  # of a window; then count and latency a command
 _WINDOW = _MEMBER + 2 * _COUNT
@@ -96,7 +97,7 @@ def _tables(spec: DramSpec) -> I64:
     records[:, _SCOPE] = -1
     records[:, _GRID] = spec.tick_fs
     for command in spec.commands:
-        records[DRAM_COMMANDS.index(command.name), :_ENTRIES] = (
+        records[DRAM_COMMANDS.index(command.name), :_CADENCE] = (
             _LEVELS.index(command.scope),
             _EFFECTS.index(command.effect),
             spec.buses.index(command.bus),
@@ -129,6 +130,10 @@ def _entries(spec: DramSpec, records: I64, entry_at: int) -> I64:
                 distance = spec.fs(row.latency) + int(records[before, _TIME] - records[after, _TIME])
                 key = (level, before, after)
                 merged[key] = max(distance, merged.get(key, distance))
+    for command in range(_COUNT):
+        own = max(int(records[command, _TIME]), *(merged.get((level, command, command), 0) for level in range(3)))
+        grid = int(records[command, _GRID])
+        records[command, _CADENCE] = -(-own // grid) * grid
     ordered = sorted(merged)
     for level in range(3):
         for command in range(_COUNT):
@@ -268,6 +273,33 @@ def issue_asap(tables: I64, state: I64, pch: int, command: int, bank: int, row: 
     start = earliest(tables, state, pch, command, bank, time)
     _commit(tables, state, pch, command, bank, row, start)
     return int(start)
+
+
+@_native
+def cadence(tables: I64, command: int) -> int:
+    """From a start of a column command to that of the same one next, in the same bank, where nothing else binds."""
+    return int(tables[_HEADER + command * _COMMAND + _CADENCE])
+
+
+@_native
+def issue_run(tables: I64, state: I64, pch: int, command: int, bank: int, count: int, time: int) -> int:
+    """As ``issue_asap`` for ``count`` equal column commands that leave their row open, one after the other.
+
+    Returns the start of the last, or -status.  Behind the first one only the one before it binds: all else binds the
+    first, too.  So they are a ``cadence`` apart, and what the last one leaves is what all leave.
+    """
+    status = check(tables, state, pch, command, bank, 0)
+    if status != OK:
+        return -int(status)
+    start = earliest(tables, state, pch, command, bank, time) + (count - 1) * cadence(tables, command)
+    _commit(tables, state, pch, command, bank, 0, start)
+    return int(start)
+
+
+@_native
+def record(tables: I64, state: I64, pch: int, command: int, bank: int, time: int) -> None:
+    """Record a column command, or several of which it is the last: it is known to be legal at ``time``."""
+    _commit(tables, state, pch, command, bank, 0, time)
 
 
 @_native

@@ -29,7 +29,7 @@ from pimc.runtime_sim.engine.errors import (
 )
 from pimc.runtime_sim.engine.intrinsics import dot16
 from pimc.runtime_sim.engine.jit import jit
-from pimc.runtime_sim.engine.memory_port import physical_bank, start
+from pimc.runtime_sim.engine.memory_port import physical_bank, start, start_run
 from pimc.runtime_sim.engine.numbers import copy_bytes, load_half, local_base
 from pimc.runtime_sim.engine.records import MAX_OPERANDS
 from pimc.runtime_sim.engine.state import Record, view_f32, view_i32, view_i64, view_u8, view_u32
@@ -83,8 +83,8 @@ def command_wrgb(m: Record, p: int, h: Record, at: int, now: int) -> int:
     if not local_range(m, p, h, low, count * m.column_bytes, 0, 1, False, 2):
         return now
     ready = view_u8(m.buffer_init_at + p * m.buffer_columns, m.buffer_columns)
+    now = start_run(m, p, h, dram.WRGB, 0, 0, column, count, now)
     for i in range(count):
-        now = start(m, p, h, dram.WRGB, 0, 0, column + i, now)
         ready[column + i] = 1
     if m.functional:
         lanes = m.column_lanes
@@ -178,8 +178,7 @@ def command_mac(m: Record, p: int, h: Record, at: int, now: int) -> int:
         _check_mac(m, p, h, column, buffer, count, result, clear)
         if m.error:
             return now
-    for i in range(count):
-        now = start(m, p, h, dram.MAC, 0, 0, column + i, now)
+    now = start_run(m, p, h, dram.MAC, 0, 0, column, count, now)
     h.mac_columns += count
     view_u8(m.results_init_at + p * m.result_registers, m.result_registers)[result] = 1
     if m.functional:
@@ -271,11 +270,10 @@ def _burst(m: Record, p: int, h: Record, at: int, now: int, write: bool) -> int:
     physical = physical_bank(m, bank)
     if h.open_row < 0:
         now = start(m, p, h, dram.ACT, physical, row, 0, now)
-    for i in range(count):
-        command = dram.WR if write else dram.RD
-        if h.open_row < 0 and i == count - 1:
-            command = dram.WRA if write else dram.RDA
-        now = start(m, p, h, command, physical, row, column + i, now)
+    closing = int(h.open_row < 0 and count > 0)
+    now = start_run(m, p, h, dram.WR if write else dram.RD, physical, row, column, count - closing, now)
+    if closing:
+        now = start(m, p, h, dram.WRA if write else dram.RDA, physical, row, column + count - 1, now)
     if m.functional:
         cells = m.hbm_at + ((p * m.rows + row) * m.banks + bank) * m.row_bytes + column * m.column_bytes
         memory = local_base(m, p // m.per_tile) + low

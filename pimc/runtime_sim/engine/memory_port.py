@@ -53,6 +53,45 @@ def start(m: Record, p: int, h: Record, command: int, bank: int, row: int, colum
     return time
 
 
+@jit
+def start_run(
+    m: Record, p: int, h: Record, command: int, bank: int, row: int, column: int, count: int, now: int
+) -> int:
+    """Issue ``count`` equal column commands on columns from ``column`` on, each at its first legal time, and return the
+    time of the last; the row stays open.
+    """
+    if m.tracing or count < 2:
+        for i in range(count):
+            now = start(m, p, h, command, bank, row, column + i, now)
+        return now
+    m.effort += 64
+    tables = view_i64(m.dram_tables_at, m.dram_table_words)
+    state = _view2(m.dram_state_at + 8 * p * m.dram_state_words, (1, m.dram_state_words))
+    time = dram.issue_run(tables, state, 0, command, bank, count, now)
+    if time < 0:
+        return start(m, p, h, command, bank, row, column, now)  # which says what is wrong
+    h.commands[command] += count
+    h.done = max(h.done, time + dram.done_time(tables, command))
+    return time
+
+
+@jit
+def last_of_run(m: Record, p: int, h: Record, command: int, bank: int, count: int, time: int) -> None:
+    """Record ``count`` column commands of which the last is known to start at ``time``; the row stays open."""
+    m.effort += 64
+    tables = view_i64(m.dram_tables_at, m.dram_table_words)
+    state = _view2(m.dram_state_at + 8 * p * m.dram_state_words, (1, m.dram_state_words))
+    dram.record(tables, state, 0, command, bank, time)
+    h.commands[command] += count
+    h.done = max(h.done, time + dram.done_time(tables, command))
+
+
+@inline
+def cadence(m: Record, command: int) -> int:
+    """From a column command to the same one in the same bank, where nothing else binds."""
+    return dram.cadence(view_i64(m.dram_tables_at, m.dram_table_words), command)
+
+
 @inline
 def done_after(m: Record, command: int) -> int:
     """From a command's start to its data or effect."""

@@ -14,7 +14,7 @@ from pimc.runtime_sim.engine.checks import local_access, row_access
 from pimc.runtime_sim.engine.errors import PLACE_HBM, STREAM_CORE, UNINITIALISED, fail
 from pimc.runtime_sim.engine.heap import push
 from pimc.runtime_sim.engine.jit import inline, jit
-from pimc.runtime_sim.engine.memory_port import done_after, earliest, physical_bank, start
+from pimc.runtime_sim.engine.memory_port import cadence, done_after, earliest, last_of_run, physical_bank, start, start_run
 from pimc.runtime_sim.engine.numbers import copy_bytes, local_base
 from pimc.runtime_sim.engine.records import FLIGHTS, WINDOW
 from pimc.runtime_sim.engine.signals import wake_core, wake_pch
@@ -157,35 +157,80 @@ def _command(h: Record, i: int) -> int:
 
 
 @jit
-def _next_column(m: Record, p: int, h: Record, now: int) -> int:
-    """The open piece whose next column can go first."""
-    best, best_time = 0, PENDING
+def _next_columns(m: Record, p: int, h: Record, now: int) -> tuple[int, int]:
+    """The open piece whose next column can go first, and how many of its columns certainly go before any other's.
+
+    The last column of a piece, which closes its row, is not among several.
+    """
+    best, best_time, rival_time = 0, PENDING, PENDING
     for i in range(WINDOW):
         if h.w_active[i]:
             if h.window == 1:
-                return i
+                return i, max(1, h.w_left[i] - 1)
             time = earliest(m, p, _command(h, i), physical_bank(m, h.w_bank[i]), now)
             if time < best_time:
+                rival_time = best_time
                 best, best_time = i, time
-    return best
+            elif time < rival_time:
+                rival_time = time
+    # A rival's time only grows while others' columns are issued.
+    step = cadence(m, _command(h, best))
+    return best, max(1, min(h.w_left[best] - 1, (rival_time - best_time + step - 1) // step))
+
+
+@jit
+def _columns(m: Record, p: int, h: Record, i: int, count: int, now: int) -> int:
+    """Issue the next columns of an open piece; returns the time of the last."""
+    now = start_run(
+        m, p, h, _command(h, i), physical_bank(m, h.w_bank[i]), h.w_row[i], h.w_column[i], count, now
+    )
+    h.w_column[i] += count
+    h.w_left[i] -= count
+    return now
+
+
+@jit
+def _columns_at(m: Record, p: int, h: Record, i: int, count: int, time: int) -> None:
+    """Columns of an open piece of which the last is known to be issued at ``time``."""
+    last_of_run(m, p, h, _command(h, i), physical_bank(m, h.w_bank[i]), count, time)
+    h.w_column[i] += count
+    h.w_left[i] -= count
 
 
 @jit
 def serve(m: Record, p: int, h: Record, now: int, admit: bool) -> int:
-    """Serve transfers until a piece has been read or written; returns the time of its last column."""
+    """Serve transfers until a piece has been read or written; returns the time of its last column.
+
+    Two pieces that take turns at equal distances go on so: behind four columns a, b, a, b all that the next ones depend
+    on has moved by the distance of the two a, if that of the two b is the same.
+    """
     while admit and h.window < WINDOW and h.queue_size > 0:
         if not _open_piece(m, p, h, now):
             break
     if m.error or h.window == 0:
         return now
+    first, second, third = -1, -1, -1  # the pieces of the last three columns, and the times
+    first_time, second_time, third_time = now, now, now
     while not m.error:
-        i = _next_column(m, p, h, now)
-        now = start(m, p, h, _command(h, i), physical_bank(m, h.w_bank[i]), h.w_row[i], h.w_column[i], now)
-        h.w_column[i] += 1
-        h.w_left[i] -= 1
+        i, count = _next_columns(m, p, h, now)
+        now = _columns(m, p, h, i, count, now)
         if h.w_left[i] == 0:
             _finish_piece(m, p, h, i, now)
             break
+        if count > 1:
+            first, second, third = -1, -1, -1
+            continue
+        distance = now - second_time
+        if first == third and second == i and first != second and first >= 0 and third_time - first_time == distance:
+            turns = min(h.w_left[third], h.w_left[i]) - 1
+            if turns > 0 and not m.tracing:
+                _columns_at(m, p, h, third, turns, third_time + turns * distance)
+                now += turns * distance
+                _columns_at(m, p, h, i, turns, now)
+                first, second, third = -1, -1, -1
+                continue
+        first, first_time, second, second_time = second, second_time, third, third_time
+        third, third_time = i, now
     return now
 
 
