@@ -14,7 +14,15 @@ from pimc.runtime_sim.engine.checks import local_access, row_access
 from pimc.runtime_sim.engine.errors import PLACE_HBM, STREAM_CORE, UNINITIALISED, fail
 from pimc.runtime_sim.engine.heap import push
 from pimc.runtime_sim.engine.jit import inline, jit
-from pimc.runtime_sim.engine.memory_port import cadence, done_after, earliest, last_of_run, physical_bank, start, start_run
+from pimc.runtime_sim.engine.memory_port import (
+    cadence,
+    done_after,
+    earliest,
+    last_of_run,
+    physical_bank,
+    start,
+    start_run,
+)
 from pimc.runtime_sim.engine.numbers import copy_bytes, local_base
 from pimc.runtime_sim.engine.records import FLIGHTS, WINDOW
 from pimc.runtime_sim.engine.signals import wake_core, wake_pch
@@ -181,9 +189,7 @@ def _next_columns(m: Record, p: int, h: Record, now: int) -> tuple[int, int]:
 @jit
 def _columns(m: Record, p: int, h: Record, i: int, count: int, now: int) -> int:
     """Issue the next columns of an open piece; returns the time of the last."""
-    now = start_run(
-        m, p, h, _command(h, i), physical_bank(m, h.w_bank[i]), h.w_row[i], h.w_column[i], count, now
-    )
+    now = start_run(m, p, h, _command(h, i), physical_bank(m, h.w_bank[i]), h.w_row[i], h.w_column[i], count, now)
     h.w_column[i] += count
     h.w_left[i] -= count
     return now
