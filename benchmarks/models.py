@@ -225,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", metavar="DIR", help="where results are kept")
     parser.add_argument("--models", default="", help="some of the models, by name")
     parser.add_argument("--configs", type=Path, default=HERE / "models", help="other configurations")
+    parser.add_argument("--kinds", default="compile,prefill,decode", help="run jobs of some kinds only")
     parser.add_argument("--target", default="hpim")
     parser.add_argument("--prefill-chunk", metavar="N", default="auto", help="as of `pimc compile`")
     parser.add_argument("--timeout", type=float, default=3600.0, help="seconds of a job")
@@ -247,7 +248,7 @@ def main() -> int:
     models = arguments.models.split(",") if arguments.models else list(MODELS)
     bench = Bench(arguments)
     if not arguments.table:
-        for job in jobs(models, arguments.configs):
+        for job in (job for job in jobs(models, arguments.configs) if job.kind in arguments.kinds.split(",")):
             result = bench.run(job)
             said = result.get("error") or (f"{result['cycles']:,} cycles" if "cycles" in result else "done")
             print(f"{job}: {said} ({result.get('seconds', 0)} s)", file=sys.stderr, flush=True)  # noqa: T201

@@ -15,6 +15,7 @@ from pimc.runtime_sim import Machine, RunResult
 
 ROWS = 3
 TILE_BYTES = ROWS * 16 * 4 * 1024
+KINDS = st.sampled_from(("hrd", "hwr", "hrdb"))
 TRANSFERS = st.lists(
     st.tuples(
         st.sampled_from(("hrd", "hwr", "hrdb")),
