@@ -158,30 +158,13 @@ def _embedding(emit: Emitter, op: nn.EmbeddingOp) -> SSAValue | None:
 
 
 def _attention_full(emit: Emitter, op: nn.AttentionFullOp) -> SSAValue | None:
-    """Attention as products and a softmax of heads: q ``[B, Hkv, G, M, D]``, k ``[B, Hkv, 1, D, N]``."""
-    heads, kv_heads, dim = op.heads.value.data, op.kv_heads.value.data, op.head_dim.value.data
-    batch, queries, _ = shape_of(op.q)
+    """A mask that says something is a number for each key, to be added."""
     said = _said(emit, op.mask)
-    if said is not op.mask:
-        return emit(_with_mask(op, said))
-    if batch == 1:
-        return _float_mask(emit, op)
-    keys, share = shape_of(op.k)[1], heads // kv_heads
-    scaled = emit(nn.MulOp(op.q, emit.constant(np.float64(op.scale.value.data), op.q)))
-    q = emit(nn.TransposeOp(emit.reshape(scaled, batch, queries, kv_heads, share, dim), (0, 2, 3, 1, 4)))
-    k = emit(nn.TransposeOp(emit.reshape(op.k, batch, keys, kv_heads, 1, dim), (0, 2, 3, 4, 1)))
-    v = emit(nn.TransposeOp(emit.reshape(op.v, batch, keys, kv_heads, 1, dim), (0, 2, 3, 1, 4)))
-    scores = emit(nn.MatmulOp(q, k))
-    if op.mask is not None or op.causal.value.data:
-        flat = emit.reshape(scores, batch, heads, queries, keys)
-        flat = _masked(emit, op, flat)
-        scores = emit.reshape(flat, batch, kv_heads, share, queries, keys)
-    mixed = emit(nn.MatmulOp(emit(nn.SoftmaxOp(scores, -1)), v))
-    return emit.reshape(emit(nn.TransposeOp(mixed, (0, 3, 1, 2, 4))), *shape_of(op.result))
+    return _float_mask(emit, op) if said is op.mask else emit(_with_mask(op, said))
 
 
 def _float_mask(emit: Emitter, op: nn.AttentionFullOp) -> SSAValue | None:
-    """One sequence runs by heads on groups of cores; its mask is a number for each key, to be added."""
+    """A mask of booleans, or of fewer numbers than keys, as one number for each key."""
     if op.mask is None:
         return None
     mask, keys = op.mask, shape_of(op.k)[1]
@@ -215,21 +198,6 @@ def _said(emit: Emitter, mask: SSAValue | None) -> SSAValue | None:
     if values.shape == shape_of(mask):
         return mask
     return emit.constant(values, mask)
-
-
-def _masked(emit: Emitter, op: nn.AttentionFullOp, scores: SSAValue) -> SSAValue:
-    """Scores ``[B, H, M, N]`` with the mask added, and keys behind a query left out."""
-    queries, keys = shape_of(scores)[-2:]
-    if op.mask is not None:
-        if nn.tensor_of(op.mask).element_type == i1:
-            scores = emit(nn.SelectOp(op.mask, scores, emit.constant(np.float64(-np.inf), scores)))
-        else:
-            scores = emit(nn.AddOp(scores, op.mask))
-    if op.causal.value.data:
-        behind = np.arange(keys)[None, :] > np.arange(queries)[:, None] + keys - queries
-        table = emit.constant(np.where(behind, -np.inf, 0.0), scores)
-        scores = emit(nn.AddOp(scores, table))
-    return scores
 
 
 def _identity(emit: Emitter, op: nn.ReshapeOp | nn.CastOp | nn.BroadcastToOp) -> SSAValue | None:

@@ -35,7 +35,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from pimc.backends.lower.choices import choice_of
 from pimc.diagnostics import InputError, UsageError
 from pimc.ir import nn, pim
-from pimc.ir.layout import LayoutAttr, layout_of, with_layout
+from pimc.ir.layout import LayoutAttr, ShardAttr, layout_of, with_layout
 from pimc.ir.locations import where, with_location
 from pimc.ir.signature import is_entry
 from pimc.ir.stages import Stage
@@ -328,6 +328,8 @@ class _FunctionPartition:
         if length is None or layout_of(x.type) is None:
             self.make_whole(op)
             return
+        rows = ShardAttr.blocks(nn.tensor_of(x).get_shape()[1], self.module.machine.cores)
+        x = self.layouts.to(x, LayoutAttr.of({1: rows}))
         if isinstance(length, nn.ConstantOp):
             Rewriter.insert_op(with_location(length, op), InsertPoint.before(op))
         self.replace(op, pim.SelectTokenOp(x, self.whole(SSAValue.get(length))))
@@ -468,9 +470,9 @@ def _is_behind(op: Operation, other: Operation, block: Block) -> bool:
 
 
 def _length_to_row(op: nn.SliceOp) -> nn.ConstantOp | None:
-    """One more than the row that a slice of ``[1, M, F]`` takes whole; None if it takes something else."""
+    """One more than the row that a slice of ``[B, M, F]`` takes whole; None if it takes something else."""
     shape, result = nn.tensor_of(op.x).get_shape(), nn.tensor_of(op.result).get_shape()
-    if len(shape) != 3 or shape[0] != 1 or result != (1, 1, shape[2]) or min(nn.values_of(op.steps)) < 0:
+    if len(shape) != 3 or result != (shape[0], 1, shape[2]) or min(nn.values_of(op.steps)) < 0:
         return None
     return nn.ConstantOp.from_array([nn.values_of(op.starts)[1] + 1], i32)
 

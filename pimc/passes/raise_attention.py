@@ -47,17 +47,18 @@ class _Scores:
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Sizes of an attention; ``keys`` is the number of key positions."""
+    """Sizes of an attention; ``keys`` is the number of key positions, ``batch`` of sequences."""
 
     heads: int
     queries: int
     keys: int
     head_dim: int
+    batch: int
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where keys or values come from: a cache read or a value ``[1, N, Hkv*D]``; and Hkv."""
+    """Where keys or values come from: a cache read or a value ``[B, N, Hkv*D]``; and Hkv."""
 
     value: SSAValue
     kv_heads: int
@@ -95,9 +96,9 @@ def _raise_softmax(softmax: nn.SoftmaxOp, masks: MaskReader) -> None:
     shape = shape_of(scores.product.a)
     by_head = len(shape) == 3  # Bloom: one product a head, without a dimension for the batch
     shape = (1, *shape) if by_head else shape
-    if len(shape) != 4 or shape[0] != 1 or shape_of(scores.product.b)[-1] != shape_of(softmax.x)[-1]:
-        raise _RefuseError("queries are not split into heads of one sequence")
-    sizes = _Sizes(shape[1], shape[2], shape_of(softmax.x)[-1], shape[3])
+    if len(shape) != 4 or shape_of(scores.product.b)[-1] != shape_of(softmax.x)[-1]:
+        raise _RefuseError("queries are not split into heads")
+    sizes = _Sizes(shape[1], shape[2], shape_of(softmax.x)[-1], shape[3], shape[0])
     query, scale = _query(scores, sizes)
     keys = scores.product.b
     while (scaled := with_scalar(keys.owner, nn.MulOp)) is not None:  # exporters scale both by the root
@@ -121,7 +122,7 @@ def _raise_softmax(softmax: nn.SoftmaxOp, masks: MaskReader) -> None:
         new = _uncached(key, value, query, scale, sizes, mask, scores)
     else:
         raise _RefuseError("keys or values, but not both, come from a cache")
-    split = nn.ReshapeOp(new, (1, sizes.queries, sizes.heads, sizes.head_dim))
+    split = nn.ReshapeOp(new, (sizes.batch, sizes.queries, sizes.heads, sizes.head_dim))
     views: list[nn.NnOp] = [split, nn.TransposeOp(split, (0, 2, 1, 3))]
     if by_head:
         views.append(nn.ReshapeOp(views[-1], (sizes.heads, sizes.queries, sizes.head_dim)))
@@ -182,38 +183,36 @@ def _slopes(scores: _Scores, sizes: _Sizes) -> tuple[float, ...] | None:
 def _query(scores: _Scores, sizes: _Sizes) -> tuple[SSAValue, float]:
     """The queries with folded heads, and the scale including factors applied to them."""
     value, scale = scores.product.a, scores.scale
-    source = folded_heads(value, sizes.queries, sizes.heads, sizes.head_dim)
+    source = folded_heads(value, sizes.queries, sizes.heads, sizes.head_dim, sizes.batch)
     if source is None and (scaled := with_scalar(value.owner, nn.MulOp)) is not None:
         scale *= scaled[1]
-        source = folded_heads(scaled[0], sizes.queries, sizes.heads, sizes.head_dim)
+        source = folded_heads(scaled[0], sizes.queries, sizes.heads, sizes.head_dim, sizes.batch)
     if source is None:
         raise _RefuseError("queries do not come from folded heads")
     while (scaled := with_scalar(source.owner, nn.MulOp)) is not None:
         source, scale = scaled[0], scale * scaled[1]
-    return _folded(scores.product, source, sizes.queries, sizes.heads * sizes.head_dim), scale
+    return _folded(scores.product, source, (sizes.batch, sizes.queries, sizes.heads * sizes.head_dim)), scale
 
 
-def _folded(before: Operation, value: SSAValue, tokens: int, features: int) -> SSAValue:
-    """``value`` as ``[1, tokens, features]``."""
-    if shape_of(value) == (1, tokens, features):
-        return value
-    return Replacer.insert(before, nn.ReshapeOp(value, (1, tokens, features))).result
+def _folded(before: Operation, value: SSAValue, shape: Shape) -> SSAValue:
+    """``value`` as ``[batch, tokens, features]``."""
+    return value if shape_of(value) == shape else Replacer.insert(before, nn.ReshapeOp(value, shape)).result
 
 
 def _source(value: SSAValue, sizes: _Sizes, *, transposed: bool) -> _Source:
-    """Where keys (transposed: ``[1, H, D, N]``) or values (``[1, H, N, D]``) come from."""
+    """Where keys (transposed: ``[B, H, D, N]``) or values (``[B, H, N, D]``) come from."""
     inner = (sizes.head_dim, sizes.keys) if transposed else (sizes.keys, sizes.head_dim)
-    batch = (1, sizes.heads)
+    batch = (sizes.batch, sizes.heads)
     found: _Source | None = None
     for source, steps in chain(value):
         shape = shape_of(source)
         elements = 1
         for dim in shape:
             elements *= dim
-        kv_heads, rest = divmod(elements, sizes.keys * sizes.head_dim)
+        kv_heads, rest = divmod(elements, sizes.batch * sizes.keys * sizes.head_dim)
         if rest or kv_heads == 0 or sizes.heads % kv_heads:
             continue
-        wanted = heads_repeated(sizes.keys, sizes.heads, kv_heads, sizes.head_dim)
+        wanted = heads_repeated(sizes.keys, sizes.heads, kv_heads, sizes.head_dim, sizes.batch)
         if transposed:
             wanted = (*wanted, ("transpose", (0, 1, 3, 2)))
         if shape_of(value)[-2:] == inner and same_view(shape, steps, wanted, (*batch, *inner)):
@@ -279,8 +278,8 @@ def _uncached(
         raise _RefuseError("queries are scaled and the mask is not causal")
     if added is not None and nn.tensor_of(added).element_type != nn.tensor_of(query).element_type:
         raise _RefuseError(mask.reason if mask is not None else "a mask of booleans")
-    features = key.kv_heads * sizes.head_dim
-    keys, values = (_folded(scores.product, source.value, sizes.keys, features) for source in (key, value))
+    folded = (sizes.batch, sizes.keys, key.kv_heads * sizes.head_dim)
+    keys, values = (_folded(scores.product, source.value, folded) for source in (key, value))
     return nn.AttentionFullOp(
         query,
         keys,

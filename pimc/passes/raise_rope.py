@@ -114,11 +114,11 @@ def _replace(
     return reason
 
 
-def folded_heads(value: SSAValue, tokens: int, heads: int, size: int) -> SSAValue | None:
-    """The value whose features, cut into heads, are ``value``; the furthest one, preferably ``[1, M,
+def folded_heads(value: SSAValue, tokens: int, heads: int, size: int, batch: int) -> SSAValue | None:
+    """The value whose features, cut into heads, are ``value``; the furthest one, preferably ``[B, M,
     H*D]``.
     """
-    return _folded(value, tokens * heads * size, heads_split(tokens, heads, size))
+    return _folded(value, batch * tokens * heads * size, heads_split(tokens, heads, size, batch))
 
 
 def _folded(value: SSAValue, elements: int, arranged: Steps) -> SSAValue | None:

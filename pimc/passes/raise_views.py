@@ -104,19 +104,19 @@ def fold_identities(function: FuncOp) -> None:
             Replacer.replace(op, nn.ReshapeOp(inner.x, shape))
 
 
-def heads_split(tokens: int, heads: int, size: int) -> Steps:
-    """``[1, M, H*D]`` -> ``[1, H, M, D]``."""
-    return (("reshape", (1, tokens, heads, size)), ("transpose", (0, 2, 1, 3)))
+def heads_split(tokens: int, heads: int, size: int, batch: int = 1) -> Steps:
+    """``[B, M, H*D]`` -> ``[B, H, M, D]``."""
+    return (("reshape", (batch, tokens, heads, size)), ("transpose", (0, 2, 1, 3)))
 
 
-def heads_repeated(tokens: int, heads: int, kv_heads: int, size: int) -> Steps:
-    """``[1, N, Hkv*D]`` or ``[1, N, Hkv, D]`` -> ``[1, H, N, D]``, query head h from key/value head ``h //
+def heads_repeated(tokens: int, heads: int, kv_heads: int, size: int, batch: int = 1) -> Steps:
+    """``[B, N, Hkv*D]`` or ``[B, N, Hkv, D]`` -> ``[B, H, N, D]``, query head h from key/value head ``h //
     (H/Hkv)``.
     """
     group = heads // kv_heads
     return (
-        ("reshape", (1, tokens, kv_heads, 1, size)),
-        ("broadcast", (1, tokens, kv_heads, group, size)),
-        ("reshape", (1, tokens, heads, size)),
+        ("reshape", (batch, tokens, kv_heads, 1, size)),
+        ("broadcast", (batch, tokens, kv_heads, group, size)),
+        ("reshape", (batch, tokens, heads, size)),
         ("transpose", (0, 2, 1, 3)),
     )

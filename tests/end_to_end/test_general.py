@@ -201,6 +201,42 @@ def test_attention_without_a_cache_in_blocks(
     )
 
 
+@pytest.mark.parametrize(
+    "overrides", [(), ("cores.count=8", "hbm.stacks=1", "noc.columns=2"), ONE_CORE], ids=["32", "8", "1"]
+)
+@pytest.mark.parametrize(
+    ("batch", "heads", "kv_heads", "queries", "keys", "mask"),
+    [
+        (4, 3, 3, 40, 25, None),
+        (3, 5, 5, 7, 19, (3, 1, 1, 19)),
+        (2, 6, 2, 33, 17, (2, 6, 33, 17)),
+        (70, 1, 1, 2, 3, (70, 1, 2, 3)),
+    ],
+)
+def test_attention_of_several_sequences(
+    batch: int,
+    heads: int,
+    kv_heads: int,
+    queries: int,
+    keys: int,
+    mask: tuple[int, ...] | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Cores with fewer heads, sequences or rows than others, and cores with none; keys in several blocks."""
+    dim = 8
+    arrays = [3 * floats(batch, queries, heads * dim), *(floats(batch, keys, kv_heads * dim) for _ in "kv")]
+    if mask is not None:
+        arrays.append(2 * floats(*mask))
+    sizes = {"heads": heads, "kv_heads": kv_heads, "head_dim": dim, "scale": dim**-0.5}
+    compare(
+        arrays,
+        lambda q, k, v, m=None: [nn.AttentionFullOp(q, k, v, m, **sizes).result],
+        tolerance=1e-2,
+        overrides=overrides,
+        pipeline="...,tile{key_share=1},...",
+    )
+
+
 def test_attention_in_blocks_is_one_program_for_any_length() -> None:
     """As many instructions for 150 queries and 70 keys as for 250 and 190; buffers for keys do not grow."""
     counts = set()

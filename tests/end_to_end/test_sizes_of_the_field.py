@@ -12,14 +12,14 @@ BOUND = 1 / 64
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("layers", "tokens"), [(12, 128), (2, 192)])
-def test_bert_base(layers: int, tokens: int) -> None:
+@pytest.mark.parametrize(("layers", "batch", "tokens"), [(12, 1, 128), (2, 1, 512), (1, 4, 128)])
+def test_bert_base(layers: int, batch: int, tokens: int) -> None:
     import torch
     import transformers
 
     torch.manual_seed(0)
     model = transformers.BertModel(transformers.BertConfig(num_hidden_layers=layers)).eval()
-    ids = torch.randint(3, 30000, (1, tokens))
+    ids = torch.randint(3, 30000, (batch, tokens))
     with torch.no_grad():
         expected = model(ids).last_hidden_state.numpy()
     result = pimc.compile(model, (ids,)).run({"input_ids": ids.numpy()})

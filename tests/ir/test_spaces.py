@@ -62,8 +62,8 @@ TOKENS, KEYS = value("f16", 1, 5, 24), value("f16", 1, 7, 8)
         ),
         (
             nn.AttentionFullOp(TOKENS, KEYS, KEYS, heads=6, kv_heads=2, head_dim=4, scale=0.5),
-            "(m, g, r, n: softmax, d: sum, e) : [0, m, 12*g + 4*r + d], [0, n, 4*g + d], [0, n, 4*g + e]"
-            " -> [0, m, 12*g + 4*r + e]",
+            "(b, m, g, r, n: softmax, d: sum, e) : [b, m, 12*g + 4*r + d], [b, n, 4*g + d], [b, n, 4*g + e]"
+            " -> [b, m, 12*g + 4*r + e]",
         ),
     ],
     ids=lambda found: found.name if isinstance(found, Operation) else "",

@@ -103,3 +103,21 @@ def test_products_over_nothing_are_zero() -> None:
     assert (second.shape, third.shape) == ((2, 4), (2, 5))
     assert not second.any()
     assert not third.any()
+
+
+def test_a_constant_mask_says_as_little_as_it_can() -> None:
+    """One that hides nothing goes; one that is the same for all queries has one row."""
+    visible = np.ones((2, 1, 3, 3), bool)
+    rows = np.broadcast_to(np.array([0.0, -1e4, 0.0], np.float32), (2, 1, 3, 3))
+    sizes = {"heads": 2, "kv_heads": 2, "head_dim": 4, "scale": 0.5}
+
+    def attend(q: SSAValue) -> list[SSAValue]:
+        masks = nn.ConstantOp.from_array(visible, i1), nn.ConstantOp.from_array(rows, f32)
+        return [nn.AttentionFullOp(q, q, q, mask.result, **sizes).result for mask in masks]
+
+    module = module_of([floats(2, 3, 8)], attend)
+    run_pass(module, LegalizePass())
+    first, second = (op for op in module.walk() if isinstance(op, nn.AttentionFullOp))
+    assert first.mask is None
+    assert second.mask is not None
+    assert nn.tensor_of(second.mask).get_shape() == (1, 1, 1, 3)

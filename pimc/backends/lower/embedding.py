@@ -97,17 +97,25 @@ def held_rows(ctx: LoweringContext, part: Part, ids: Sequence[int]) -> list[int]
 
 
 def lower_row_of_a_core(ctx: LoweringContext, op: SelectTokenOp) -> None:
-    """The core that has row ``length - 1`` sends it to all."""
+    """The core that has row ``length - 1`` sends it to all, of every sequence."""
     core = ctx.core
     (source,) = parts_of(ctx, op.x)
-    result = ctx.strip("last", 1, shape_of(op.x)[-1], remote=True)
+    sequences, _, features = shape_of(op.x)
+    result = ctx.strip("last", sequences, features, remote=True)
     semaphore = ctx.semaphores.take()
     row, rows = core.addi(ctx.scalar(op.length), imm=-1), core.const(source.cut.round.per_core)
     with core.if_(core.divu(row, rows), "eq", core.cid()):
         skipped = core.mul(core.remu(row, rows), core.const(source.view.strides[-2]))
         at = core.add(core.address(source.view.buffer.value, source.view.offset), skipped)
         group = {"group_base": core.const(0), "group_size": core.const(ctx.cores)}
-        core.nmcast(ctx.address(result), at, core.const(result.width * 2), sem=semaphore, **group)
+        to, size = ctx.address(result), core.const(result.width * 2)
+        if sequences == 1:
+            core.nmcast(to, at, size, sem=semaphore, **group)
+        else:
+            core.nmcast2(
+                to, at, size, sem=semaphore, **group, message_rows=core.const(sequences),
+                message_src_stride=core.const(source.view.strides[0]), message_dst_stride=core.const(result.pitch),
+            )  # fmt: skip
     core.wait(core.const(1), sem=semaphore)
     ctx.set(op.output, Tensor((result,)))
 

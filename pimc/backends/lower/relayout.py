@@ -274,20 +274,24 @@ def lower_take(ctx: LoweringContext, op: TakeOp) -> None:
         cut = result.cut
         first, count = cut.own(shape[cut.dim], ctx.cores)
         step = prod(shape[cut.dim + 1 :]) * result.view.itemsize
-        aligned = prod(shape[: cut.dim]) == 1 and step % ctx.target.hbm.column_bytes == 0
-        if isinstance(lowered, Weight) and aligned and not any(cut.skipped(ctx.cores)):
-            _load_part(ctx, lowered, result, [step * index for index in first], [step * number for number in count])
+        if isinstance(lowered, Weight) and step % ctx.target.hbm.column_bytes == 0 and not any(cut.skipped(ctx.cores)):
+            steps = Dim(prod(shape[: cut.dim]), (shape[cut.dim] * step, cut.round.per_core * step))
+            _load_part(ctx, lowered, result, steps, [step * index for index in first], [step * n for n in count])
         else:
             _copy(ctx, contiguous(ctx, view_of(ctx, op.input)), result, first, count)
         clear_padding(ctx, result, shape)
     set_parts(ctx, op.output, results)
 
 
-def _load_part(ctx: LoweringContext, weight: Weight, result: Part, first: list[int], size: list[int]) -> None:
-    """Read a range of bytes of a weight, one a core."""
+def _load_part(
+    ctx: LoweringContext, weight: Weight, result: Part, steps: Dim, first: list[int], size: list[int]
+) -> None:
+    """Read a range of bytes of a weight, one a core, for each index of the dimensions before the one that is cut."""
     core, to = ctx.core, result.view
     source = core.add(source_of(ctx, weight), core.const(first))
-    core.hrd(core.address(to.buffer.value, to.offset), source, core.const(size))
+    place = core.address(to.buffer.value, to.offset)
+    with nest(ctx, [steps] if steps.extent > 1 else [], [source, place]) as (here, there):
+        core.hrd(there, here, core.const(size))
 
 
 def _copy(ctx: LoweringContext, source: View, result: Part, first: list[int], count: list[int]) -> None:

@@ -363,11 +363,11 @@ class AttentionFullOp(NnOp):
         check_same_element(q, v, "nn.attention_full q and v")
         heads, kv_heads, size = (a.value.data for a in (self.heads, self.kv_heads, self.head_dim))
         check_heads(heads, kv_heads, size, "nn.attention_full")
-        check_shape(q, (1, None, heads * size), "nn.attention_full q")
-        check_shape(k, (1, None, kv_heads * size), "nn.attention_full k")
+        check_shape(q, (None, None, heads * size), "nn.attention_full q")
+        check_shape(k, (q.get_shape()[0], None, kv_heads * size), "nn.attention_full k")
         check_shape(v, k.get_shape(), "nn.attention_full v")
         if self.mask is not None:
-            full = (1, heads, q.get_shape()[1], k.get_shape()[1])
+            full = (q.get_shape()[0], heads, q.get_shape()[1], k.get_shape()[1])
             mask = tensor_of(self.mask, "nn.attention_full mask")
             fits = broadcast_shapes([mask.get_shape(), full]) == full
             check(fits, f"nn.attention_full mask {mask} does not broadcast to {full}")
@@ -378,22 +378,22 @@ class AttentionFullOp(NnOp):
         q, k = shape_of(self.q), shape_of(self.k)
         kv_heads, size = self.kv_heads.value.data, self.head_dim.value.data
         shared = self.heads.value.data // kv_heads
-        dims = attention_dims(q[1], k[1], size, Dim("g", kv_heads), Dim("r", shared))
+        dims = (Dim("b", q[0]), *attention_dims(q[1], k[1], size, Dim("g", kv_heads), Dim("r", shared)))
         head = (("g", shared), ("r", 1))
         in_row = tuple((name, factor * size) for name, factor in head)
         operands = [
-            Access(q, (*at(0, "m"), Index((*in_row, ("d", 1))))),
-            Access(k, (*at(0, "n"), Index((("g", size), ("d", 1))))),
-            Access(k, (*at(0, "n"), Index((("g", size), ("e", 1))))),
+            Access(q, (*at("b", "m"), Index((*in_row, ("d", 1))))),
+            Access(k, (*at("b", "n"), Index((("g", size), ("d", 1))))),
+            Access(k, (*at("b", "n"), Index((("g", size), ("e", 1))))),
         ]
         if self.mask is not None:
             mask = shape_of(self.mask)
-            full = (*at(0), Index(head), *at("m", "n"))[4 - len(mask) :]
+            full = (*at("b"), Index(head), *at("m", "n"))[4 - len(mask) :]
             operands.append(
                 Access(mask, tuple(Index() if size == 1 else index for size, index in zip(mask, full, strict=True)))
             )
-        result = Access(q, (*at(0, "m"), Index((*in_row, ("e", 1)))))
-        return Space(dims, tuple(operands), (result,), attention_work("g", "r"))
+        result = Access(q, (*at("b", "m"), Index((*in_row, ("e", 1)))))
+        return Space(dims, tuple(operands), (result,), attention_work("b", "g", "r"))
 
     @override
     def op_class(self) -> OpClass:

@@ -347,7 +347,9 @@ class EmbeddingOp(IRDLOperation):
 
 @irdl_op_definition
 class SelectTokenOp(IRDLOperation):
-    """Row ``length - 1`` of ``x [1, M, F]``, which is cut along M, on every core: ``[1, 1, F]`` (`nn.select_token`)."""
+    """Row ``length - 1`` of each sequence of ``x [B, M, F]``, which is cut along M, on every core: ``[B, 1, F]``
+    (`nn.select_token`).
+    """
 
     name = "pim.select_token"
     x = operand_def(AnyTensor)
@@ -359,7 +361,7 @@ class SelectTokenOp(IRDLOperation):
     def __init__(self, x: SSAValue, length: SSAValue) -> None:
         type_ = x.type
         assert isinstance(type_, TensorType)
-        result = TensorType(type_.element_type, (1, 1, _shape(x)[-1]))
+        result = TensorType(type_.element_type, (_shape(x)[0], 1, _shape(x)[-1]))
         super().__init__(operands=[x, length], result_types=[result])
 
     def verify_(self) -> None:
@@ -369,8 +371,8 @@ class SelectTokenOp(IRDLOperation):
             raise VerifyException(f"x must be cut along its rows, but is {self.x.type}")
         layout.check(_shape(self.x))
         _require_replicated(self.output, "the result")
-        if _shape(self.output) != (1, 1, _shape(self.x)[-1]):
-            raise VerifyException(f"the result {_shape(self.output)} is not one row of {_shape(self.x)}")
+        if _shape(self.output) != (_shape(self.x)[0], 1, _shape(self.x)[-1]):
+            raise VerifyException(f"the result {_shape(self.output)} is not one row a sequence of {_shape(self.x)}")
 
 
 @irdl_op_definition
