@@ -322,9 +322,12 @@ class _FunctionPartition:
         return tensor_shard(n, self.module.machine.cores), "tensor-wise: equal blocks of features"
 
     def select(self, op: nn.SelectTokenOp | nn.SliceOp) -> None:
-        """The core that has the one row that is wanted sends it to all; other slices are of whole values."""
+        """The core that has the one row that is wanted sends it to all; other slices are of parts."""
         length = op.length if isinstance(op, nn.SelectTokenOp) else _length_to_row(op)
         x = op.x if length is None or layout_of(op.x.type) is None else self.layouts.settled(op.x)
+        if isinstance(op, nn.SliceOp) and length is None:
+            self.layouts.choose(op)
+            return
         if length is None or layout_of(x.type) is None:
             self.make_whole(op)
             return

@@ -25,8 +25,10 @@ from pimc.passes.machine import Machine
 
 #: Operators of single elements: they work on any part of tensors that are cut alike.
 POINTWISE = (nn.UnaryOp, nn.BinaryOp, nn.CastOp, nn.CompareOp, nn.SelectOp)
+#: Operators that move elements.
+MOVES = (nn.ReshapeOp, nn.TransposeOp, nn.SliceOp, nn.ConcatOp, nn.PadOp, nn.BroadcastToOp)
 #: Operators whose lowering works on parts: what it does follows from the shapes of operands and results alone.
-BY_PARTS = (*POINTWISE, nn.RmsNormOp, nn.LayerNormOp, nn.SoftmaxOp, nn.RopeOp, nn.MaxPoolOp)
+BY_PARTS = (*POINTWISE, nn.RmsNormOp, nn.LayerNormOp, nn.SoftmaxOp, nn.RopeOp, nn.MaxPoolOp, *MOVES)
 Cuts = Mapping[str, ShardAttr]
 """How dimensions of an iteration space are cut, by name."""
 
@@ -120,7 +122,7 @@ class Relayout:
         """
         found: list[Cuts] = []
         tensors = [(value.type, access) for value, access in zip(op.operands, space.operands, strict=True)]
-        if isinstance(op, nn.MaxPoolOp) and any(layout_of(type_) is not None for type_, _ in tensors):
+        if isinstance(op, (nn.MaxPoolOp, *MOVES)) and any(layout_of(type_) is not None for type_, _ in tensors):
             tensors += [(op.result.type, space.results[0])]
         for type_, access in tensors:
             if access is None or not isinstance(type_, TensorType):
@@ -134,7 +136,7 @@ class Relayout:
     def _blocks(self, op: nn.NnOp, type_: TensorType[Attribute]) -> list[LayoutAttr | None]:
         """Cuts of a tensor into blocks."""
         if not isinstance(op, nn.MaxPoolOp):
-            return [self.by_rows(type_)] if layout_of(type_) is not None else []
+            return [self.by_rows(type_)] if layout_of(type_) is not None or isinstance(op, MOVES) else []
         shape = type_.get_shape()
         return [LayoutAttr.of({dim: ShardAttr.blocks(size, self.machine.cores)}) for dim, size in enumerate(shape[:-1])]
 
@@ -157,6 +159,8 @@ class Relayout:
             (layout_under(space, access, cuts), access) for access in (*space.operands, *space.results) if access
         ]
         features = any(layout is not None and len(access.shape) - 1 in layout.cuts for layout, access in layouts)
+        if isinstance(op, MOVES):
+            return all(nn.is_float(nn.tensor_of(value).element_type) for value in op.operands)
         return not features or (isinstance(op, POINTWISE) and self._cut_alike(op, space, cuts))
 
     def _cut_alike(self, op: nn.NnOp, space: Space, cuts: Cuts) -> bool:

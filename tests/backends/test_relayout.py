@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from xdsl.dialects.builtin import f16
 from xdsl.ir import SSAValue
+from xdsl.utils.exceptions import VerifyException
 
 from pimc.driver.compile import compile_imported
 from pimc.frontends.model import ImportedModel
@@ -18,7 +19,7 @@ from pimc.frontends.weights import ModelWeights
 from pimc.ir import nn, pim
 from pimc.ir.interpreter import Interpreter
 from pimc.ir.layout import LayoutAttr, ShardAttr, ShardRound
-from pimc.ir.nn.layouts import layout_under
+from pimc.ir.nn.layouts import check_cuts, layout_under
 from pimc.ir.stages import Stage
 from pimc.runtime import Executable
 
@@ -109,6 +110,49 @@ def test_parts_for_a_window(first: int | None, cut: int, places: tuple[int, int]
         return [pim.AllGatherOp(nn.MaxPoolOp(value, places, window).result).output]
 
     compare([halves(*shape)], build)
+
+
+MOVES: dict[str, Build] = {
+    "transpose": lambda x: [nn.TransposeOp(x, (2, 0, 1)).result],
+    "split": lambda x: [nn.ReshapeOp(x, (3, 10, 4, 2, 6)).result],
+    "join": lambda x: [nn.ReshapeOp(x, (3, 480)).result],
+    "regroup": lambda x: [nn.ReshapeOp(x, (120, 12)).result],
+    "slice": lambda x: [nn.SliceOp(x, (0, 3, 2), (3, 33, 12), (1, 2, 3)).result],
+    "repeat": lambda x: [nn.BroadcastToOp(x, (5, 3, 40, 12)).result],
+    "pad": lambda x: [nn.PadOp(x, (1, 3, 0), (0, 2, 5), "constant", 0.5).result],
+    "mirror": lambda x: [nn.PadOp(x, (0, 0, 3), (0, 0, 2), "reflect").result],
+    "join rows": lambda row, x, last: [nn.ConcatOp((row, x, last), 1).result],
+    "pool": lambda x: [nn.MaxPoolOp(x, (4,), nn.Window((2,), (1,), (1,), (1,))).result],
+}
+SHAPES = {"join rows": [(3, 1, 12), (3, 40, 12), (3, 15, 12)]}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_moves_on_parts(name: str) -> None:
+    """Along every dimension of its space that may be cut."""
+    move, arrays = MOVES[name], [halves(*shape) for shape in SHAPES.get(name, [(3, 40, 12)])]
+
+    def build(*args: SSAValue) -> list[SSAValue]:
+        op = move(*args)[0].owner
+        assert isinstance(op, nn.NnOp)
+        space, found = op.space(), list[SSAValue]()
+        for dim in space.dims:
+            cuts = {dim.name: ShardAttr.blocks(dim.size, 20)}
+            try:
+                check_cuts(space, cuts, name)
+                layouts = [layout_under(space, access, cuts) for access in space.operands]
+                taken = [
+                    arg if layout is None else pim.TakeOp(arg, layout).output
+                    for arg, layout in zip(args, layouts, strict=True)
+                ]
+            except VerifyException:
+                continue
+            if any(layouts):
+                found.append(pim.AllGatherOp(move(*taken)[0]).output)
+        assert found
+        return found
+
+    compare(arrays, build)
 
 
 @st.composite

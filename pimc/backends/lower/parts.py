@@ -15,7 +15,7 @@ from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import LoweringContext, element_bytes, is_wide, shape_of, whole_shape_of
 from pimc.backends.lower.values import Floats, Integers, Strip, Tensor
-from pimc.backends.lower.views import FILL, View, dense_strides, view_of
+from pimc.backends.lower.views import FILL, MOVE, View, dense_strides, view_of
 from pimc.ir.layout import LayoutAttr, ShardAttr, ShardRound, layout_of
 
 #: A number: known, known for each core, or in a register.
@@ -161,8 +161,8 @@ def cut_of(ctx: LoweringContext, value: SSAValue) -> tuple[int, ShardAttr]:
     return next(iter(cuts.items()))
 
 
-def _blocks_of(ctx: LoweringContext, layout: LayoutAttr) -> tuple[Cut, ...]:
-    """Several dimensions that are cut at once, each in one round."""
+def blocks_of(ctx: LoweringContext, layout: LayoutAttr) -> tuple[Cut, ...]:
+    """Dimensions that are cut, each in one round."""
     if any(len(shard.shard_rounds) > 1 for shard in layout.shards):
         raise ctx.unsupported("a layout that cuts several dimensions in rounds")
     return tuple(Cut(dim, shard) for dim, shard in layout.cuts.items())
@@ -181,7 +181,7 @@ def parts_of(ctx: LoweringContext, value: SSAValue) -> list[Part]:
     if layout is None:
         return [Part(view_of(ctx, value))]
     if len(layout.cuts) > 1:
-        return [Part(_view_of_rows(ctx.tensor(value).whole, local_shape(value)), _blocks_of(ctx, layout))]
+        return [Part(_view_of_rows(ctx.tensor(value).whole, local_shape(value)), blocks_of(ctx, layout))]
     dim, shard = cut_of(ctx, value)
     if dim < len(shape) - 1:
         views = _rounds(view_of(ctx, value), dim, shard)
@@ -217,7 +217,7 @@ def fresh_parts(ctx: LoweringContext, value: SSAValue, hint: str, *, remote: boo
     if layout is None:
         return [Part(room(shape))]
     if len(layout.cuts) > 1:
-        return [Part(room(local_shape(value)), _blocks_of(ctx, layout))]
+        return [Part(room(local_shape(value)), blocks_of(ctx, layout))]
     dim, shard = cut_of(ctx, value)
     if dim < len(shape) - 1:
         view = room((*shape[:dim], shard.max_local_size, *shape[dim + 1 :]))
@@ -277,3 +277,21 @@ def _fill(
     )
     place = (at, step * view.shape[cut.dim])
     core.on_rows(FILL[view.itemsize], outer, place, place, (number, 0), n=core.const([n * inner for n in rest]))
+
+
+def copy_held(ctx: LoweringContext, source: Part, to: Part, shape: Sequence[int]) -> None:
+    """Copy what each core holds of a part to the same places of another part of the same size; ``shape``: the source's,
+    all cores together.
+    """
+    dim, view, core = source.cut.dim, source.view, ctx.core
+    _, held = source.cut.own(shape[dim], ctx.cores)
+    before = source.cut.skipped(ctx.cores)
+    steps = (view.strides[dim], to.view.strides[dim])
+    at, place = (
+        core.address(each.buffer.value, [each.offset + n * step for n in before])
+        for each, step in zip((view, to.view), steps, strict=True)
+    )
+    inner, outer = prod(view.shape[dim + 1 :]), prod(view.shape[:dim])
+    pitches = [step * each.shape[dim] for each, step in zip((view, to.view), steps, strict=True)]
+    rows = ((place, pitches[1]), (at, pitches[0]))
+    core.on_rows(MOVE[view.itemsize], outer, *rows, n=core.const([n * inner for n in held]))

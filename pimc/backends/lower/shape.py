@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from xdsl.ir import Operation
 
-from pimc.backends.lower.context import INTEGER_BYTES, LoweringContext, element_bytes, shape_of
+from pimc.backends.lower.context import INTEGER_BYTES, LoweringContext, element_bytes, shape_of, whole_shape_of
 from pimc.backends.lower.elementwise import map_views
+from pimc.backends.lower.parts import (
+    Part,
+    blocks_of,
+    clear_padding,
+    copy_held,
+    cut_of,
+    fresh_parts,
+    local_shape,
+    parts_of,
+    set_parts,
+)
 from pimc.backends.lower.values import Scalar
 from pimc.backends.lower.views import (
     Dim,
@@ -23,6 +35,7 @@ from pimc.backends.lower.views import (
     view_of,
 )
 from pimc.ir import nn
+from pimc.ir.layout import layout_of
 from pimc.ir.nn.base import values_of
 
 
@@ -32,43 +45,100 @@ def lower_reshape(ctx: LoweringContext, op: nn.ReshapeOp) -> None:
     if isinstance(lowered, Scalar):
         ctx.set(op.result, lowered)
     else:
-        set_view(ctx, op.result, contiguous(ctx, view_of(ctx, op.x)).reshape(shape_of(op.result)))
+        _by_parts(ctx, op, lambda shape, x: contiguous(ctx, x).reshape(shape))
 
 
 def lower_transpose(ctx: LoweringContext, op: nn.TransposeOp) -> None:
     """Dimensions in another order."""
-    set_view(ctx, op.result, view_of(ctx, op.x).permute(values_of(op.permutation)))
+    _by_parts(ctx, op, lambda _, x: x.permute(values_of(op.permutation)))
 
 
 def lower_slice(ctx: LoweringContext, op: nn.SliceOp) -> None:
     """Part of each dimension; free where the part has no gaps."""
-    view = view_of(ctx, op.x)
-    bounds = zip(values_of(op.starts), values_of(op.steps), shape_of(op.result), strict=True)
-    for dim, (start, step, count) in enumerate(bounds):
-        view = view.slice(dim, start, count, step)
-    set_view(ctx, op.result, view)
+    starts, steps = values_of(op.starts), values_of(op.steps)
+
+    def take(shape: tuple[int, ...], x: View) -> View:
+        for dim, (start, step, count) in enumerate(zip(starts, steps, shape, strict=True)):
+            x = x.slice(dim, start, count, step)
+        return x
+
+    _by_parts(ctx, op, take)
 
 
 def lower_broadcast_to(ctx: LoweringContext, op: nn.BroadcastToOp) -> None:
     """Repeated along dimensions."""
-    set_view(ctx, op.result, view_of(ctx, op.x).broadcast(shape_of(op.result)))
+    _by_parts(ctx, op, lambda shape, x: x.broadcast(shape))
+
+
+def _by_parts(ctx: LoweringContext, op: Operation, view: Callable[[tuple[int, ...], View], View]) -> None:
+    """A result that is a view of its one operand; ``view`` gives it from the result's shape and the operand, or from a
+    core's part of both.
+    """
+    x, result = op.operands[0], op.results[0]
+    layout = layout_of(result.type)
+    if layout is None:
+        set_view(ctx, result, view(shape_of(result), view_of(ctx, x)))
+        return
+    sources = parts_of(ctx, x)
+    if len(sources) == 1:
+        own = _own(ctx, view(local_shape(result), sources[0].view))
+        set_parts(ctx, result, [Part(own, blocks_of(ctx, layout))])
+        return
+    results = fresh_parts(ctx, result, "part")
+    for source, to in zip(sources, results, strict=True):
+        copy_view(ctx, view(to.view.shape, source.view), to.view)
+    set_parts(ctx, result, results)
+
+
+def _own(ctx: LoweringContext, view: View) -> View:
+    """A contiguous view at the start of its buffer."""
+    return view if view.is_contiguous and not view.offset else _copied(ctx, view)
+
+
+def _copied(ctx: LoweringContext, view: View) -> View:
+    to = fresh(ctx, "part", view.shape, view.itemsize)
+    copy_view(ctx, view, to)
+    return to
 
 
 def lower_concat(ctx: LoweringContext, op: nn.ConcatOp) -> None:
     """One behind the other."""
-    result = fresh(ctx, "concat", shape_of(op.result), element_bytes(op.result))
-    axis, start = op.axis.value.data % result.rank, 0
-    for operand in op.inputs:
-        part = view_of(ctx, operand)
-        copy_view(ctx, part, result.slice(axis, start, part.shape[axis]))
-        start += part.shape[axis]
-    set_view(ctx, op.result, result)
+    axis = op.axis.value.data % len(whole_shape_of(op.result))
+    results = fresh_parts(ctx, op.result, "concat")
+    along = results[0].along(axis) is not None
+    for index, result in enumerate(results):
+        start = 0
+        for operand in op.inputs:
+            parts = parts_of(ctx, operand)
+            part = parts[index if len(parts) > 1 else 0]
+            if along:  # its parts lie as the result's do
+                copy_held(ctx, part, result, whole_shape_of(operand))
+                continue
+            copy_view(ctx, part.view, result.view.slice(axis, start, part.view.shape[axis]))
+            start += part.view.shape[axis]
+        if along:
+            clear_padding(ctx, result, whole_shape_of(op.result))
+    set_parts(ctx, op.result, results)
 
 
 def lower_pad(ctx: LoweringContext, op: nn.PadOp) -> None:
     """x in the middle; around it a number, or dimension by dimension what is there already."""
-    x, low, high = view_of(ctx, op.x), values_of(op.low), values_of(op.high)
-    shape, mode = shape_of(op.result), op.mode.data
+    low, high, mode = list(values_of(op.low)), list(values_of(op.high)), op.mode.data
+    if layout_of(op.result.type) is None:
+        set_view(ctx, op.result, _padded(ctx, op, view_of(ctx, op.x), low, high))
+        return
+    (part,), (dim, _) = parts_of(ctx, op.x), cut_of(ctx, op.result)
+    if low[dim] or high[dim]:  # parts lie as the result's do; what is around x is theirs
+        number = ctx.f32(op.value.value.data) if mode == "constant" else None
+        part = replace(part, view=_copied(ctx, part.view))
+        clear_padding(ctx, part, whole_shape_of(op.x), number)
+        low[dim] = high[dim] = 0
+    set_parts(ctx, op.result, [Part(_own(ctx, _padded(ctx, op, part.view, low, high)), part.cuts)])
+
+
+def _padded(ctx: LoweringContext, op: nn.PadOp, x: View, low: Sequence[int], high: Sequence[int]) -> View:
+    """x with what is around it."""
+    mode, shape = op.mode.data, tuple(a + n + b for a, n, b in zip(low, x.shape, high, strict=True))
     if mode == "constant":
         result = filled_as(ctx, op.result, shape, op.value.value.data)
     else:
@@ -83,7 +153,7 @@ def lower_pad(ctx: LoweringContext, op: nn.PadOp) -> None:
             for later in range(dim + 1, x.rank):
                 area = area.slice(later, low[later], x.shape[later])
             _pad(ctx, area, dim, _sources(extent, low[dim], high[dim], mode), low[dim], extent)
-    set_view(ctx, op.result, result)
+    return result
 
 
 def _sources(extent: int, low: int, high: int, mode: str) -> list[int]:

@@ -273,16 +273,23 @@ def construct(
 
     Inference reads operands and attributes from the op itself, so it is first built without results.
     """
-    given = result_types is not None
     if result_types is None:
         result_types = _inferred(type(op), _flat(operands), _present(properties))
+    else:
+        result_types = _checked(type(op), _flat(operands), _present(properties), result_types)
     IRDLOperation.__init__(op, operands=operands, result_types=[*result_types], properties=properties)
-    if given:
-        try:
-            op.infer_types()
-        except BaseException:
-            op.drop_all_references()
-            raise
+
+
+def _checked(
+    op_type: type[NnOp], operands: Sequence[SSAValue], properties: Mapping[str, Attribute], types: Sequence[Attribute]
+) -> Sequence[Attribute]:
+    """Result types that fit, with the layouts that follow from the operands."""
+    probe = op_type.create(operands=operands, properties=properties, result_types=types)
+    try:
+        probe.infer_types()
+        return types if all(layout_of(value.type) is None for value in operands) else probe.types_with_layouts()
+    finally:
+        probe.drop_all_references()
 
 
 def _inferred(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -241,6 +241,14 @@ class SliceOp(NnOp):
         read = tuple(Index(((dim.name, step),), start) for dim, start, step in bounds)
         return Space(dims, (Access(shape_of(self.x), read),), (access(shape_of(self.result), dims),))
 
+    @override
+    def on_parts(self, parts: Mapping[str, range]) -> dict[str, Attribute]:
+        starts, stops = list(values_of(self.starts)), list(values_of(self.stops))
+        for dim, step in enumerate(values_of(self.steps)):
+            if (own := parts.get(f"i{dim}")) is not None:  # the part of x begins with the first element taken
+                starts[dim], stops[dim] = 0, max(0, (len(own) - 1) * step + 1)
+        return {**self.properties, "starts": integers(starts), "stops": integers(stops)}
+
 
 def python_slice(start: int, stop: int, step: int) -> slice:
     """Python's slice of an `nn.slice` in one dimension (there -1 counts from the end)."""
@@ -304,6 +312,16 @@ class PadOp(NnOp):
             for place, (dim, size) in enumerate(zip(dims, shape, strict=True))
         ]
         return Space((*dims, *whole), (access(shape, sources),), (access(result, dims),))
+
+    @override
+    def on_parts(self, parts: Mapping[str, range]) -> dict[str, Attribute]:
+        low, high = list(values_of(self.low)), list(values_of(self.high))
+        for dim, size in enumerate(shape_of(self.x)):
+            if (own := parts.get(f"i{dim}")) is not None and own:
+                first, stop = own[0] - low[dim], own[-1] + 1 - low[dim]  # of x, or beside it
+                low[dim] = min(max(0, -first), len(own))
+                high[dim] = min(max(0, stop - size), len(own))
+        return {**self.properties, "low": integers(low), "high": integers(high)}
 
 
 @irdl_op_definition
