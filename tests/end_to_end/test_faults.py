@@ -11,12 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from pimc.diagnostics import DeadlockError, RaceError, SimError, UninitialisedReadError
-from pimc.isa.codec import encode
+from pimc.isa.codec import decode_words, encode
 from pimc.isa.hbm import HBM_ISA
-from pimc.isa.program import LoadedProgram, Program
+from pimc.isa.program import LoadedProgram
 from pimc.isa.spec import InstructionSet
 from pimc.isa.sram import SRAM_ISA
-from pimc.isa.validate import validate_program
 from pimc.runtime_sim import Machine
 from pimc.targets import load_target
 
@@ -25,9 +24,9 @@ CORE = 1  # whose stream is damaged: it owns position 1, so it also reads the ga
 STEPS = 2  # decode steps: a missing wait may be harmless in the first
 
 
-def logits(program: Program) -> NDArray[np.float16]:
+def logits(program: LoadedProgram) -> NDArray[np.float16]:
     """Logits of a few decode steps."""
-    machine = Machine(validate_program(program), load_target("hpim"))
+    machine = Machine(program, load_target("hpim"))
     found = []
     for position, token in enumerate((9, 120)[:STEPS]):
         inputs = {"tokens": np.array([[token]], np.int32), "position": np.array([position], np.int32)}
@@ -45,7 +44,7 @@ def expected(program: LoadedProgram) -> NDArray[np.float16]:
     return logits(program)
 
 
-def with_image(program: LoadedProgram, pch: int, image: NDArray[np.uint16]) -> Program:
+def with_image(program: LoadedProgram, pch: int, image: NDArray[np.uint16]) -> LoadedProgram:
     return replace(program, images={**program.images, pch: image})
 
 
@@ -71,12 +70,13 @@ class Damage:
     isa: InstructionSet
     pcs: tuple[int, ...]
 
-    def apply(self, program: LoadedProgram) -> Program:
+    def apply(self, program: LoadedProgram) -> LoadedProgram:
         """The program with nops in their place."""
         words = np.array(program.code[self.tensor])
         words[list(self.pcs)] = encode(self.isa, "nop", ())
         locations = {name: found for name, found in program.locations.items() if name != self.tensor}
-        return replace(program, code={**program.code, self.tensor: words}, locations=locations)
+        decoded = {**program.decoded, self.tensor: decode_words(self.isa, words)}
+        return replace(program, code={**program.code, self.tensor: words}, locations=locations, decoded=decoded)
 
     def operand(self, program: LoadedProgram, position: int) -> int:
         """An operand of the (first) instruction."""
