@@ -83,7 +83,7 @@ def deferred_images(
             name = linear.tensor.data
             if name in constants:
                 _write_words(sink, linear, constants[name], geometry, memory.tiles)
-            elif linear.kind.data != "cache":
+            elif linear.kind.data not in ("cache", "value"):
                 _write_linear(sink, linear, weights, geometry, memory.tiles)
 
     return DeferredImages(dict.fromkeys(range(count), shape), fill)

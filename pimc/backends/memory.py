@@ -232,12 +232,17 @@ def _longest_first(area: _Area, alloc: AllocOp) -> tuple[object, ...]:
     return -length * _size(alloc), *_by_size(alloc)
 
 
+def _longest_lived_first(area: _Area, alloc: AllocOp) -> tuple[object, ...]:
+    return -max((end - start for start, end in area.live.spans.get(alloc, ())), default=0), *_by_size(alloc)
+
+
 #: Orders in which buffers are placed: each only where those before it do not fit.
 ORDERS: Sequence[Callable[[_Area, AllocOp], tuple[object, ...]]] = (
     _remote_first,
     _largest_first,
     _earliest_first,
     _longest_first,
+    _longest_lived_first,
 )
 
 

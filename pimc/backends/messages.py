@@ -194,9 +194,19 @@ def undrained(order: ProgramOrder, flow: AddressFlow, sync: Operation) -> set[Al
             continue
         reads |= access.reads
         writes |= access.writes
-        if unit in _IN_ORDER:
+        if unit in _IN_ORDER or _moves_certainly(op):
             engaged.add(unit)
     return pending
+
+
+def _moves_certainly(op: SramInstruction) -> bool:
+    """Whether an instruction is a transfer of some bytes on every core: those of a core finish in the order of
+    dispatch.
+    """
+    if op.INSTRUCTION.mnemonic not in ("hrd", "hwr") or is_conditional(op, None):
+        return False
+    size = constant(op.operands[-1])
+    return size is not None and 0 not in size
 
 
 #: Units that finish in the order of dispatch, but for a few cycles of pipeline: less than any message takes.

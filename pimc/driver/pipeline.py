@@ -30,6 +30,7 @@ DEFAULT = (
     "partition",
     "widen",
     "layout",
+    "spill",
     "tile",
     "schedule",
     "lower",

@@ -2,6 +2,7 @@
 
 ``tensor<1x512x576xf16, #pim.layout<1 : [[0, 0, 32, 16]]>>`` is cut along dimension 1: core ``c`` holds rows
 ``16 c`` up to ``16 (c + 1)``.  A type without an encoding is that of a tensor that every core holds whole.
+``#pim.layout<dram, 1 : ...>`` says that the parts are not in the cores' local memories but in their own channels.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from dataclasses import dataclass
 from math import prod
 from typing import Self
 
-from xdsl.dialects.builtin import ArrayAttr, IntAttr, NoneAttr, TensorType
+from xdsl.dialects.builtin import ArrayAttr, IntAttr, NoneAttr, StringAttr, TensorType
 from xdsl.ir import Attribute, ParametrizedAttribute
 from xdsl.irdl import irdl_attr_definition
 from xdsl.parser import AttrParser
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import VerifyException
 
+#: Memories of a layout: the core's local memory, and its own channels of DRAM.
+LOCAL, DRAM = "local", "dram"
+MEMORIES = (LOCAL, DRAM)
 IntRows = ArrayAttr[ArrayAttr[IntAttr]]
 
 
@@ -261,21 +265,31 @@ class ShardAttr(ParametrizedAttribute):
 
 @irdl_attr_definition
 class LayoutAttr(ParametrizedAttribute):
-    """Encoding of a tensor that is cut over the cores: dimension ``dims[i]`` as ``shards[i]`` says.
+    """Encoding of a tensor that is cut over the cores, dimension ``dims[i]`` as ``shards[i]`` says, or that is not in
+    local memory.
 
     Prints as ``#pim.layout<1 : [[0, 0, 32, 16]]>``.  A core holds what it holds along each of the cut dimensions, and
-    all of the others; dimensions are in ascending order.
+    all of the others; dimensions are in ascending order.  ``memory``: where, ``local`` (not printed) or ``dram``, the
+    core's own channels.
     """
 
     name = "pim.layout"
     dims: ArrayAttr[IntAttr]
     shards: ArrayAttr[ShardAttr]
+    memory: StringAttr
 
     @classmethod
-    def of(cls, cuts: Mapping[int, ShardAttr]) -> Self:
-        """From the cut of each dimension that is cut."""
+    def of(cls, cuts: Mapping[int, ShardAttr], memory: str = LOCAL) -> Self:
+        """From the cut of each dimension that is cut, and the memory."""
         dims = sorted(cuts)
-        return cls(ArrayAttr([IntAttr(dim) for dim in dims]), ArrayAttr([cuts[dim] for dim in dims]))
+        return cls(
+            ArrayAttr([IntAttr(dim) for dim in dims]), ArrayAttr([cuts[dim] for dim in dims]), StringAttr(memory)
+        )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the parts are in local memory."""
+        return self.memory.data == LOCAL
 
     @property
     def cuts(self) -> dict[int, ShardAttr]:
@@ -285,7 +299,7 @@ class LayoutAttr(ParametrizedAttribute):
     @property
     def cores(self) -> int:
         """One more than the last core that holds something."""
-        return min(shard.cores for shard in self.shards)
+        return min((shard.cores for shard in self.shards), default=1)
 
     def check(self, shape: Sequence[int]) -> None:
         """Raise VerifyException unless the layout fits a tensor of ``shape``."""
@@ -314,14 +328,21 @@ class LayoutAttr(ParametrizedAttribute):
         return tuple(found)
 
     def verify(self) -> None:
-        """One cut at least, dimensions in ascending order."""
+        """A known memory; one cut at least in local memory; dimensions in ascending order."""
         dims = [dim.data for dim in self.dims]
-        if not dims or len(dims) != len(self.shards) or dims != sorted(set(dims)) or dims[0] < 0:
+        if self.memory.data not in MEMORIES:
+            raise VerifyException(f"the memory of a layout is one of {', '.join(MEMORIES)}, not {self.memory.data!r}")
+        if (
+            (not dims and self.is_local)
+            or len(dims) != len(self.shards)
+            or dims != sorted(set(dims))
+            or min(dims, default=0) < 0
+        ):
             raise VerifyException(f"a layout cuts dimensions in ascending order, not {dims}")
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
-        """``<dim : [[start, first_core, cores, per_core], ...], ...>``."""
+        """``<memory, dim : [[start, first_core, cores, per_core], ...], ...>``."""
 
         def cut() -> tuple[int, ShardAttr]:
             dim = parser.parse_integer(allow_boolean=False, allow_negative=False)
@@ -329,13 +350,17 @@ class LayoutAttr(ParametrizedAttribute):
             return dim, ShardAttr(parse_int_rows(parser))
 
         with parser.in_angle_brackets():
-            found = parser.parse_comma_separated_list(parser.Delimiter.NONE, cut)
-        return [ArrayAttr([IntAttr(dim) for dim, _ in found]), ArrayAttr([shard for _, shard in found])]
+            memory = parser.parse_optional_identifier()
+            found: list[tuple[int, ShardAttr]] = []
+            if memory is None or parser.parse_optional_punctuation(","):
+                found = parser.parse_comma_separated_list(parser.Delimiter.NONE, cut)
+        dims, shards = (ArrayAttr([IntAttr(dim) for dim, _ in found]), ArrayAttr([shard for _, shard in found]))
+        return [dims, shards, StringAttr(memory or LOCAL)]
 
     def print_parameters(self, printer: Printer) -> None:
-        """``<dim : [[start, first_core, cores, per_core], ...], ...>``."""
-        text = ", ".join(f"{dim} : {format_int_rows(shard.rounds)}" for dim, shard in self.cuts.items())
-        printer.print_string(f"<{text}>")
+        """``<memory, dim : [[start, first_core, cores, per_core], ...], ...>``."""
+        cuts = [f"{dim} : {format_int_rows(shard.rounds)}" for dim, shard in self.cuts.items()]
+        printer.print_string(f"<{', '.join(cuts if self.is_local else [self.memory.data, *cuts])}>")
 
 
 def layout_of(type_: Attribute) -> LayoutAttr | None:
@@ -346,6 +371,19 @@ def layout_of(type_: Attribute) -> LayoutAttr | None:
     if encoding != NoneAttr():
         raise VerifyException(f"{type_} has an encoding that is no #pim.layout")
     return None
+
+
+def in_memory(type_: TensorType[Attribute], memory: str) -> TensorType[Attribute]:
+    """``type_``, cut as it is, in a memory."""
+    layout = layout_of(type_)
+    cuts = {} if layout is None else layout.cuts
+    return with_layout(type_, LayoutAttr.of(cuts, memory) if cuts or memory != LOCAL else None)
+
+
+def is_local(type_: Attribute) -> bool:
+    """Whether a value of this type is in local memory, as far as it is a tensor."""
+    layout = layout_of(type_)
+    return layout is None or layout.is_local
 
 
 def with_layout(type_: TensorType[Attribute], layout: LayoutAttr | None) -> TensorType[Attribute]:

@@ -40,7 +40,8 @@ class GemvRegion:
 class MemoryMap:
     """All regions of a tile (all tiles alike).
 
-    Rows ``0 .. image_rows`` hold weights and come with the binary; the caches lie behind, up to ``rows``.
+    Rows ``0 .. image_rows`` hold weights and come with the binary; the caches lie behind, then computed values, up to
+    ``rows``.
     """
 
     tiles: int
@@ -104,7 +105,7 @@ class MemoryMap:
             )  # fmt: skip
         space = geometry.row_elements * 2 * geometry.channels * geometry.banks
         for linear in self.linear:
-            limit = (self.rows if linear.kind.data == "cache" else self.image_rows) * space
+            limit = (self.rows if linear.kind.data in ("cache", "value") else self.image_rows) * space
             _check_copies(
                 linear.tensor.data, linear.layers.data, linear.first_layer.data, linear.layer_stride.data,
                 linear.base.data + linear.size.data, limit,

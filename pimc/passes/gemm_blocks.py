@@ -18,19 +18,31 @@ from pimc.ir.pim.ops import GemmOp
 from pimc.ir.pim.tiling import GemmLoops, GemmTiling
 from pimc.passes.machine import Machine
 
+#: Buffers for transfers of weights, at most.
+BUFFERS = 3
 _UNITS = {"systolic": "tensor", "vector": "vector"}
-
-
-def _rows(gemm: GemmOp) -> int:
-    return prod(nn.tensor_of(gemm.x).get_shape()[:-1])
 
 
 def gemm_tiling(
     machine: Machine, gemm: GemmOp, layout: GemvLayout, budget: int, buffers: int
 ) -> tuple[GemmTiling, str]:
     """The tiling of least estimated time that fits ``budget`` bytes, or else the smallest; and why."""
-    rows, cut = _rows(gemm), pim.layout_of(gemm.x.type) is not None
-    kind = choice_of(gemm, machine.target).unit
+    rows, kind = prod(nn.tensor_of(gemm.x).get_shape()[:-1]), choice_of(gemm, machine.target).unit
+    loops, times = best_loops(machine, gemm, layout, rows, budget, buffers)
+    if times is None:
+        return loops.tiling, f"{_sizes(loops)}: the smallest buffers, {loops.bytes} bytes of {budget}"
+    total, unit, dram, network = times
+    times_text = f"{unit} cycles on the {_UNITS[kind]} unit, {dram} of DRAM, {network} of network, {total} in all"
+    return loops.tiling, f"{_sizes(loops)}: {times_text}; {loops.bytes} bytes of {budget}"
+
+
+def best_loops(
+    machine: Machine, gemm: GemmOp, layout: GemvLayout, rows: int, budget: int, buffers: int
+) -> tuple[GemmLoops, tuple[int, int, int, int] | None]:
+    """The loops of least estimated time on so many rows whose buffers fit ``budget`` bytes, and the times of
+    :meth:`Machine.gemm_times`; the smallest, without times, where none fit.
+    """
+    cut, kind = pim.layout_of(gemm.x.type) is not None, choice_of(gemm, machine.target).unit
     budget -= scratch_bytes(machine.target, kind)
     block = block_of(machine.target, kind)
     best: tuple[tuple[int, int], GemmLoops, tuple[int, int, int, int]] | None = None
@@ -46,10 +58,8 @@ def gemm_tiling(
                 best = (key, loops, times)
     if best is None:
         assert smallest is not None  # there are candidates
-        return smallest.tiling, f"{_sizes(smallest)}: the smallest buffers, {smallest.bytes} bytes of {budget}"
-    _, loops, (total, unit, dram, network) = best
-    times_text = f"{unit} cycles on the {_UNITS[kind]} unit, {dram} of DRAM, {network} of network, {total} in all"
-    return loops.tiling, f"{_sizes(loops)}: {times_text}; {loops.bytes} bytes of {budget}"
+        return smallest, None
+    return best[1], best[2]
 
 
 def _sizes(loops: GemmLoops) -> str:

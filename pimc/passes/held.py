@@ -17,6 +17,16 @@ from xdsl.ir import Block, Operation, SSAValue
 from pimc.ir import nn
 from pimc.ir.layout import layout_of
 from pimc.ir.nn.base import element_bytes
+from pimc.targets.target import Target
+
+#: The part of the activation memory that is left for small buffers: biases, what messages bring.
+SMALL_SHARE = 12
+
+
+def room_of(target: Target) -> int:
+    """Bytes of local memory for values and the large buffers of operations on them."""
+    memory = target.memory("activation").bytes
+    return memory - memory // SMALL_SHARE
 
 
 @dataclass
@@ -44,16 +54,16 @@ class Held:
 
     def values(self, op: Operation) -> frozenset[SSAValue]:
         """An operation's operands and results, and all values that are needed behind it."""
-        return self._beside(op, {*op.operands, *op.results})
+        return self.beside(op, {*op.operands, *op.results})
 
-    def _beside(self, op: Operation, found: set[SSAValue]) -> frozenset[SSAValue]:
+    def beside(self, op: Operation, found: set[SSAValue]) -> frozenset[SSAValue]:
         """``found``, and what is needed behind an operation."""
         around: Operation | None = op
         while around is not None and not isinstance(around, func.FuncOp):
             block = around.parent_block()
             if block is None:
                 return frozenset(found)
-            found.update(_needed(block, around))
+            found.update(needed_behind(block, around))
             around = around.parent_op()
         if around is None:
             return frozenset(found)
@@ -63,12 +73,12 @@ class Held:
     def _with_caller(self, call: func.CallOp, callee: func.FuncOp, found: set[SSAValue]) -> frozenset[SSAValue]:
         """What is held in a callee and across a call of it; an argument is the value that the caller hands over."""
         if call not in self._across:
-            self._across[call] = self._beside(call, set())
+            self._across[call] = self.beside(call, set())
         handed: dict[SSAValue, SSAValue] = dict(zip(callee.body.block.args, call.arguments, strict=True))
         return frozenset(handed.get(value, value) for value in found) | self._across[call]
 
 
-def _needed(block: Block, op: Operation) -> Iterator[SSAValue]:
+def needed_behind(block: Block, op: Operation) -> Iterator[SSAValue]:
     """The values of a block, defined before ``op``, that are used inside it or behind it."""
     place = {other: index for index, other in enumerate(block.ops)}
     before = [value for other, index in place.items() if index < place[op] for value in other.results]
@@ -92,6 +102,8 @@ def local_bytes(value: SSAValue) -> int:
     ):
         return 0
     shape, layout = value.type.get_shape(), layout_of(value.type)
+    if layout is not None and not layout.is_local:
+        return 0
     cuts = {} if layout is None else layout.cuts
     own = [cuts[dim].max_local_size if dim in cuts else size for dim, size in enumerate(shape)]
     return prod(own) * element_bytes(value.type.element_type)

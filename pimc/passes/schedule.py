@@ -9,6 +9,7 @@ under other work.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import networkx as nx
 from typing_extensions import override
@@ -22,12 +23,15 @@ from pimc.ir import nn
 from pimc.ir.locations import with_location
 from pimc.ir.pim.changes import LayoutChangeOp
 from pimc.ir.pim.ops import AsyncOp, AttentionOp, AwaitOp, GemmOp, GemvOp, KvAppendOp, YieldOp, is_bias
+from pimc.ir.pim.values import EmptyOp, FillOp, ReadOp, SpillOp, WriteOp
 from pimc.ir.stages import Stage
 from pimc.passes.base import Pass, PassContext
 from pimc.targets.target import Target
 
 #: Estimated cost of an operation that annotate did not see, in flops; it only orders independent work.
 _UNKNOWN_COST = 1000
+#: Operations whose order all agents share.
+_IN_ORDER = (LayoutChangeOp, EmptyOp, ReadOp, WriteOp, GemvOp, GemmOp, AsyncOp, AwaitOp)
 #: The part of a core's activation memory that vectors loaded ahead in a block may take.
 _AHEAD_SHARE = 16
 
@@ -80,7 +84,16 @@ def dependences(block: Block) -> nx.DiGraph[Operation]:
             for earlier in touched:
                 graph.add_edge(earlier, op)
             touched.append(op)
+    _keep_moves(block, graph)
     return graph
+
+
+def _keep_moves(block: Block, graph: nx.DiGraph[Operation]) -> None:
+    """What brings values to DRAM and back stays where ``spill`` put it: that is what frees memory."""
+    work = [op for op in block.ops if not isinstance(op, nn.ParamOp | nn.ConstantOp)]
+    for before, op in pairwise(work):
+        if isinstance(op, FillOp | ReadOp | scf.ForOp) or isinstance(before, SpillOp | WriteOp):
+            graph.add_edge(before, op)
 
 
 def _touches_state(op: Operation) -> bool:
@@ -186,7 +199,7 @@ def _fill(block: Block, started: AsyncOp, await_op: AwaitOp) -> None:
         needs = {operand for inner in op.walk() for operand in inner.operands}
         stays = (
             bool(needs & behind)
-            or isinstance(op, LayoutChangeOp | GemvOp | GemmOp | AsyncOp | AwaitOp | scf.ForOp | func.CallOp)
+            or isinstance(op, (*_IN_ORDER, scf.ForOp, func.CallOp))
             or (blocked_state and _touches_state(op))
         )
         if stays:

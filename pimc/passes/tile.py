@@ -22,14 +22,12 @@ from pimc.ir.pim.tiling import AttentionTiling, GemmTiling
 from pimc.ir.stages import Stage
 from pimc.passes.attention_blocks import attention_tiling, full_tiling
 from pimc.passes.base import Pass, PassContext
-from pimc.passes.gemm_blocks import gemm_tiling
-from pimc.passes.held import Held
+from pimc.passes.gemm_blocks import BUFFERS, gemm_tiling
+from pimc.passes.held import Held, room_of
 from pimc.passes.machine import Machine
 from pimc.passes.schedule import ahead_of
 
 REASON = "pim.tile"
-#: The part of the activation memory that small buffers beside those of a GEMM take: biases, what messages bring.
-SMALL_SHARE = 12
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class TilePass(Pass):
     produces = Stage.TILED
     requires = Stage.LAID_OUT
     share: int = 90
-    buffers: int = 3
+    buffers: int = BUFFERS
     key_share: int = 40
 
     @override
@@ -67,13 +65,13 @@ class TilePass(Pass):
             case AttentionOp():
                 return attention_tiling(op, machine.target, memory * self.key_share // 100)
             case AttentionFullOp():
-                free = memory - memory // SMALL_SHARE - held.bytes(op)
+                free = room_of(machine.target) - held.bytes(op)
                 return full_tiling(op, machine.target, memory * self.key_share // 100, free)
             case GemmOp():
                 if op.layout is None:
                     raise InputError("pim.gemm has no layout", where=where(op), hint="run layout before tile")
                 beside = held.bytes(op) + ahead_of(op, machine.target)
-                budget = max(min(memory * self.share // 100, memory - memory // SMALL_SHARE - beside), 0)
+                budget = max(min(memory * self.share // 100, room_of(machine.target) - beside), 0)
                 return gemm_tiling(machine, op, op.layout.layout, budget, self.buffers)
             case _:
                 return None

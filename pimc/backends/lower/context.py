@@ -146,6 +146,13 @@ class LoweringContext:
             self._loaded[value] = load(self, lowered)
         return self._loaded[value]
 
+    @contextmanager
+    def own_loads(self) -> Iterator[None]:
+        """What is loaded in a part of the program that is a loop's body is not known behind it."""
+        before = dict(self._loaded)
+        yield
+        self._loaded = before
+
     def weight(self, value: SSAValue) -> Weight:
         """The weight that ``value`` is."""
         lowered = self.values.get(value)

@@ -29,6 +29,7 @@ from pimc.backends.lower.context import (
     shape_of,
     widths_of,
 )
+from pimc.backends.lower.dram_values import lower_empty, lower_fill, lower_read, lower_spill, lower_write
 from pimc.backends.lower.embedding import lower_row_of_a_core
 from pimc.backends.lower.exchange import lower_all_gather
 from pimc.backends.lower.gemv import collect_gemv, issue_gemv
@@ -69,6 +70,7 @@ from pimc.ir.pim.ops import (
     YieldOp,
     is_bias,
 )
+from pimc.ir.pim.values import EmptyOp, FillOp, ReadOp, SpillOp, WriteOp, is_row_loop
 from pimc.ir.sram_control import ProgramOp as SramProgramOp
 from pimc.targets.target import Target
 
@@ -132,7 +134,9 @@ def lower_entry(
 def _block(ctx: LoweringContext, block: Block, functions: Mapping[str, func.FuncOp]) -> None:
     for op in block.ops:
         ctx.at(op)
-        if isinstance(op, scf.ForOp):
+        if isinstance(op, scf.ForOp) and is_row_loop(op):
+            _row_loop(ctx, op, functions)
+        elif isinstance(op, scf.ForOp):
             _layer_loop(ctx, op, functions)
         elif isinstance(op, func.CallOp):
             _call(ctx, op, functions)
@@ -198,6 +202,19 @@ def _layer_loop(ctx: LoweringContext, op: scf.ForOp, functions: Mapping[str, fun
         ctx.layer = None
     for result, home in zip(op.results, carried, strict=True):
         ctx.set(result, Tensor((home,)))
+
+
+def _row_loop(ctx: LoweringContext, op: scf.ForOp, functions: Mapping[str, func.FuncOp]) -> None:
+    """A loop over blocks of rows: what it carries is in DRAM and stays where it is."""
+    core, body = ctx.core, op.body.block
+    lower, upper, step = (_constant(ctx, value) for value in (op.lb, op.ub, op.step))
+    for argument, initial in zip(body.args[1:], op.iter_args, strict=True):
+        ctx.rename(argument, initial)
+    with core.loop(core.const(lower), core.const(upper), step) as first, ctx.own_loads():
+        ctx.set(body.args[0], first)
+        _block(ctx, body, functions)
+    for result, initial in zip(op.results, op.iter_args, strict=True):
+        ctx.rename(result, initial)
 
 
 def _constant(ctx: LoweringContext, value: SSAValue) -> int:
@@ -290,6 +307,11 @@ LOWERINGS: dict[type[Operation], Lowering] = {
     AllGatherOp: cast(Lowering, lower_all_gather),
     AllToAllOp: cast(Lowering, lower_change),
     TakeOp: cast(Lowering, lower_take),
+    SpillOp: cast(Lowering, lower_spill),
+    FillOp: cast(Lowering, lower_fill),
+    EmptyOp: cast(Lowering, lower_empty),
+    ReadOp: cast(Lowering, lower_read),
+    WriteOp: cast(Lowering, lower_write),
     SelectTokenOp: cast(Lowering, lower_row_of_a_core),
     AsyncOp: cast(Lowering, _async),
     AwaitOp: cast(Lowering, _await),

@@ -99,4 +99,12 @@ class Scalar:
     value: float
 
 
-LoweredValue = Tensor | Weight | Integers | Floats | Positions | Scalar | SSAValue
+@dataclass(frozen=True)
+class Dram:
+    """A value in the tile's own channels: its region's name and first byte."""
+
+    name: str
+    base: int
+
+
+LoweredValue = Tensor | Weight | Integers | Floats | Positions | Scalar | Dram | SSAValue

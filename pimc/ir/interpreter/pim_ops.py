@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from xdsl.ir import SSAValue
 
 from pimc.diagnostics import InputError
-from pimc.ir import pim
-from pimc.ir.interpreter.core import Frame
+from pimc.ir import nn, pim
+from pimc.ir.interpreter.core import Frame, held_dtype
 from pimc.ir.interpreter.cut_ops import slices, unowned
 from pimc.ir.interpreter.nn_conv import convolve
 from pimc.ir.interpreter.nn_ops import full_attention
@@ -49,7 +50,41 @@ def _change(frame: Frame, op: pim.LayoutChangeOp, args: Sequence[Any]) -> Sequen
     return (_owned(_owned(args[0], op.input), op.output),)
 
 
-for _op_type in (pim.AllGatherOp, pim.AllToAllOp, pim.TakeOp):
+@TABLE.register(pim.EmptyOp, exact=True)
+def _empty(frame: Frame, op: pim.EmptyOp, args: Sequence[Any]) -> Sequence[Value]:
+    type_ = op.output.type
+    return (unowned(type_.get_shape(), held_dtype(type_.element_type)),)
+
+
+@TABLE.register(pim.ReadOp, exact=True)
+def _read(frame: Frame, op: pim.ReadOp, args: Sequence[Any]) -> Sequence[Value]:
+    whole, index = args
+    taken = _block_rows(op, int(index), op.output)
+    dim, size = op.dim.value.data, whole.shape[op.dim.value.data]
+    tile = np.take(_owned(whole, op.input), np.minimum(taken, size - 1), axis=dim)
+    tile[(slice(None),) * dim + (taken >= size,)] = 0  # the padding behind the last row of a cut
+    return (_owned(tile, op.output),)
+
+
+@TABLE.register(pim.WriteOp, exact=True)
+def _write(frame: Frame, op: pim.WriteOp, args: Sequence[Any]) -> Sequence[Value]:
+    tile, whole, index = args
+    taken, dim = _block_rows(op, int(index), op.tile), op.dim.value.data
+    inside, before = taken < whole.shape[dim], (slice(None),) * dim
+    result = whole.copy()
+    result[(*before, taken[inside])] = _owned(tile, op.tile)[(*before, inside)]
+    return (_owned(result, op.output),)
+
+
+def _block_rows(op: pim.ReadOp | pim.WriteOp, index: int, tile: SSAValue) -> NDArray[np.int64]:
+    """The rows of a block, in the order of the tile."""
+    groups, per_group = op.groups
+    block = nn.tensor_of(tile).get_shape()[op.dim.value.data] // groups
+    first = min(index, per_group - block)
+    return (np.arange(groups)[:, None] * per_group + first + np.arange(block)).reshape(-1)
+
+
+for _op_type in (pim.AllGatherOp, pim.AllToAllOp, pim.TakeOp, pim.SpillOp, pim.FillOp):
     TABLE.register(_op_type, exact=True)(_change)
 
 

@@ -77,6 +77,8 @@ def cuts_of(space: Space, operands: Sequence[Attribute], what: str) -> dict[str,
     cuts: dict[str, ShardAttr] = {}
     for number, (type_, access) in enumerate(zip(operands, space.operands, strict=True)):
         layout = layout_of(type_)
+        if layout is not None and not layout.is_local:
+            raise VerifyException(f"{what}: operand {number} is in {layout.memory.data}, not in local memory")
         for dim, shard in (layout.cuts if layout is not None else {}).items():
             found = None if access is None else slide(space, access, dim)
             if found is None:

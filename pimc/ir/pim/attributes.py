@@ -171,7 +171,7 @@ class GemvLayoutAttr(ParametrizedAttribute):
 
 
 #: Kinds of linear regions: every tile has all of it; rows are cut over the tiles; a round of a K or V cache.
-REGION_KINDS = ("replicated", "rows", "kernels", "all_kernels", "flat", "cache")
+REGION_KINDS = ("replicated", "rows", "kernels", "all_kernels", "flat", "cache", "value")
 
 
 @irdl_attr_definition
@@ -183,10 +183,10 @@ class RegionAttr(ParametrizedAttribute):
     rows ..`` of a table), ``kernels`` (tile c holds output channels ``c * rows ..`` of a convolution's weights, a row
     all channels of the window's first place, then of the next), ``all_kernels`` (so, but every tile holds all output
     channels), ``flat`` (every tile holds all elements without gaps, as one row), ``cache`` (one head round of a
-    cache: ``rows`` slots). ``tensor``: weight name (``*`` = layer) or the symbol of a cache. ``base``: byte address
-    in the tile; ``size``: bytes of one copy in a tile; ``layer_stride``: bytes from a layer to the next; ``layers``:
-    copies (0: not per layer). ``rows`` x ``row_bytes``: a tile's rows or slots and their pitch; ``round``: index of
-    the head round of a cache
+    cache: ``rows`` slots), ``value`` (what a core has of a computed value). ``tensor``: weight name (``*`` = layer) or
+    the symbol of a cache. ``base``: byte address in the tile; ``size``: bytes of one copy in a tile; ``layer_stride``:
+    bytes from a layer to the next; ``layers``: copies (0: not per layer). ``rows`` x ``row_bytes``: a tile's rows or
+    slots and their pitch; ``round``: index of the head round of a cache
     (0 otherwise); ``cores``: of a cache, the cores that share its slots: position p is in slot ``p // cores`` of the
     tiles of rank ``p % cores`` (0 otherwise).
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from typing_extensions import override
 from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Attribute, SSAValue
@@ -9,13 +11,16 @@ from xdsl.irdl import IRDLOperation, irdl_op_definition, operand_def, result_def
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from pimc.ir.layout import LayoutAttr, layout_of, with_layout
+from pimc.ir.layout import LayoutAttr, is_local, layout_of, with_layout
 
 AnyTensor = TensorType[Attribute]
 
 
 class LayoutChangeOp(IRDLOperation):
     """The same values with another layout: ``input`` and ``output`` have one shape and element type."""
+
+    FROM_LOCAL: ClassVar[bool] = True
+    TO_LOCAL: ClassVar[bool] = True
 
     input = operand_def(AnyTensor)
     output = result_def(AnyTensor)
@@ -38,6 +43,9 @@ class LayoutChangeOp(IRDLOperation):
             layout = layout_of(type_)
             if layout is not None:
                 layout.check(type_.get_shape())
+        sides = [is_local(type_) for type_ in types]
+        if sides != [self.FROM_LOCAL, self.TO_LOCAL]:
+            raise VerifyException(f"{self.name} does not make this memory of that")
         self.verify_layouts(layout_of(self.input.type), layout_of(self.output.type))
 
     def verify_layouts(self, source: LayoutAttr | None, result: LayoutAttr | None) -> None:
