@@ -7,6 +7,7 @@ import pytest
 from graphs import compare
 from random_graphs.case import Outcome
 from random_graphs.decoders import attempt_decoder
+from random_graphs.machines import draw_program
 from xdsl.dialects.builtin import TensorType, f32
 from xdsl.ir import SSAValue
 
@@ -57,3 +58,15 @@ def test_encoder(name: str, heads: int) -> None:
 
     x = rng.standard_normal((1, tokens, width)).astype(np.float16).astype(np.float32)
     compare([x], build, weights, tolerance=6e-3, overrides=MACHINES[name])
+
+
+#: A network on 1 core, a graph on 30, a decoder on 45, a wide graph on 19, an encoder on 13; of 1 to 4 channels each.
+SEEDS = (5, 13, 17, 18, 27)
+
+
+@pytest.mark.parametrize("seed", [*SEEDS, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(30, 60))])
+def test_random_program_on_a_random_machine(seed: int) -> None:
+    """`benchmarks/random_graphs.py --machines` has as many as wanted."""
+    program = draw_program(seed)
+    outcome = program.attempt()
+    assert outcome.kind != "failed", f"{program.describe()}\n{outcome.reason}"
