@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -97,10 +96,6 @@ class PassContext:
     def explain(self, op: Operation, reason: str) -> None:
         """Record why the running pass treated ``op`` as it did."""
         self.decisions.append(Decision(self.current_pass, op_name(op), where(op), reason))
-
-    def explanations(self, text: str) -> Iterator[Decision]:
-        """Decisions about operations whose name or location contains ``text``, in order."""
-        return (decision for decision in self.decisions if text in decision.op or text in decision.where)
 
 
 @dataclass(frozen=True)

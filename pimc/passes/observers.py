@@ -26,35 +26,19 @@ class Observer(Protocol):
 
 @dataclass
 class PrintIr:
-    """Print the IR to ``stream`` before and after the passes named (``all_``: after all; ``changed``: if it
-    changed).
-    """
+    """Print the IR to ``stream`` after the passes named (``all_``: after all)."""
 
     stream: TextIO
-    before_passes: Collection[str] = ()
     after_passes: Collection[str] = ()
     all_: bool = False
-    changed: bool = False
-    _last: str = field(default="", repr=False)
 
     def before(self, index: int, pass_: ModulePass, module: ModuleOp) -> None:
-        """Print before the passes asked for."""
-        if self.changed and not self._last:
-            self._last = print_module(module)
-        if pass_.name in self.before_passes:
-            self._print(f"before {pass_.name}", print_module(module))
+        """Nothing."""
 
     def after(self, index: int, pass_: ModulePass, module: ModuleOp, seconds: float) -> None:
         """Print after the passes asked for."""
-        if not (self.all_ or pass_.name in self.after_passes):
-            return
-        text = print_module(module)
-        if not self.changed or text != self._last:
-            self._print(f"after {pass_.name}", text)
-        self._last = text
-
-    def _print(self, title: str, text: str) -> None:
-        self.stream.write(f"// ---- IR {title}\n{text}")
+        if self.all_ or pass_.name in self.after_passes:
+            self.stream.write(f"// ---- IR after {pass_.name}\n{print_module(module)}")
 
 
 @dataclass
