@@ -17,6 +17,8 @@ def test_show_every_figure_under_the_key_that_set_takes(pimc_cli: Callable) -> N
     before = dict(line.split(" = ", 1) for line in pimc_cli("targets", "hpim").out.splitlines())
     assert before["hbm.timing.nFAW"] == str(load_target("hpim").hbm.timing["nFAW"])
     assert before["digest"] == load_target("hpim").digest
+    figures = [f"{key}={value}" for key, value in before.items() if key != "digest"]
+    assert load_target("hpim", figures).digest == before["digest"]
     result = pimc_cli("targets", "hpim", "--set", "hbm.timing.nFAW=99")
     after = dict(line.split(" = ", 1) for line in result.out.splitlines())
     assert {key for key in before if before[key] != after[key]} == {"hbm.timing.nFAW", "digest"}
