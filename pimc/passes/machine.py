@@ -35,6 +35,8 @@ NORM_STEPS = 4
 #: itself, for each slot and chunk, for each bank, for each read.
 UNIT_CYCLES, GAP_CYCLES, EXCHANGE_CYCLES = 40, 100, 300
 STEP_CYCLES, SEGMENT_CYCLES, BANK_CYCLES, READ_CYCLES = 60, 35, 4, 2
+#: Of a product on the vector unit: instructions of a row and of a piece of K.
+VECTOR_ROW_CYCLES, VECTOR_PIECE_CYCLES = 14, 100
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ class Machine:
         leave = store.busy_cycles(rows * cols) + store.pipeline
         parts = 1 if tiling.in_unit else loops.k_blocks
         if kind == "vector":
-            product = self.vector_product_fs(rows, cols, layout.k) // target.clock.core_period_fs
+            product = self.product_fs(kind, rows, cols, layout.k) // target.clock.core_period_fs
         else:
             product = layout.k + parts * target.tcu.fill_cycles
         sums = product + (2 * parts - 1) * leave + loops.k_blocks * UNIT_CYCLES
@@ -208,30 +210,25 @@ class Machine:
         issue = segments * (SEGMENT_CYCLES + banks * (BANK_CYCLES + reads * READ_CYCLES))
         return max(self.bank_reads_fs(segments * banks, columns) // self.target.clock.core_period_fs, issue)
 
-    def gemm_fs(self, m: int, n: int, k: int) -> int:
-        """``[m, k] x [k, n]`` cut over the tensor units by n: the longer of weight stream and systolic
-        steps.
-        """
+    def gemm_fs(self, m: int, n: int, k: int, kind: str = "systolic") -> int:
+        """``[m, k] x [k, n]`` cut over the cores by n: the longer of weight stream and products."""
+        local = -(-n // self.cores)
+        return max(self.product_fs(kind, m, local, k), self.stream_fs(local * k * 2))
+
+    def product_fs(self, kind: str, rows: int, columns: int, depth: int) -> int:
+        """A matrix product on the tensor or the vector unit of a core, its operands in local memory."""
+        if kind == "vector":  # in pieces of K: operands to f32, for each row products with all columns, and their sums
+            block = block_of(self.target, kind)
+            wide, sums = self.target.latency("vector"), self.target.latency("vector_reduce")
+            piece, across = min(depth, block.columns), min(columns, block.columns)
+            row = across * (wide.busy_cycles(piece) + sums.busy_cycles(piece)) + 2 * wide.pipeline + sums.pipeline
+            cycles = rows * (row + VECTOR_ROW_CYCLES) + (rows + across) * wide.busy_cycles(piece)
+            pieces = -(-rows // block.rows) * VECTOR_PIECE_CYCLES + cycles
+            times = -(-columns // block.columns) * -(-depth // block.columns)
+            return times * pieces * self.target.clock.core_period_fs
         tcu = self.target.tcu
-        local = -(-n // self.cores)
-        steps = -(-m // tcu.rows) * -(-local // tcu.columns) * k + tcu.fill_cycles
-        return max(steps * self.target.clock.core_period_fs, self.stream_fs(local * k * 2))
-
-    def vector_product_fs(self, rows: int, columns: int, depth: int) -> int:
-        """A matrix product on the vector unit of a core: operands to f32, products, sums."""
-        wide, sums = self.target.latency("vector"), self.target.latency("vector_reduce")
-        operands = (rows + columns) * depth
-        cycles = wide.busy_cycles(operands + rows * columns * depth) + sums.busy_cycles(rows * columns * depth)
-        return (cycles + wide.pipeline + sums.pipeline) * self.target.clock.core_period_fs
-
-    def vector_gemm_fs(self, m: int, n: int, k: int) -> int:
-        """``[m, k] x [k, n]`` cut over the vector units by n: the longer of weight stream and products."""
-        local = -(-n // self.cores)
-        return max(self.vector_product_fs(m, local, k), self.stream_fs(local * k * 2))
-
-    def vector_attention_fs(self, m: int, heads: int, head_dim: int, context: int) -> int:
-        """Both products of attention on the vector units."""
-        return 2 * -(-heads // self.cores) * self.vector_product_fs(m, context, head_dim)
+        steps = -(-rows // tcu.rows) * -(-columns // tcu.columns) * depth
+        return (steps + tcu.fill_cycles) * self.target.clock.core_period_fs
 
     def pim_attention_fs(self, m: int, heads: int, head_dim: int, context: int) -> int:
         """Both products of attention on the SRAM-PIM units, the cache loaded once."""
@@ -267,10 +264,9 @@ class Machine:
         cycles = unit + sum(self.target.latency(name).busy_cycles(height * each) for name, each in work.items())
         return blocks * cycles * self.target.clock.core_period_fs
 
-    def tcu_attention_fs(self, m: int, heads: int, head_dim: int, context: int) -> int:
-        """Both products of attention on the tensor units."""
-        tcu = self.target.tcu
-        per_core = -(-heads // self.cores)
-        qk = -(-m // tcu.rows) * -(-context // tcu.columns) * head_dim
-        sv = -(-m // tcu.rows) * -(-head_dim // tcu.columns) * context
-        return per_core * (qk + sv + 2 * tcu.fill_cycles) * self.target.clock.core_period_fs
+    def attention_fs(self, kind: str, m: int, heads: int, head_dim: int, context: int) -> int:
+        """Both products of attention on a kind of unit, heads cut over the cores."""
+        if kind == "sram_pim":
+            return self.pim_attention_fs(m, heads, head_dim, context)
+        products = self.product_fs(kind, m, context, head_dim) + self.product_fs(kind, m, head_dim, context)
+        return -(-heads // self.cores) * products

@@ -279,3 +279,18 @@ def test_instructions_of_the_vector_unit_do_not_depend_on_sizes() -> None:
         program = pimc.compile(model, (x,), policy="vector-only", shapes_only=True).program
         counts.append(max(len(words) for name, words in program.code.items() if "/core/" in name))
     assert max(counts) < 1.2 * min(counts), counts
+
+
+@pytest.mark.parametrize(("rows", "columns", "depth"), [(64, 64, 64), (16, 64, 512), (8, 128, 128)])
+def test_the_estimate_of_a_product_on_the_vector_unit(rows: int, columns: int, depth: int) -> None:
+    a, b = np.ones((rows, depth), np.float32), np.ones((columns, depth), np.float32)
+    executable = pimc.compile(Product(), (torch.from_numpy(a), torch.from_numpy(b)), policy="vector-only")
+    estimate = Machine.load("hpim").product_fs("vector", rows, columns, depth) / 1e6
+    assert executable.run(a, b).cycles == pytest.approx(estimate, rel=0.1)
+
+
+class Product(torch.nn.Module):
+    """A product with a transposed matrix."""
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return a @ b.transpose(0, 1)
