@@ -15,7 +15,7 @@ HPIM = Machine.load("hpim")
 
 
 def rounds(heads: int, slots: int, share: int = 3, dim: int = 64) -> tuple[HeadRound, ...]:
-    return best_rounds(heads, 32, lambda n: HPIM.attention_round_fs(-(-slots // n), share, dim))
+    return best_rounds(heads, 32, lambda n: HPIM.attention_round_fs(-(-slots // n), share, dim, "sram_pim"))
 
 
 @pytest.mark.parametrize("cores", [1, 8, 16, 20, 24, 32, 64])
