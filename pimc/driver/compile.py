@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr
+from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 
 from pimc.diagnostics import InputError, UsageError
@@ -25,8 +25,10 @@ from pimc.limits import NAME_CHARACTERS
 from pimc.passes.base import PassContext
 from pimc.passes.observers import DumpIr, Observer
 from pimc.passes.pipeline import PassManager, parse_pipeline
+from pimc.passes.place import POLICY
 from pimc.passes.policy import Policy
 from pimc.passes.registry import PassRegistry
+from pimc.policies import DEFAULT as DEFAULT_POLICY
 from pimc.ports import PORTS_KEY, signature_of
 from pimc.requirements import import_hint
 from pimc.targets import Target, load_target
@@ -82,19 +84,28 @@ class Plan:
     policy: Policy
     until_placed: bool = False
 
-    def from_stage(self, stage: Stage) -> Plan:
-        """The plan for a module that has seen the passes up to a stage: the default ones among them are left out."""
+    def for_module(self, module: ModuleOp, stage: Stage) -> Plan:
+        """The plan for a module that has seen the passes up to a stage: the default ones among them are left out, and
+        one that is placed goes on with the policy that placed it.
+
+        Raises:
+            UsageError: another policy is asked for, or there is none of that name.
+        """
         if stage is Stage.IMPORTED:
             return self
-        if stage >= Stage.PLACED and self.options.policy is not None:
-            raise UsageError(
-                "the IR is placed already: a policy would change nothing of that",
-                hint="leave out --policy, or give it to the compilation that made the IR",
-            )
-        registry = PassRegistry(self.options.plugins)
+        registry, policy = PassRegistry(self.options.plugins), self.policy
+        if stage >= Stage.PLACED:
+            stated = module.attributes.get(POLICY)
+            name = stated.data if isinstance(stated, StringAttr) else DEFAULT_POLICY
+            if self.options.policy not in (None, name):
+                raise UsageError(
+                    f"the IR is placed already, by the policy {name!r}",
+                    hint="leave out --policy, or give it to the compilation that made the IR",
+                )
+            policy = registry.policy(name)
         items = pipeline.expand(self.options.pipeline, pipeline.after(stage, registry))
-        passes = parse_pipeline(items, registry, self.policy)
-        return replace(self, passes=_until_placed(passes) if self.until_placed else passes)
+        passes = parse_pipeline(items, registry, policy)
+        return replace(self, passes=_until_placed(passes) if self.until_placed else passes, policy=policy)
 
 
 def plan(options: Options, *, until_placed: bool = False) -> Plan:
@@ -166,7 +177,7 @@ def load_source(
 @stage("between passes")
 def run_passes(model: ImportedModel, planned: Plan, observers: Sequence[Observer] = ()) -> PassContext:
     """Run the planned passes on the module of ``model`` (in place); those that a dump has seen are left out."""
-    options = planned.options
+    options, planned = planned.options, planned.for_module(model.module, model.stage)
     state_signatures(model.module)
     if options.dump_ir is not None:
         write_model(options.dump_ir, model, _model_info(model, options), weights=options.dump_weights)
@@ -180,7 +191,7 @@ def run_passes(model: ImportedModel, planned: Plan, observers: Sequence[Observer
         source=model.source,
         policy=planned.policy,
     )
-    manager = PassManager(planned.from_stage(model.stage).passes, verify_each=options.verify_each)
+    manager = PassManager(planned.passes, verify_each=options.verify_each)
     return manager.run(model.module, context, observers)
 
 

@@ -1,7 +1,8 @@
 """``place``: give every compute operation a domain (``pim.domain``) and the reason for it (``pim.reason``).
 
 The compilation's policy chooses (:mod:`pimc.passes.policy`; ``--policy``); what can be chosen for an operation is in
-:mod:`pimc.backends.lower.choices`, which the lowering reads too.
+:mod:`pimc.backends.lower.choices`, which the lowering reads too.  The module keeps the policy's name (``pim.policy``),
+so that a dump is compiled on with the policy's options of later passes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pimc.ir.stages import Stage, is_compute
 from pimc.passes.base import Pass, PassContext
 from pimc.passes.machine import Machine
 
+POLICY = "pim.policy"
+
 
 @dataclass(frozen=True)
 class PlacePass(Pass):
@@ -30,6 +33,7 @@ class PlacePass(Pass):
     def run(self, module: ModuleOp, context: PassContext) -> None:
         machine = Machine(context.target)
         place = context.policy_in_force.place
+        module.attributes[POLICY] = StringAttr(context.policy_in_force.name)
         for op in module.walk():
             if not isinstance(op, nn.NnOp) or not is_compute(op):
                 continue
