@@ -44,7 +44,23 @@ def shorten(program: ProgramOp, live: Liveness, failed: AllocOp, space: int, sem
             met, excess = True, excess - found[op]
             if excess <= 0:
                 break
-    return met
+    return met or any(_meet(program, op, semaphore) for op in _early_at_peak(live, failed.memory.data))
+
+
+def _early_at_peak(live: Liveness, memory: str) -> list[AllocOp]:
+    """Where most memory is in use, the remote buffers that are only kept free for early messages; largest first."""
+    own = [(op, spans) for op, spans in live.spans.items() if op.memory.data == memory]
+
+    def used(place: int) -> int:
+        return sum(_size(op) for op, spans in own if _meets(spans, (place, place)))
+
+    peak = max((start for _, spans in own for start, _ in spans), key=used, default=0)
+    early = [
+        op
+        for op, spans in own
+        if op.remote is not None and _meets(spans[1:], (peak, peak)) and not _meets(spans[:1], (peak, peak))
+    ]
+    return sorted(early, key=lambda op: (-_size(op), op.sym_name.data))
 
 
 def _freed(live: Liveness, failed: AllocOp, early: AllocOp, rivals: Sequence[AllocOp]) -> int:

@@ -18,7 +18,7 @@ from xdsl.ir import SSAValue
 from pimc.backends.lower.context import LoweringContext, shape_of, whole_shape_of
 from pimc.backends.lower.matrix_unit import Left, Right
 from pimc.backends.lower.parts import Cut, Part, clear_padding, parts_of, set_parts
-from pimc.backends.lower.sliding import Arranged, Sliding
+from pimc.backends.lower.sliding import BLOCK_SHARE, Arranged, Sliding
 from pimc.backends.lower.views import (
     View,
     address_of,
@@ -34,9 +34,8 @@ from pimc.ir import nn
 from pimc.ir.pim.conv import CHANNELS, ROWS, ConvOp
 
 _HALF = 2
-#: Weights up to this part of the activation memory stay there, larger ones are read in blocks of output channels; runs
-#: of results with elements between rows are made in blocks of such a size too.
-BLOCK_SHARE = 4
+#: The activation memory that weights, and what is beside them, may take; and the part that weights may in any case.
+USED_PERCENT, LEAST_SHARE = 90, 16
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,15 @@ class _Shape(Sliding):
         """So many rows of results."""
         return replace(self, counts=(rows, *self.counts[1:]))
 
+    @property
+    def arranged(self) -> int:
+        """Bytes of what is arranged."""
+        return _HALF * self.groups * self.channels * prod(self.phases) * prod(self.rows)
+
     def row_block(self, ctx: LoweringContext) -> int:
         """Rows of results at once: all, or as many as keep what is arranged within its share of the memory."""
         budget = ctx.target.memory("activation").bytes // BLOCK_SHARE
-
-        def arranged(rows: int) -> int:
-            part = self.of_rows(rows)
-            return _HALF * part.groups * part.channels * prod(part.phases) * prod(part.rows)
-
-        most = next((rows for rows in range(self.counts[0], 1, -1) if arranged(rows) <= budget), 1)
+        most = next((rows for rows in range(self.counts[0], 1, -1) if self.of_rows(rows).arranged <= budget), 1)
         return -(-self.counts[0] // -(-self.counts[0] // most))
 
     def block(self, ctx: LoweringContext) -> int:
@@ -83,7 +82,9 @@ def lower_conv(ctx: LoweringContext, op: ConvOp) -> None:
     group = weight[0] // all_groups
     shape = _Shape(window, weight[2:], counts, max(1, mine // group), weight[1], outputs=min(mine, group))
     first = [min(core * mine, weight[0] - 1) if dim == CHANNELS else 0 for core in range(ctx.cores)]
-    part = _Part(ctx, shape, _Stored.of(ctx, op, shape), [at // group for at in first], all_groups)
+    outputs = prod(whole_shape_of(op.output)) if dim == CHANNELS else x.view.shape[0] * mine * prod(counts)
+    beside = _HALF * (x.view.elements + outputs) + shape.of_rows(shape.row_block(ctx)).arranged
+    part = _Part(ctx, shape, _Stored.of(ctx, op, shape, beside), [at // group for at in first], all_groups)
     if op.bias is not None:
         starts = [core * mine if dim == CHANNELS and core * mine < weight[0] else 0 for core in range(ctx.cores)]
         part.biased(view_of(ctx, op.bias), starts)
@@ -133,12 +134,16 @@ class _Stored:
     block: int
 
     @staticmethod
-    def of(ctx: LoweringContext, op: ConvOp, shape: _Shape) -> _Stored | _Held:
-        """Those of an operation; where all of a core's fit, they are read here."""
+    def of(ctx: LoweringContext, op: ConvOp, shape: _Shape, beside: int) -> _Stored | _Held:
+        """Those of an operation; where all of a core's fit, they are read here.
+
+        ``beside``: bytes of what is in the activation memory at the same time.
+        """
         core, weight = ctx.core, ctx.weight(op.weight)
         region = ctx.memory.find(op.region, weight.name)
         pitch, count = region.row_bytes.data, region.rows.data
-        budget = ctx.target.memory("activation").bytes // BLOCK_SHARE
+        memory = ctx.target.memory("activation").bytes
+        budget = min(memory // BLOCK_SHARE, max(memory * USED_PERCENT // 100 - beside, memory // LEAST_SHARE))
         block = count if count * pitch <= budget else min(shape.block(ctx), max(1, budget // pitch))
         source = core.const(region.region.base)
         if region.region.layer_stride:

@@ -19,6 +19,10 @@ from pimc.backends.lower.context import LoweringContext
 from pimc.backends.lower.views import FILL, View, address_of, copy_at, fresh
 from pimc.ir.nn.conv import Window
 
+#: Each of these takes this part of the activation memory at most: what is arranged at once; weights that stay there
+#: (larger ones are read in blocks of output channels); runs of results with elements between rows.
+BLOCK_SHARE = 4
+
 
 @dataclass(frozen=True)
 class Arranged:

@@ -10,6 +10,7 @@ from pimc.backends.lower.context import LoweringContext, shape_of
 from pimc.backends.lower.rows import inverse_deviation, mean_of_rows, softmax_rows
 from pimc.backends.lower.values import Scalar, Strip, Tensor
 from pimc.ir import nn
+from pimc.ir.pim.conv import ConvOp
 
 #: VCU instruction of each element-wise operator of two tensors.
 BINARY: Mapping[type[Operation], str] = {
@@ -141,9 +142,16 @@ def lower_gelu(ctx: LoweringContext, op: nn.GeluOp) -> None:
 
 
 def apply_unary(ctx: LoweringContext, op: Operation, instruction: str) -> None:
-    """One vector instruction on the operand."""
+    """One vector instruction on the operand; in its place where nobody else uses it."""
     source = ctx.tensor(op.operands[0])
-    ctx.set(op.results[0], map_rows(ctx, instruction, source, ctx.like("vector", source)))
+    result = source if _is_last_use(op) else ctx.like("vector", source)
+    ctx.set(op.results[0], map_rows(ctx, instruction, source, result))
+
+
+def _is_last_use(op: Operation) -> bool:
+    """Whether an operation is the one user of what has a buffer of its own: the result of a convolution."""
+    (value,) = op.operands
+    return isinstance(value.owner, ConvOp) and value.has_one_use() and value.owner.parent is op.parent
 
 
 def map_rows(
