@@ -10,6 +10,7 @@ from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Attribute, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
+from pimc.backends.lower.sliding import BLOCK_SHARE, LEAST_SHARE
 from pimc.ir import nn, pim
 from pimc.ir.layout import LayoutAttr, ShardAttr, ShardRound, with_layout
 from pimc.ir.nn.base import shape_of
@@ -17,8 +18,8 @@ from pimc.ir.pim.conv import CHANNELS, IMAGES, ROWS, operand_layout
 from pimc.passes.machine import Machine
 from pimc.passes.relayout import Relayout, fits
 
-#: Percent of the activation memory that a convolution's operand, its arrangement and its result may take together.
-MEMORY_PERCENT = 70
+#: Percent of the activation memory that a convolution's operand, its result, and blocks of both may take together.
+MEMORY_PERCENT = 75
 #: Instructions around a product of the tensor unit, and around a block of sums.
 PRODUCT_CYCLES, BLOCK_CYCLES = 12, 60
 _HALF = 2
@@ -62,10 +63,11 @@ class ConvCut:
         """Bytes of the weights that a core reads."""
         return _HALF * self._part[1] * prod(shape_of(self.op.weight)[1:])
 
-    def bytes(self) -> int:
-        """Estimated bytes of activation memory: x, as much again padded or in phases, and the result."""
+    def bytes(self, memory: int) -> int:
+        """Estimated bytes of the activation memory: x, the result, and blocks of x in phases and of weights."""
         images, outputs, counts = self._part
-        return _HALF * (self._held + self._held // images + images * outputs * prod(counts))
+        blocks = min(_HALF * self._held // images, memory // BLOCK_SHARE) + min(self._weights, memory // LEAST_SHARE)
+        return _HALF * (self._held + images * outputs * prod(counts)) + blocks
 
     def time(self, layouts: Relayout) -> int:
         """Estimated time: the change of x, the weights, and the longer of products and what issues them."""
@@ -74,10 +76,12 @@ class ConvCut:
         images, outputs, counts = self._part
         groups = min(self.op.groups.value.data, max(1, outputs * self.op.groups.value.data // weight[0]))
         run = counts[0] * prod(size + last for size, last in zip(counts[1:], weight[3:], strict=True))
-        blocks = images * groups * -(-outputs // groups // tcu.rows) * -(-run // tcu.columns)
+        memory = machine.target.memory("activation").bytes
+        rows = max(1, min(tcu.rows, memory // BLOCK_SHARE // (_HALF * prod(weight[1:]))))  # of weights at once
+        blocks = images * groups * -(-outputs // groups // rows) * -(-run // tcu.columns)
         product = max(weight[1], PRODUCT_CYCLES)
         cycles = blocks * (prod(weight[2:]) * product + tcu.fill_cycles + BLOCK_CYCLES)
-        whole = self._weights <= machine.target.memory("activation").bytes // 4
+        whole = self._weights <= memory // BLOCK_SHARE
         weights = machine.stream_fs(self._weights) * (1 if whole else images)
         change = layouts.time_to(self.op.x, self.x)
         return cycles * period + weights + change + machine.vector_fs(self._held)
@@ -111,8 +115,9 @@ def conv_cuts(op: nn.ConvOp, machine: Machine) -> Iterator[ConvCut]:
 def cut_conv(op: nn.ConvOp, layouts: Relayout, bias: SSAValue | None) -> tuple[pim.ConvOp, str]:
     """The convolution with its result cut over the cores, and why."""
     machine = layouts.machine
-    budget = machine.target.memory("activation").bytes * MEMORY_PERCENT // 100
-    best = min(conv_cuts(op, machine), key=lambda cut: (max(0, cut.bytes() - budget), cut.time(layouts)))
+    memory = machine.target.memory("activation").bytes
+    budget = memory * MEMORY_PERCENT // 100
+    best = min(conv_cuts(op, machine), key=lambda cut: (max(0, cut.bytes(memory) - budget), cut.time(layouts)))
     result = TensorType(nn.tensor_of(op.result).element_type, shape_of(op.result))
     properties: dict[str, Attribute] = {
         name: value for name, value in op.properties.items() if name != "operandSegmentSizes"

@@ -18,7 +18,7 @@ from xdsl.ir import SSAValue
 from pimc.backends.lower.context import LoweringContext, shape_of, whole_shape_of
 from pimc.backends.lower.matrix_unit import Left, Right
 from pimc.backends.lower.parts import Cut, Part, clear_padding, parts_of, set_parts
-from pimc.backends.lower.sliding import BLOCK_SHARE, Arranged, Sliding
+from pimc.backends.lower.sliding import BLOCK_SHARE, LEAST_SHARE, Arranged, Sliding
 from pimc.backends.lower.views import (
     View,
     address_of,
@@ -34,8 +34,8 @@ from pimc.ir import nn
 from pimc.ir.pim.conv import CHANNELS, ROWS, ConvOp
 
 _HALF = 2
-#: The activation memory that weights, and what is beside them, may take; and the part that weights may in any case.
-USED_PERCENT, LEAST_SHARE = 90, 16
+#: The activation memory that weights, and what is beside them, may take.
+USED_PERCENT = 90
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from pimc.ir.nn.conv import Window
 #: Each of these takes this part of the activation memory at most: what is arranged at once; weights that stay there
 #: (larger ones are read in blocks of output channels); runs of results with elements between rows.
 BLOCK_SHARE = 4
+#: The part that weights may take in any case, whatever is beside them.
+LEAST_SHARE = 16
 
 
 @dataclass(frozen=True)
