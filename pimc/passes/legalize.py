@@ -32,6 +32,7 @@ from pimc.ir.nn.source import Element
 from pimc.ir.weights import WeightStore
 from pimc.passes.base import Pass, PassContext
 from pimc.passes.fusion import partitionable, weight_param
+from pimc.passes.raise_views import apply_steps, chain
 
 #: Elements up to which a result of constants is computed here.
 FOLD_LIMIT = 1 << 20
@@ -159,8 +160,36 @@ def _embedding(emit: Emitter, op: nn.EmbeddingOp) -> SSAValue | None:
 
 def _attention_full(emit: Emitter, op: nn.AttentionFullOp) -> SSAValue | None:
     """A mask that says something is a number for each key, to be added."""
+    if op.relative is not None:
+        return None
     said = _said(emit, op.mask)
-    return _float_mask(emit, op) if said is op.mask else emit(_with_mask(op, said))
+    if said is not op.mask:
+        return emit(_with_mask(op, said))
+    bias = _by_difference(emit, op)
+    return _float_mask(emit, op) if bias is None else emit(_with_mask(op, bias, relative=True))
+
+
+def _by_difference(emit: Emitter, op: nn.AttentionFullOp) -> SSAValue | None:
+    """A mask that is a view of rows of a table, chosen by the difference of key and query (T5's bias), by difference:
+    ``[1, H, 1, M + N - 1]``; None for any other.
+    """
+    queries, keys, heads = shape_of(op.q)[1], shape_of(op.k)[1], op.heads.value.data
+    if op.mask is None or shape_of(op.mask) != (1, heads, queries, keys) or queries + keys < 3:
+        return None
+    source, steps = list(chain(op.mask))[-1]
+    lookup = source.owner
+    if not isinstance(lookup, nn.EmbeddingOp) or not isinstance(lookup.ids.owner, nn.ConstantOp):
+        return None
+    ids = np.asarray(lookup.ids.owner.value.get_values()).reshape(shape_of(lookup.ids))
+    features = shape_of(lookup.table)[1]
+    numbers = apply_steps(ids[..., None] * features + np.arange(features), steps)[0]
+    apart = np.concatenate([numbers[:, :, 0][:, ::-1], numbers[:, 0, 1:]], axis=1)  # [H, M + N - 1]
+    index = np.arange(keys)[None, :] - np.arange(queries)[:, None] + queries - 1
+    heads_alike = np.array_equal(apart % features, np.broadcast_to(np.arange(heads)[:, None], apart.shape))
+    if features != heads or not heads_alike or not np.array_equal(apart[:, index], numbers):
+        return None
+    rows = emit(nn.EmbeddingOp(lookup.table, emit.constant(apart[:1] // features, lookup.ids)))
+    return emit.reshape(emit(nn.TransposeOp(rows, (0, 2, 1))), 1, heads, 1, apart.shape[1])
 
 
 def _float_mask(emit: Emitter, op: nn.AttentionFullOp) -> SSAValue | None:
@@ -178,10 +207,20 @@ def _float_mask(emit: Emitter, op: nn.AttentionFullOp) -> SSAValue | None:
     return emit(_with_mask(op, mask))
 
 
-def _with_mask(op: nn.AttentionFullOp, mask: SSAValue | None) -> nn.AttentionFullOp:
+def _select(emit: Emitter, op: nn.SelectOp) -> SSAValue | None:
+    """One of two by a constant that is the same everywhere."""
+    owner = op.condition.owner
+    if not isinstance(owner, nn.ConstantOp):
+        return None
+    values = np.asarray(owner.value.get_values()) != 0
+    found = op.a if values.all() else op.b if not values.any() else None
+    return found if found is not None and found.type == op.result.type else None
+
+
+def _with_mask(op: nn.AttentionFullOp, mask: SSAValue | None, *, relative: bool = False) -> nn.AttentionFullOp:
     """The same attention with another mask."""
     sizes = {name: getattr(op, name).value.data for name in ("heads", "kv_heads", "head_dim", "scale")}
-    return nn.AttentionFullOp(op.q, op.k, op.v, mask, **sizes, causal=bool(op.causal.value.data))
+    return nn.AttentionFullOp(op.q, op.k, op.v, mask, **sizes, causal=bool(op.causal.value.data), relative=relative)
 
 
 def _said(emit: Emitter, mask: SSAValue | None) -> SSAValue | None:
@@ -239,6 +278,7 @@ REWRITES: Mapping[type[Operation], Rewrite] = MappingProxyType(
         nn.MatmulOp: cast(Rewrite, _matmul),
         nn.EmbeddingOp: cast(Rewrite, _embedding),
         nn.AttentionFullOp: cast(Rewrite, _attention_full),
+        nn.SelectOp: cast(Rewrite, _select),
         nn.ReshapeOp: cast(Rewrite, _identity),
         nn.BroadcastToOp: cast(Rewrite, _identity),
         nn.CastOp: cast(Rewrite, _cast),

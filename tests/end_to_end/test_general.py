@@ -237,6 +237,20 @@ def test_attention_of_several_sequences(
     )
 
 
+@pytest.mark.parametrize("overrides", [(), ONE_CORE], ids=["32 cores", "one core"])
+@pytest.mark.parametrize(("queries", "keys"), [(70, 33), (9, 20), (1, 5)])
+def test_attention_with_a_bias_by_difference(queries: int, keys: int, overrides: tuple[str, ...]) -> None:
+    """Query rows that no core has in full: 70 rows in blocks of 5."""
+    arrays = [3 * floats(1, queries, 24), floats(1, keys, 24), floats(1, keys, 24), floats(1, 3, 1, queries + keys - 1)]
+    sizes = {"heads": 3, "kv_heads": 3, "head_dim": 8, "scale": 0.4, "relative": True}
+    compare(
+        arrays,
+        lambda q, k, v, m: [nn.AttentionFullOp(q, k, v, m, **sizes).result],
+        tolerance=1e-2,
+        overrides=overrides,
+    )
+
+
 def test_attention_in_blocks_is_one_program_for_any_length() -> None:
     """As many instructions for 150 queries and 70 keys as for 250 and 190; buffers for keys do not grow."""
     counts = set()

@@ -59,6 +59,31 @@ def test_the_meaning_stays() -> None:
     assert names == {"w", "t^T"}
 
 
+def test_a_bias_by_the_difference_of_key_and_query_is_no_table_of_pairs() -> None:
+    """T5: rows of a table, chosen for each pair of query and key by how far they are apart."""
+    queries, keys, table = 5, 7, floats(6, 2)
+    pairs = np.clip(np.arange(keys)[None, :] - np.arange(queries)[:, None] + 2, 0, 5)
+    sizes = {"heads": 2, "kv_heads": 1, "head_dim": 4, "scale": 0.5}
+
+    def attend(q: SSAValue, k: SSAValue) -> list[SSAValue]:
+        rows = nn.EmbeddingOp(weight("t", table), nn.ConstantOp.from_array(pairs, i64))
+        bias = nn.ReshapeOp(nn.TransposeOp(rows, (2, 0, 1)), (1, 2, queries, keys))
+        return [nn.AttentionFullOp(q, k, k, bias, **sizes).result]
+
+    arrays, store = [floats(1, queries, 8), floats(1, keys, 4)], ModelWeights({"t": table})
+    module = module_of(arrays, attend)
+    inputs = {"arg0": arrays[0], "arg1": arrays[1]}
+    (expected,) = Interpreter(module, store, "f32").call("main", inputs).values()
+    PassManager((LegalizePass(),)).run(module, PassContext(weights=store))
+    verify_module(module)
+    (op,) = (op for op in module.walk() if isinstance(op, nn.AttentionFullOp))
+    assert op.relative is not None
+    assert op.mask is not None
+    assert nn.tensor_of(op.mask).get_shape() == (1, 2, 1, queries + keys - 1)
+    (got,) = Interpreter(module, store, "f32").call("main", inputs).values()
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
 def test_folding_is_an_option() -> None:
     module = module_of([floats(2)], lambda x: [x, nn.IotaOp(TensorType(i64, (3,))).result])
     PassManager((LegalizePass(fold=False),)).run(module, PassContext())

@@ -20,7 +20,7 @@ from pimc.backends.lower.key_stream import KeyBlock, KeyStream
 from pimc.backends.lower.online import OnlineSoftmax, Rows
 from pimc.backends.lower.parts import Part, parts_of
 from pimc.backends.lower.values import Buffer, Strip, Tensor
-from pimc.backends.lower.views import View, view_of
+from pimc.backends.lower.views import View, contiguous, copy_view, filled, view_of
 from pimc.ir.layout import layout_of
 from pimc.ir.pim.encoder import AttentionFullOp, AttentionGrid
 from pimc.ir.pim.tiling import AttentionTiling
@@ -209,6 +209,8 @@ class _Mask:
         """The mask of an attention; None if there is none, or one that is the same for all keys of a query."""
         if op.mask is None:
             return None
+        if op.relative is not None:
+            return _Mask._of_differences(ctx, op, op.mask)
         layout = layout_of(op.mask.type)
         part = Part(view_of(ctx, op.mask)) if layout is None else parts_of(ctx, op.mask)[0]
         view, missing = part.view, 4 - part.view.rank
@@ -220,6 +222,21 @@ class _Mask:
             return None
         cut = frozenset(cut.dim + missing for cut in part.cuts)
         return _Mask(View(view.buffer, (1,) * missing + view.shape, strides, view.offset), cut)
+
+    @staticmethod
+    def _of_differences(ctx: LoweringContext, op: AttentionFullOp, mask: SSAValue) -> _Mask:
+        """Rows of a mask by difference of key and query: each begins an element before the one above it."""
+        grid, source = AttentionGrid.of(op), contiguous(ctx, view_of(ctx, mask))
+        queries, pitch = whole_shape_of(op.q)[1], source.strides[1]
+        behind = grid.row_groups * grid.rows - queries  # rows of zeros behind the last query have numbers too
+        if behind:
+            size, heads, count = source.itemsize, source.shape[1], source.shape[3]
+            padded = filled(ctx, (1, heads, 1, count + behind), 0.0)
+            copy_view(ctx, source, padded.slice(3, behind, count))
+            source, pitch = padded, (count + behind) * size
+        at = source.offset + (queries - 1 + behind) * source.itemsize
+        strides = (0, pitch, -source.itemsize, source.itemsize)
+        return _Mask(View(source.buffer, source.shape, strides, at), frozenset())
 
     def add(self, ctx: LoweringContext, rows: Rows, shape: Shape, place: _Place, row: Index, key: Index) -> None:
         """Add the mask of query rows from ``row`` on (of the mask) and keys from ``key`` on."""

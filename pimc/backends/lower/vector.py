@@ -11,6 +11,7 @@ from pimc.backends.lower.rows import inverse_deviation, mean_of_rows, softmax_ro
 from pimc.backends.lower.values import Scalar, Strip, Tensor
 from pimc.ir import nn
 from pimc.ir.pim.conv import ConvOp
+from pimc.ir.pim.ops import GemmOp
 
 #: VCU instruction of each element-wise operator of two tensors.
 BINARY: Mapping[type[Operation], str] = {
@@ -149,9 +150,10 @@ def apply_unary(ctx: LoweringContext, op: Operation, instruction: str) -> None:
 
 
 def _is_last_use(op: Operation) -> bool:
-    """Whether an operation is the one user of what has a buffer of its own: the result of a convolution."""
+    """Whether an operation is the one user of what has a buffer of its own: the result of a product."""
     (value,) = op.operands
-    return isinstance(value.owner, ConvOp) and value.has_one_use() and value.owner.parent is op.parent
+    owner = value.owner
+    return isinstance(owner, ConvOp | GemmOp) and value.has_one_use() and owner.parent is op.parent
 
 
 def map_rows(

@@ -228,7 +228,14 @@ def _attention(frame: Frame, op: nn.AttentionOp, args: Sequence[Any]) -> Sequenc
 @TABLE.register(nn.AttentionFullOp)
 def _attention_full(frame: Frame, op: nn.AttentionFullOp, args: Sequence[Any]) -> Sequence[Value]:
     sizes = (op.heads.value.data, op.kv_heads.value.data, op.head_dim.value.data)
+    if op.relative is not None:
+        args = (*args[:3], by_difference(args[3], args[0].shape[1], args[1].shape[1]))
     return (full_attention(args, sizes, op.scale.value.data, causal=bool(op.causal.value.data)),)
+
+
+def by_difference(bias: Array, queries: int, keys: int) -> Array:
+    """``[..., queries, keys]`` of a bias ``[..., 1, queries + keys - 1]`` by the difference of key and query."""
+    return bias[..., 0, np.arange(keys)[None, :] - np.arange(queries)[:, None] + queries - 1]
 
 
 def full_attention(args: Sequence[Array], sizes: tuple[int, int, int], scale: float, *, causal: bool) -> Array:

@@ -17,7 +17,7 @@ from pimc.ir import nn, pim
 from pimc.ir.interpreter.core import Frame, held_dtype
 from pimc.ir.interpreter.cut_ops import slices, unowned
 from pimc.ir.interpreter.nn_conv import convolve
-from pimc.ir.interpreter.nn_ops import full_attention
+from pimc.ir.interpreter.nn_ops import by_difference, full_attention
 from pimc.ir.interpreter.table import Array, ImplementationTable, Value
 from pimc.ir.locations import where
 from pimc.ir.pim import reference
@@ -153,7 +153,8 @@ def _attention(frame: Frame, op: pim.AttentionOp, args: Sequence[Any]) -> Sequen
 def _attention_full(frame: Frame, op: pim.AttentionFullOp, args: Sequence[Any]) -> Sequence[Value]:
     owned = [_owned(array, value) for array, value in zip(args[:3], (op.q, op.k, op.v), strict=True)]
     sizes = (op.heads.value.data, op.kv_heads.value.data, op.head_dim.value.data)
-    whole = full_attention((*owned, *args[3:]), sizes, op.scale.value.data, causal=bool(op.causal.value.data))
+    masks = args[3:] if op.relative is None else [by_difference(args[3], owned[0].shape[1], owned[1].shape[1])]
+    whole = full_attention((*owned, *masks), sizes, op.scale.value.data, causal=bool(op.causal.value.data))
     return (_owned(whole, op.output),)
 
 

@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import (
     IndexType,
     SymbolRefAttr,
     TensorType,
+    UnitAttr,
     f32,
 )
 from xdsl.dialects.ml_program import GlobalOp
@@ -320,7 +321,8 @@ class AttentionFullOp(NnOp):
     H*D]``; a sequence attends to itself.
 
     ``mask`` is added to the scores and broadcasts to ``[B, H, M, N]``; with ``causal`` query m attends to
-    keys ``0 .. m + N - M``.
+    keys ``0 .. m + N - M``.  With ``relative`` the mask is ``[1, H, 1, M + N - 1]``, by how far a key is behind a
+    query: that of key n and query m is at ``n - m + M - 1``.
     """
 
     name = "nn.attention_full"
@@ -335,6 +337,7 @@ class AttentionFullOp(NnOp):
     head_dim = prop_def(IntegerAttrI64)
     scale = prop_def(FloatAttr[Float32Type])
     causal = prop_def(BoolAttr)
+    relative = opt_prop_def(UnitAttr)
     result = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -351,8 +354,10 @@ class AttentionFullOp(NnOp):
         head_dim: int,
         scale: float,
         causal: bool = False,
+        relative: bool = False,
     ) -> None:
         properties = head_properties(heads, kv_heads, head_dim, scale, causal)
+        properties["relative"] = UnitAttr() if relative else None
         construct(self, [q, k, v, [mask] if mask is not None else []], properties)
 
     @override
@@ -369,6 +374,9 @@ class AttentionFullOp(NnOp):
         if self.mask is not None:
             full = (q.get_shape()[0], heads, q.get_shape()[1], k.get_shape()[1])
             mask = tensor_of(self.mask, "nn.attention_full mask")
+            if self.relative is not None:
+                check_shape(mask, (1, heads, 1, full[2] + full[3] - 1), "nn.attention_full mask")
+                return [q]
             fits = broadcast_shapes([mask.get_shape(), full]) == full
             check(fits, f"nn.attention_full mask {mask} does not broadcast to {full}")
         return [q]
@@ -388,7 +396,9 @@ class AttentionFullOp(NnOp):
         ]
         if self.mask is not None:
             mask = shape_of(self.mask)
-            full = (*at("b"), Index(head), *at("m", "n"))[4 - len(mask) :]
+            apart = Index((("n", 1), ("m", -1)), q[1] - 1)
+            last = (Index(), apart) if self.relative is not None else at("m", "n")
+            full = (*at("b"), Index(head), *last)[4 - len(mask) :]
             operands.append(
                 Access(mask, tuple(Index() if size == 1 else index for size, index in zip(mask, full, strict=True)))
             )

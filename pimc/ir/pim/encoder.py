@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xdsl.dialects.builtin import BoolAttr, DenseArrayBase, FloatAttr, IntegerAttr, TensorType, i64
+from xdsl.dialects.builtin import BoolAttr, DenseArrayBase, FloatAttr, IntegerAttr, TensorType, UnitAttr, i64
 from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
@@ -14,6 +14,7 @@ from xdsl.irdl import (
     irdl_op_definition,
     operand_def,
     opt_operand_def,
+    opt_prop_def,
     prop_def,
     result_def,
     traits_def,
@@ -102,7 +103,7 @@ class AttentionFullOp(IRDLOperation):
     (:class:`AttentionGrid`); q and the result are cut so.  k and v are cut along one dimension: the cores of a group
     get their keys and values block by block from those that have them.  ``mask`` is added to the scores, and broadcasts
     to ``[B, heads, M, N]``; it is whole, or cut as the grid has it.  With ``causal`` query m sees keys ``0 .. m + N -
-    M``.
+    M``.  A ``relative`` mask is that of `nn.attention_full`, whole.
     """
 
     name = "pim.attention_full"
@@ -116,6 +117,7 @@ class AttentionFullOp(IRDLOperation):
     scale = prop_def(FloatAttr)
     causal = prop_def(BoolAttr)
     grid = prop_def(DenseArrayBase.constr(i64))
+    relative = opt_prop_def(UnitAttr)
     output = result_def(AnyTensor)
     irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
     traits = traits_def(Pure())
