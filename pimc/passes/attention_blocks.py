@@ -69,6 +69,7 @@ def full_tiling(op: AttentionFullOp, target: Target, share: int, free: int) -> t
     most = max(1, block_of(target, choice_of(op, target).unit).rows // queries)
     rows = -(-grid.rows // -(-grid.rows // most))
     state = -(-grid.rows // rows) * rows * queries * (4 * dim + 8)
+    state += rows * queries * (4 * dim + 12) + 64 * dim  # queries, products and statistics of a block
     one, budget = 4 * dim + 2 * rows * queries, min(share, free - state)
     if total * one <= budget and grid.sequences * grid.heads == 1:
         keys, why = total, "all, in one buffer"
