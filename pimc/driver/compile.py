@@ -28,6 +28,7 @@ from pimc.passes.pipeline import PassManager, parse_pipeline
 from pimc.passes.place import POLICY
 from pimc.passes.policy import Policy
 from pimc.passes.registry import PassRegistry
+from pimc.passes.spill import SpillPass
 from pimc.policies import DEFAULT as DEFAULT_POLICY
 from pimc.ports import PORTS_KEY, signature_of
 from pimc.requirements import import_hint
@@ -226,12 +227,15 @@ def _compile_largest_chunk(
     planned: Plan,
     observers: Sequence[Observer],
 ) -> Compiled:
-    """Compile with the largest prefill chunk that fits; only the last compilation is observed and dumped."""
+    """Compile with the largest prefill chunk that fits without loops over rows, which would read weights several
+    times a chunk; only the last compilation is observed and dumped.
+    """
 
     def compile_chunk(chunk: int, *, dump_ir: Path | None = None, observers: Sequence[Observer] = ()) -> Compiled:
         options = replace(planned.options, prefill_chunk=chunk, dump_ir=dump_ir)
         model = load_source(source, options, example_inputs)
-        return compile_imported(model, planned=replace(planned, options=options), observers=observers)
+        passes = tuple(replace(each, loops=False) if isinstance(each, SpillPass) else each for each in planned.passes)
+        return compile_imported(model, planned=replace(planned, options=options, passes=passes), observers=observers)
 
     most = min(MOST, planned.options.max_seq or DEFAULT_MAX_SEQ)
     chunk, compiled = largest_that_fits(compile_chunk, most)

@@ -8,6 +8,7 @@ block of outputs), and what nothing hides.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from math import prod
 
 from pimc.backends.lower.choices import choice_of
@@ -67,6 +68,12 @@ def _sizes(loops: GemmLoops) -> str:
     t, layout = loops.tiling, loops.layout
     outputs = min(t.block_slots * layout.outputs_per_slot, layout.n_local)
     return f"{min(t.rows, loops.rows)} x {outputs} x {min(loops.pieces * loops.piece_elements, layout.k)}"
+
+
+@lru_cache(maxsize=1024)
+def least_bytes(block: Block, layout: GemvLayout, rows: int, cut: bool) -> int:
+    """Bytes of the least buffers that a GEMM of so many rows works with."""
+    return min(GemmLoops(layout, tiling, rows, cut).bytes for tiling in candidates(block, layout, rows, cut, 1))
 
 
 def candidates(block: Block, layout: GemvLayout, rows: int, cut: bool, buffers: int) -> Iterator[GemmTiling]:

@@ -35,6 +35,7 @@ class Held:
 
     calls: dict[str, list[func.CallOp]] = field(default_factory=dict)
     _across: dict[func.CallOp, frozenset[SSAValue]] = field(default_factory=dict)
+    _lives: dict[Block, _Lives] = field(default_factory=dict)
 
     @staticmethod
     def of(module: ModuleOp) -> Held:
@@ -63,12 +64,23 @@ class Held:
             block = around.parent_block()
             if block is None:
                 return frozenset(found)
-            found.update(needed_behind(block, around))
+            found.update(self.needed_behind(block, around))
             around = around.parent_op()
         if around is None:
             return frozenset(found)
         sites = [self._with_caller(call, around, found) for call in self.calls.get(around.sym_name.data, ())]
         return max(sites, key=bytes_of, default=frozenset(found))
+
+    def needed_behind(self, block: Block, op: Operation) -> Iterator[SSAValue]:
+        """The values of a block, defined before ``op``, that are used inside it or behind it."""
+        if block not in self._lives:
+            self._lives[block] = _Lives.of(block)
+        lives = self._lives[block]
+        here = lives.place[op]
+        for value, start, last in lives.values:
+            inside = last == here and start < here and bool(op.regions) and _is_used_inside(value, block, op)
+            if start < here and (last > here or inside):
+                yield value
 
     def _with_caller(self, call: func.CallOp, callee: func.FuncOp, found: set[SSAValue]) -> frozenset[SSAValue]:
         """What is held in a callee and across a call of it; an argument is the value that the caller hands over."""
@@ -78,16 +90,29 @@ class Held:
         return frozenset(handed.get(value, value) for value in found) | self._across[call]
 
 
-def needed_behind(block: Block, op: Operation) -> Iterator[SSAValue]:
-    """The values of a block, defined before ``op``, that are used inside it or behind it."""
-    place = {other: index for index, other in enumerate(block.ops)}
-    before = [value for other, index in place.items() if index < place[op] for value in other.results]
-    for value in (*block.args, *before):
-        for use in value.uses:
-            user = block.find_ancestor_op_in_block(use.operation)
-            if user is not None and (place[user] > place[op] or (user is op and use.operation is not op)):
-                yield value
-                break
+@dataclass(frozen=True)
+class _Lives:
+    """Places of a block's operations, and of each value its definition and its last use."""
+
+    place: dict[Operation, int]
+    values: list[tuple[SSAValue, int, int]]
+
+    @staticmethod
+    def of(block: Block) -> _Lives:
+        place = {op: index for index, op in enumerate(block.ops)}
+        made: list[tuple[SSAValue, int]] = [(argument, -1) for argument in block.args]
+        made += [(result, index) for op, index in place.items() for result in op.results]
+        return _Lives(place, [(value, start, _last_use(block, place, value)) for value, start in made])
+
+
+def _last_use(block: Block, place: dict[Operation, int], value: SSAValue) -> int:
+    users = (block.find_ancestor_op_in_block(use.operation) for use in value.uses)
+    return max((place[user] for user in users if user is not None), default=-1)
+
+
+def _is_used_inside(value: SSAValue, block: Block, op: Operation) -> bool:
+    uses = (use.operation for use in value.uses if use.operation is not op)
+    return any(block.find_ancestor_op_in_block(user) is op for user in uses)
 
 
 def bytes_of(values: frozenset[SSAValue]) -> int:

@@ -19,14 +19,14 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from pimc.backends.lower.choices import choice_of
-from pimc.backends.lower.matrix_unit import scratch_bytes
+from pimc.backends.lower.matrix_unit import block_of, scratch_bytes
 from pimc.ir import nn, pim
 from pimc.ir.layout import DRAM, in_memory, is_local, layout_of
 from pimc.ir.locations import with_location
 from pimc.ir.nn.layouts import slide
 from pimc.ir.nn.space import Access, Space
 from pimc.ir.pim.values import run_cut, tile_type
-from pimc.passes.gemm_blocks import BUFFERS, best_loops
+from pimc.passes.gemm_blocks import BUFFERS, best_loops, least_bytes
 from pimc.passes.held import Held, bytes_of, local_bytes
 from pimc.passes.machine import Machine
 from pimc.passes.relayout import BY_PARTS
@@ -37,8 +37,9 @@ def gemm_need(machine: Machine, op: Operation, rows: int | None = None) -> int:
     if not isinstance(op, pim.GemmOp) or op.layout is None:
         return 0
     count = prod(nn.tensor_of(op.x).get_shape()[:-1]) if rows is None else rows
-    smallest, _ = best_loops(machine, op, op.layout.layout, count, 0, BUFFERS)
-    return smallest.bytes + scratch_bytes(machine.target, choice_of(op, machine.target).unit)
+    unit = choice_of(op, machine.target).unit
+    cut, block = layout_of(op.x.type) is not None, block_of(machine.target, unit)
+    return least_bytes(block, op.layout.layout, count, cut) + scratch_bytes(machine.target, unit)
 
 
 @dataclass(frozen=True)
@@ -303,7 +304,7 @@ def chains(machine: Machine, held: Held, block: Block, room: int) -> Iterator[Ch
 
 def _is_large(machine: Machine, op: Operation, room: int) -> bool:
     own = bytes_of(frozenset((*op.operands, *op.results)))
-    return own + gemm_need(machine, op) > room
+    return own > room or (isinstance(op, pim.GemmOp) and own + gemm_need(machine, op) > room)
 
 
 def _around(machine: Machine, ops: Sequence[Operation], index: int, rows: Rows, room: int) -> list[Operation]:

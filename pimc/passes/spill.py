@@ -23,7 +23,7 @@ from pimc.ir.memory_map import ATTRIBUTE, MemoryMap
 from pimc.ir.pim.values import REGION, areas_of
 from pimc.ir.stages import Stage
 from pimc.passes.base import Pass, PassContext
-from pimc.passes.held import Held, local_bytes, needed_behind, room_of
+from pimc.passes.held import Held, local_bytes, room_of
 from pimc.passes.layout import rows_space
 from pimc.passes.machine import Machine
 from pimc.passes.row_loops import chains, fill_before, gemm_need, spilled
@@ -35,25 +35,30 @@ VIEWS = (nn.ReshapeOp, nn.TransposeOp, nn.SliceOp, nn.BroadcastToOp)
 
 @dataclass(frozen=True)
 class SpillPass(Pass):
-    """Bring what local memory does not hold to DRAM."""
+    """Bring what local memory does not hold to DRAM.
+
+    ``loops``: let operations that do not fit work in loops over rows, which read weights once for each block.
+    """
 
     name = "spill"
     requires = Stage.LAID_OUT
+    loops: bool = True
 
     @override
     def run(self, module: ModuleOp, context: PassContext) -> None:
         machine = Machine(context.target)
         room = room_of(context.target)
-        for block in list(_blocks(module)):
+        for block in list(_blocks(module)) if self.loops else ():
             _make_loops(module, machine, block, room, context)
         given_up: set[Operation] = set()
         while (full := _first_full(module, machine, room, given_up)) is not None:
             held, op, need = full
-            value = max(_candidates(held, op), key=lambda found: found[0], default=None)
-            if value is None:
-                given_up.add(op)
-            else:
-                _spill(value[1], value[2], f"{need} bytes at {where(op)} do not fit {room}", context)
+            found = list(_candidates(held, op))
+            if sum(local_bytes(value) for _, value, _ in found) < need - room:
+                given_up.add(op)  # it does not fit by itself
+                continue
+            _, value, around = max(found, key=lambda each: each[0])
+            _spill(value, around, f"{need} bytes at {where(op)} do not fit {room}", context)
         place_values(module, machine)
 
 
@@ -108,20 +113,30 @@ def _candidates(held: Held, op: Operation) -> Iterator[tuple[int, SSAValue, Oper
         if block is None:
             return
         place = {other: index for index, other in enumerate(block.ops)}
-        for value in needed_behind(block, around):
+        for value in held.needed_behind(block, around):
             users = [block.find_ancestor_op_in_block(use.operation) for use in value.uses]
-            if _can_move(held, value) and around not in users:
-                last = max(place[user] for user in users if user is not None)
-                yield local_bytes(value) * (last - place[around]), value, around
+            behind = [place[user] for user in users if user is not None and place[user] > place[around]]
+            if _can_move(held, value) and around not in users and not _is_filled_for(value, around):
+                yield local_bytes(value) * (max(behind) - place[around]), value, around
         around = around.parent_op()
     if around is not None:
         for call in held.calls.get(around.sym_name.data, ()):
             yield from _candidates(held, call)
 
 
+def _is_filled_for(value: SSAValue, around: Operation) -> bool:
+    """Whether a value has been read back for an operation, and only other such reads for it stand in between."""
+    if not isinstance(value.owner, pim.FillOp):
+        return False
+    op: Operation | None = around
+    while isinstance(op, pim.FillOp):
+        op = op.next_op
+    return any(user.operation is op for user in value.uses)
+
+
 def _can_move(held: Held, value: SSAValue) -> bool:
     """Whether a value may go to DRAM, and that frees memory."""
-    if not isinstance(value.type, TensorType) or not local_bytes(value):
+    if not isinstance(value.type, TensorType) or not nn.is_float(value.type.element_type) or not local_bytes(value):
         return False
     if isinstance(value.owner, (nn.ParamOp, nn.ConstantOp, nn.PositionsOp, *VIEWS)):
         return False
@@ -131,13 +146,13 @@ def _can_move(held: Held, value: SSAValue) -> bool:
         function = value.owner.parent_op()
         if isinstance(function, func.FuncOp):
             index = value.owner.args.index(value)
-            return not any(_needed_behind(call, index) for call in held.calls.get(function.sym_name.data, ()))
+            return not any(_needed_behind(held, call, index) for call in held.calls.get(function.sym_name.data, ()))
     return True
 
 
-def _needed_behind(call: func.CallOp, index: int) -> bool:
+def _needed_behind(held: Held, call: func.CallOp, index: int) -> bool:
     block = call.parent_block()
-    return block is not None and call.arguments[index] in set(needed_behind(block, call))
+    return block is not None and call.arguments[index] in set(held.needed_behind(block, call))
 
 
 def _spill(value: SSAValue, around: Operation, reason: str, context: PassContext) -> None:

@@ -196,3 +196,23 @@ def test_a_value_in_dram_takes_no_local_memory() -> None:
     module = parse_module(NORM)
     (spill,) = (op for op in module.walk() if isinstance(op, pim.SpillOp))
     assert (local_bytes(spill.input), local_bytes(spill.output)) == (2 * 64 * 2, 0)
+
+
+TWO = """
+func.func @f(%x: tensor<128x128xf16>) -> tensor<128x128xf16> {
+  %a = "nn.transpose"(%x) <{permutation = array<i64: 1, 0>}> : (tensor<128x128xf16>) -> tensor<128x128xf16>
+  %b = "nn.matmul"(%x, %x) : (tensor<128x128xf16>, tensor<128x128xf16>) -> tensor<128x128xf16>
+  %c = "nn.matmul"(%x, %b) : (tensor<128x128xf16>, tensor<128x128xf16>) -> tensor<128x128xf16>
+  %d = "nn.matmul"(%b, %c) : (tensor<128x128xf16>, tensor<128x128xf16>) -> tensor<128x128xf16>
+  %y = "nn.matmul"(%d, %b) : (tensor<128x128xf16>, tensor<128x128xf16>) -> tensor<128x128xf16>
+  func.return %y : tensor<128x128xf16>
+}
+"""
+
+
+@pytest.mark.parametrize("kilobytes", [40, 80, 110, 140, 200])
+def test_an_operation_that_does_not_fit_by_itself_is_left_alone(kilobytes: int) -> None:
+    """Two operands that are read back for one operation do not push each other out for ever."""
+    after = passes(parse_module(TWO), "layout,spill", little(kilobytes))
+    fills = [op for op in after.walk() if isinstance(op, pim.FillOp)]
+    assert len(fills) < 8
