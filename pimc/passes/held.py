@@ -20,7 +20,7 @@ from pimc.ir.nn.base import element_bytes
 from pimc.targets.target import Target
 
 #: The part of the activation memory that is left for small buffers: biases, what messages bring.
-SMALL_SHARE = 12
+SMALL_SHARE = 16
 
 
 def room_of(target: Target) -> int:
