@@ -17,8 +17,8 @@ Command numbers are the constants below (``DRAM_COMMANDS`` of the target). ``ban
 group = bank // banks_per_group); a GACT acts on the whole bank group of ``bank``, a command of the
 pseudo-channel (PREA, REF, MAC, WRGB, RDRES) ignores ``bank``; ``row`` matters to ACT and GACT only.
 ``earliest`` knows timing alone, not whether banks are open; ``check`` knows banks alone; ``issue`` refuses
-what either forbids; ``status_text`` words a refusal; ``open_row``, ``open_banks`` and ``refresh_interval``
-look things up.
+what either forbids; ``status_text`` words a refusal; ``open_row`` and ``refresh_interval`` look
+things up.
 
 How it works ("push"): issuing a command raises ``ready[node, next]``, the first start of every command that
 a constraint makes follow it, at the node (pseudo-channel, bank group or bank) where the two meet. As a
@@ -170,12 +170,6 @@ def done_time(tables: I64, command: int) -> int:
     return int(tables[_HEADER + command * _COMMAND + _DONE])
 
 
-@_native
-def bus_time(tables: I64, command: int) -> int:
-    """Femtoseconds that ``command`` occupies its command bus."""
-    return int(tables[_HEADER + command * _COMMAND + _TIME])
-
-
 def refresh_interval(tables: I64) -> int:
     """tREFI in femtoseconds, 0 for a DRAM without refresh."""
     return int(tables[_INTERVAL])
@@ -185,12 +179,6 @@ def refresh_interval(tables: I64) -> int:
 def open_row(tables: I64, state: I64, pch: int, bank: int) -> int:
     """Open row of a bank, -1 if it is closed."""
     return int(state[pch, tables[_ROW_AT] + bank])
-
-
-@_native
-def open_banks(tables: I64, state: I64, pch: int) -> int:
-    """Number of open banks of ``pch``."""
-    return int(state[pch, tables[_OPEN_AT]])
 
 
 @_native_numpy
