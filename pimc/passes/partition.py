@@ -63,8 +63,8 @@ class PartitionPass(Pass):
     ``algorithm``: ``paper`` (head-wise Q, K, V and attention; the rest tensor-wise) or ``tensor`` (all
     projections tensor-wise).  ``rounds``: the heads of cached attention in rounds of least estimated ``time`` with
     ``context`` cached positions (not the size of the cache: programs do not depend on it), or by Algorithm 1
-    (``paper``).  ``replicate_limit``: a table that positions index is copied to every tile up
-    to this many bytes.
+    (``paper``).  ``replicate_limit``: a table that positions index is copied to every tile if a row
+    has up to this many bytes (not the table: programs do not depend on the number of positions).
     """
 
     name = "partition"
@@ -72,7 +72,7 @@ class PartitionPass(Pass):
     algorithm: str = "paper"
     rounds: str = "time"
     context: int = 1024
-    replicate_limit: int = 4 << 20
+    replicate_limit: int = 2048
 
     @override
     def run(self, module: ModuleOp, context: PassContext) -> None:
@@ -444,9 +444,9 @@ class _FunctionPartition:
         """Cut the table's rows over the tiles, or copy a small table that positions index."""
         table, ids = op.operands
         rows = nn.tensor_of(table).get_shape()[0]
-        size = nn.tensor_bytes(table.type)
+        row_bytes = nn.tensor_bytes(table.type) // max(rows, 1)
         positional = _is_position(ids)
-        copied = positional and size <= self.module.options.replicate_limit
+        copied = positional and row_bytes <= self.module.options.replicate_limit
         per_core = rows if copied else -(-rows // self.module.machine.cores)
         wrap = isinstance(op, nn.GatherOp)
         type_ = nn.tensor_of(op.result)
@@ -455,7 +455,9 @@ class _FunctionPartition:
         )
         new.attributes |= op.attributes
         reason = (
-            f"table of {size} bytes, indexed by position: a copy in every tile" if copied else "rows cut over the tiles"
+            f"rows of {row_bytes} bytes, indexed by position: a copy in every tile"
+            if copied
+            else "rows cut over the tiles"
         )
         new.attributes[SHARD_REASON] = StringAttr(reason)
         self.replace(op, new)
