@@ -9,10 +9,12 @@ from pimc.backends.lower.choices import choice_of
 from pimc.backends.lower.matrix_unit import block_of
 from pimc.diagnostics import TargetError
 from pimc.ir import nn
+from pimc.ir.layout import is_local
 from pimc.ir.locations import where
 from pimc.ir.pim.encoder import AttentionFullOp, AttentionGrid
 from pimc.ir.pim.ops import AttentionOp
 from pimc.ir.pim.tiling import AttentionTiling
+from pimc.ir.pim.values import areas_of
 from pimc.targets.target import Target
 
 #: Buffers of keys, and of values: a block is read under the work on the one before.
@@ -71,6 +73,9 @@ def full_tiling(op: AttentionFullOp, target: Target, share: int, free: int) -> t
     state = -(-grid.rows // rows) * rows * queries * (4 * dim + 8)
     state += rows * queries * (4 * dim + 12) + 64 * dim  # queries, products and statistics of a block
     one, budget = 4 * dim + 2 * rows * queries, min(share, free - state)
+    for value in (op.k, op.v):
+        if not is_local(value.type):  # a block of what a core has passes through local memory
+            one += sum(area.strides[1] for area in areas_of(nn.tensor_of(value), target.hbm.column_bytes))
     if total * one <= budget and grid.sequences * grid.heads == 1:
         keys, why = total, "all, in one buffer"
     else:

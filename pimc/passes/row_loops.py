@@ -279,7 +279,12 @@ def spilled(value: SSAValue) -> SSAValue:
 
 
 def fill_before(user: Operation, value: SSAValue, source: SSAValue) -> None:
-    """Let an operation take a value from DRAM."""
+    """Let an operation take a value from DRAM; attention without a cache reads keys and values by itself."""
+    layout = layout_of(source.type)
+    reads = isinstance(user, pim.AttentionFullOp) and value not in (user.q, user.mask)
+    if reads and layout is not None and list(layout.cuts) == [2]:
+        user.operands = [source if operand is value else operand for operand in user.operands]
+        return
     fill = with_location(pim.FillOp(source), user)
     Rewriter.insert_op(fill, InsertPoint.before(user))
     user.operands = [fill.output if operand is value else operand for operand in user.operands]

@@ -12,7 +12,7 @@ BOUND = 1 / 64
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("layers", "batch", "tokens"), [(12, 1, 128), (2, 1, 512), (1, 4, 128)])
+@pytest.mark.parametrize(("layers", "batch", "tokens"), [(12, 1, 128), (2, 1, 512), (1, 4, 128), (1, 4, 512)])
 def test_bert_base(layers: int, batch: int, tokens: int) -> None:
     import torch
     import transformers

@@ -22,6 +22,7 @@ from pimc.backends.lower.parts import Part, parts_of
 from pimc.backends.lower.values import Buffer, Strip, Tensor
 from pimc.backends.lower.views import View, contiguous, copy_view, filled, view_of
 from pimc.ir.layout import layout_of
+from pimc.ir.pim.changes import AllToAllOp
 from pimc.ir.pim.encoder import AttentionFullOp, AttentionGrid
 from pimc.ir.pim.tiling import AttentionTiling
 
@@ -34,14 +35,18 @@ def lower_attention_full(ctx: LoweringContext, op: AttentionFullOp) -> None:
     grid, x = AttentionGrid.of(op), Indices(ctx.core)
     share, dim = op.heads.value.data // op.kv_heads.value.data, op.head_dim.value.data
     shape = Shape(share, dim, min(tiling.rows, grid.rows))
-    out = ctx.strip("attention.out", grid.sequences * grid.rows, grid.heads * shape.width)
+    in_place = (
+        isinstance(op.q.owner, AllToAllOp) and op.q.has_one_use() and op.q.owner.parent_block() is op.parent_block()
+    )
+    size = grid.sequences * grid.rows, grid.heads * shape.width
+    out = ctx.tensor(op.q).whole if in_place else ctx.strip("attention.out", *size)  # a head's queries end with it
     stream = KeyStream.of(ctx, op, min(tiling.keys, whole_shape_of(op.k)[1]))
     blocks = -(-grid.rows // shape.rows)
     softmax = OnlineSoftmax.of(ctx, shape.stacked, dim, blocks)
     last = Strip(softmax.total, 1, 1, 2, (blocks - 1) * shape.stacked * dim * 4)
     scores = ctx.alloc("attention.scores", shape.stacked * stream.block * 2)
     work = _Work(ctx, op, grid, shape, softmax, scores, _Mask.of(ctx, op))
-    if work.some_idle:  # what no head is written to is zero
+    if work.some_idle and not in_place:  # what no head is written to is zero
         at = ctx.address(out)
         ctx.core.vfill_h(at, at, ctx.f32(0.0), ctx.core.const(out.elements))
     stream.begin()
