@@ -98,6 +98,11 @@ FORMS: Mapping[str, Builder] = {
         **SIZES | {"hidden_size": 160, "num_attention_heads": 2}, rotary_pct=0.25, use_parallel_residual=False
     ),
     "mistral, a window of 6": lambda: MistralConfig(**GROUPED, sliding_window=6),
+    "gemma2, four layers of two kinds": lambda: Gemma2Config(
+        **GEMMA2 | {"num_hidden_layers": 4, "num_key_value_heads": 1, "head_dim": 32},
+        sliding_window=5,
+        attn_implementation="eager",
+    ),
     "phi3, a window of 9": lambda: Phi3Config(**GROUPED, sliding_window=9),
     "qwen2, a window of 4 in the second layer": lambda: Qwen2Config(
         **GROUPED, use_sliding_window=True, sliding_window=4, max_window_layers=1

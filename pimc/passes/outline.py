@@ -3,8 +3,9 @@
 In every function, the largest run of consecutive isomorphic operations (:mod:`pimc.passes.repeats`) becomes
 ``@<function>_layer(%layer, carried ..., shared ...)`` and ``scf.for %layer``; then the next largest.  The
 weights of a layer become families with ``*`` for the layer number (weights whose names do not count with the
-layers get names that do), and index constants that count with it become the index.  What was done, or why
-nothing was, stands in the function's attribute ``pim.outline``.
+layers get names that do), and index constants that grow with it become arithmetic on the index: where layers of two
+kinds take turns, the function is of both, and caches count by two.  What was done, or why nothing was, stands in the
+function's attribute ``pim.outline``.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class _Plan:
     form: LoopForm
     first: int
     families: dict[Operation, str]  # leaf of the first copy -> name pattern
-    offsets: dict[Operation, int]  # index constant of the first copy -> value less the layer number
+    counts: dict[Operation, tuple[int, int]]  # index constant of the first copy -> (factor, offset) of the layer number
     aliases: dict[str, str]  # new name -> weight
 
 
@@ -137,8 +138,8 @@ def _plan(ops: list[Operation], repeat: Repeat) -> _Plan:
     names = _weight_names(slots)
     families = {leaf: family_of(texts) for leaf, texts in names.items()}
     numbers = [family.indices for family in families.values() if family is not None and _consecutive(family.indices)]
-    if varying:  # the layers of caches cannot be renamed, those of weights can
-        numbers = [tuple(values) for values in varying.values()]
+    if any(_consecutive(values) for values in varying.values()):  # layers of caches cannot be renamed, weights can
+        numbers = [tuple(values) for values in varying.values() if _consecutive(values)]
     first = min(numbers, default=(0,))[0]
     indices = tuple(range(first, first + repeat.count))
     aliases: dict[str, str] = {}
@@ -147,13 +148,14 @@ def _plan(ops: list[Operation], repeat: Repeat) -> _Plan:
             continue
         families[leaf], more = aliased(names[leaf], first)
         aliases |= more
-    for values in varying.values():
-        if any(value - values[0] != index - first for value, index in zip(values, indices, strict=True)):
-            raise NotALoop("an index constant does not count with the layers")
-    offsets = {leaf: values[0] - first for leaf, values in varying.items()}
+    factors = {leaf: values[1] - values[0] for leaf, values in varying.items()}
+    for leaf, values in varying.items():
+        if any(b - a != factors[leaf] for a, b in pairwise(values)):
+            raise NotALoop("an index constant does not grow evenly with the layers")
+    numbered = {leaf: (factors[leaf], values[0] - factors[leaf] * first) for leaf, values in varying.items()}
     _check_dominance(ops, form)
     patterns = {leaf: family.pattern for leaf, family in families.items() if family is not None}
-    return _Plan(ops, form, first, patterns, offsets, aliases)
+    return _Plan(ops, form, first, patterns, numbered, aliases)
 
 
 def _weight_names(slots: list[list[Operation]]) -> dict[Operation, list[str]]:
@@ -253,13 +255,15 @@ def _layer_leaf(leaf: Operation, plan: _Plan, layer: SSAValue) -> list[Operation
     """The operations that make a leaf's value for layer ``layer``; none where the layer is the value."""
     if leaf in plan.families and isinstance(leaf, nn.ParamOp):
         return [nn.ParamOp(plan.families[leaf], nn.tensor_of(leaf.result), layer)]
-    if leaf in plan.offsets:
-        offset = plan.offsets[leaf]
-        if offset == 0:
-            return []
-        constant = arith.ConstantOp(IntegerAttr(offset, IndexType()))
-        return [constant, arith.AddiOp(layer, constant)]
-    return [leaf.clone()]
+    if leaf not in plan.counts:
+        return [leaf.clone()]
+    made: list[Operation] = []
+    for neutral, number, operation in zip((1, 0), plan.counts[leaf], (arith.MuliOp, arith.AddiOp), strict=True):
+        if number != neutral:
+            constant = arith.ConstantOp(IntegerAttr(number, IndexType()))
+            made += [constant, operation(layer, constant)]
+            layer = made[-1].results[0]
+    return made
 
 
 def _family_location(location: LocationAttr, following: LocationAttr) -> LocationAttr:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import cast
 
 from xdsl.dialects import func, scf
+from xdsl.dialects.arith import AddiOp, MuliOp
 from xdsl.dialects.arith import ConstantOp as ArithConstantOp
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp, TensorType
 from xdsl.ir import Block, Operation, SSAValue
@@ -288,9 +289,17 @@ def _await(ctx: LoweringContext, op: AwaitOp) -> None:
             collect()
 
 
+def _index_arithmetic(ctx: LoweringContext, op: AddiOp | MuliOp) -> None:
+    """A sum or product of indices, in a register: the number of a layer in a cache."""
+    core, (lhs, rhs) = ctx.core, (ctx.scalar(operand) for operand in op.operands)
+    ctx.set(op.result, core.add(lhs, rhs) if isinstance(op, AddiOp) else core.mul(lhs, rhs))
+
+
 #: How each operation is lowered that no choice of a unit has a lowering for (``choices.py``): on the vector unit, or on
 #: none.  Adding an operation is one entry here and one function.
 LOWERINGS: dict[type[Operation], Lowering] = {
+    AddiOp: cast(Lowering, _index_arithmetic),
+    MuliOp: cast(Lowering, _index_arithmetic),
     nn.ParamOp: cast(Lowering, _param),
     nn.PositionsOp: cast(Lowering, _positions),
     nn.RmsNormOp: cast(Lowering, lower_rms_norm),
