@@ -17,7 +17,7 @@ from xdsl.ir import SSAValue
 from pimc.backends.lower.context import LoweringContext, whole_shape_of
 from pimc.backends.lower.exchange import meet, tell_everybody
 from pimc.backends.lower.index import Index, Indices
-from pimc.backends.lower.parts import Number, Part, parts_of
+from pimc.backends.lower.parts import Part, parts_of
 from pimc.backends.lower.values import Buffer, Strip
 from pimc.ir.pim.tiling import GemmLoops
 
@@ -137,7 +137,7 @@ class Held:
             first = [at + step * number for at, number in zip(first, skipped, strict=True)]
         sent = part.sent(part.cuts[0].dim, shape, cores)
         assert sent is not None  # it is cut
-        present = [n if there else 0 for n, there in zip(present, _numbers(sent[1]), strict=True)]
+        present = [n if there else 0 for n, there in zip(present, sent[1], strict=True)]
         own = ([0] * cores, [shape[-1]] * cores) if features is None else features.own(shape[-1], cores)
         at = ctx.core.address(view.buffer.value, view.offset)
         bytes_ = view.strides[run - 1] if copies > 1 else 0
@@ -246,9 +246,3 @@ class GatheredInput(GemmInput):
         start = core.max(first, wanted.start)
         end = core.min(x.add(first, core.const(count)), x.add(wanted.start, wanted.length))
         return start, core.max(core.sub(end, start), 0)
-
-
-def _numbers(number: Number) -> list[int]:
-    """A number that is known for each core."""
-    assert isinstance(number, list)  # the caller's
-    return number

@@ -1,8 +1,8 @@
-"""Whole numbers of a program that are known while it is lowered, or in a register when it runs."""
+"""Whole numbers of a program: known while it is lowered (for each core, perhaps), or in a register when it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -13,6 +13,8 @@ from pimc.backends.builder import SramBuilder
 
 #: A number known now, or a register.
 Index: TypeAlias = "int | SSAValue"
+#: The same, or numbers that are known now, one a core.
+Number: TypeAlias = "Index | list[int]"
 
 
 def _power(value: int) -> int | None:
@@ -96,3 +98,56 @@ class Indices:
             return
         with self.core.loop(0, count) as number:
             yield number
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The arithmetic of :class:`Indices`, also on numbers that are known for each core."""
+
+    core: SramBuilder
+
+    def register(self, number: Number) -> SSAValue:
+        """The number in a register."""
+        return self.core.const(number) if isinstance(number, list) else self.core.register(number)
+
+    @staticmethod
+    def one(numbers: list[int]) -> Number:
+        """A number that is the same on all cores, or one a core."""
+        return numbers[0] if len(set(numbers)) == 1 else numbers
+
+    def _each(self, operation: Callable[[Indices, Index, Index], Index], a: Number, b: Number) -> Number:
+        """An operation core by core where both numbers are known, else in a register."""
+        x = Indices(self.core)
+        if isinstance(a, SSAValue) or isinstance(b, SSAValue) or not (isinstance(a, list) or isinstance(b, list)):
+            return operation(x, *(self.register(n) if isinstance(n, list) else n for n in (a, b)))
+        cores = len(a) if isinstance(a, list) else len(b) if isinstance(b, list) else 0
+        pairs = zip(*(n if isinstance(n, list) else [n] * cores for n in (a, b)), strict=True)
+        return self.one([known for pair in pairs if isinstance(known := operation(x, *pair), int)])
+
+    def add(self, a: Number, b: Number) -> Number:
+        """a + b."""
+        return self._each(Indices.add, a, b)
+
+    def sub(self, a: Number, b: Number) -> Number:
+        """a - b."""
+        return self._each(Indices.sub, a, b)
+
+    def mul(self, a: Number, b: Number) -> Number:
+        """a * b."""
+        return self._each(Indices.mul, a, b)
+
+    def div(self, a: Number, b: int) -> Number:
+        """a / b, rounded down; neither is negative."""
+        return self._each(Indices.div, a, b)
+
+    def mod(self, a: Number, b: int) -> Number:
+        """a modulo b; neither is negative."""
+        return self._each(Indices.mod, a, b)
+
+    def least(self, a: Number, b: Number) -> Number:
+        """The lesser."""
+        return self._each(Indices.least, a, b)
+
+    def most(self, a: Number, b: Number) -> Number:
+        """The greater."""
+        return self._each(Indices.most, a, b)

@@ -1,15 +1,13 @@
 """Parts of values on the cores: what each core holds of a value that is cut, and where.
 
-Ranges of indices are numbers that are known, known for each core, or in a register: one text runs on all cores.
+Ranges of indices are known, alike on all cores or one a core: one text runs on all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from operator import add, floordiv, mod, mul, sub
-from typing import TypeAlias
 
 from xdsl.ir import SSAValue
 
@@ -17,63 +15,6 @@ from pimc.backends.lower.context import LoweringContext, element_bytes, is_wide,
 from pimc.backends.lower.values import Floats, Integers, Strip, Tensor
 from pimc.backends.lower.views import FILL, MOVE, View, dense_strides, view_of
 from pimc.ir.layout import LayoutAttr, ShardAttr, ShardRound, layout_of
-
-#: A number: known, known for each core, or in a register.
-Number: TypeAlias = "int | list[int] | SSAValue"
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """Arithmetic on numbers, at compile time as far as they are known then."""
-
-    ctx: LoweringContext
-
-    def register(self, number: Number) -> SSAValue:
-        """The number in a register."""
-        return number if isinstance(number, SSAValue) else self.ctx.core.const(number)
-
-    def _apply(self, name: str, known: Callable[[int, int], int], a: Number, b: Number) -> Number:
-        if isinstance(a, SSAValue) or isinstance(b, SSAValue):
-            return self.ctx.core.emit(name, self.register(a), self.register(b)).results[0]
-        if isinstance(a, int) and isinstance(b, int):
-            return known(a, b)
-        return self.one([known(x, y) for x, y in zip(self._listed(a), self._listed(b), strict=True)])
-
-    @staticmethod
-    def one(numbers: list[int]) -> Number:
-        """A number that is the same on all cores, or one a core."""
-        return numbers[0] if len(set(numbers)) == 1 else numbers
-
-    def _listed(self, number: int | list[int]) -> list[int]:
-        return [number] * self.ctx.cores if isinstance(number, int) else number
-
-    def add(self, a: Number, b: Number) -> Number:
-        """a + b."""
-        return a if b == 0 else b if a == 0 else self._apply("add", add, a, b)
-
-    def sub(self, a: Number, b: Number) -> Number:
-        """a - b."""
-        return a if b == 0 else self._apply("sub", sub, a, b)
-
-    def mul(self, a: Number, b: Number) -> Number:
-        """a * b."""
-        return a if b == 1 else b if a == 1 else self._apply("mul", mul, a, b)
-
-    def div(self, a: Number, b: int) -> Number:
-        """a / b, rounded down; neither is negative."""
-        return a if b == 1 else self._apply("divu", floordiv, a, b)
-
-    def mod(self, a: Number, b: int) -> Number:
-        """a modulo b; neither is negative."""
-        return self._apply("remu", mod, a, b)
-
-    def min(self, a: Number, b: Number) -> Number:
-        """The lesser."""
-        return self._apply("min", min, a, b)
-
-    def max(self, a: Number, b: Number) -> Number:
-        """The greater."""
-        return self._apply("max", max, a, b)
 
 
 def own_indices(shard: ShardAttr, index: int, extent: int, cores: int) -> tuple[list[int], list[int]]:

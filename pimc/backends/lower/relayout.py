@@ -15,10 +15,9 @@ from math import prod
 from xdsl.ir import SSAValue
 
 from pimc.backends.lower.context import LoweringContext, source_of, whole_shape_of
+from pimc.backends.lower.index import Number, Numbers
 from pimc.backends.lower.parts import (
-    Arithmetic,
     Cut,
-    Number,
     Part,
     clear_padding,
     fresh_parts,
@@ -52,7 +51,7 @@ def lower_change(ctx: LoweringContext, op: AllToAllOp | AllGatherOp) -> None:
 
 def send(ctx: LoweringContext, source: Part, result: Part, shape: Sequence[int], semaphore: int) -> list[int]:
     """Send what each core has of ``source`` to the cores that hold ``result``; the messages that each core gets."""
-    core, calc = ctx.core, Arithmetic(ctx)
+    core, calc = ctx.core, Numbers(ctx.core)
     place = _base(ctx, result.view)
     if result.is_whole:
         everybody = Receiver(core.const(0), ctx.cores, place, result.view.strides, {})
@@ -81,7 +80,7 @@ def _send_near(
     ctx: LoweringContext, source: Part, result: Part, reach: int, shape: Sequence[int], semaphore: int
 ) -> list[int]:
     """Send to the cores that are at most ``reach`` away, round the ring of cores."""
-    core, calc, this = ctx.core, Arithmetic(ctx), result.cut.round
+    core, calc, this = ctx.core, Numbers(ctx.core), result.cut.round
     with core.loop(0, 2 * reach + 1) as step:
         first = core.add(step, core.const([c - reach + ctx.cores for c in range(ctx.cores)]))
         first = core.remu(first, core.const(ctx.cores))
@@ -123,18 +122,18 @@ class Run:
     step: int = 1
     base: int = 0
 
-    def start(self, calc: Arithmetic, scale: int = 1) -> Number:
+    def start(self, calc: Numbers, scale: int = 1) -> Number:
         """The first index, times ``scale``."""
         return calc.add(calc.mul(self.index, self.step * scale), self.base * scale)
 
 
-def _run_of(calc: Arithmetic, cut: Cut, part: Number, extent: int) -> Run:
+def _run_of(calc: Numbers, cut: Cut, part: Number, extent: int) -> Run:
     """What the holders of a part have room for along the dimension that is cut; the first index may be negative."""
     this, end = cut.round, round_end(cut.shard, cut.index, extent)
     whole = Run(part, this.per_core, this.per_core, this.distance, this.start)
     if this.start + (this.parts - 1) * this.distance + this.per_core <= end:
         return whole
-    return replace(whole, count=calc.max(calc.min(calc.sub(end, whole.start(calc)), this.per_core), 0))
+    return replace(whole, count=calc.most(calc.least(calc.sub(end, whole.start(calc)), this.per_core), 0))
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def send_to(ctx: LoweringContext, source: Part, to: Receiver, shape: Sequence[in
 
     A message is what lies side by side in both, of many rows along one other dimension; loops go over the rest.
     """
-    core, calc, item = ctx.core, Arithmetic(ctx), source.view.itemsize
+    core, calc, item = ctx.core, Numbers(ctx.core), source.view.itemsize
     at: Number = _base(ctx, source.view)
     place: Number = to.place
     shared = [_meet(ctx, calc, source, to, dim, shape) for dim in range(len(shape))]
@@ -178,7 +177,7 @@ def send_to(ctx: LoweringContext, source: Part, to: Receiver, shape: Sequence[in
         for dim in outer:
             if dim not in known:  # an index that the parts do not share has a message too, without content
                 index: Number = loops.enter_context(core.loop(0, shared[dim].most)) if shared[dim].most > 1 else 0
-                there = calc.max(calc.min(calc.sub(shared[dim].count, index), 1), 0)
+                there = calc.most(calc.least(calc.sub(shared[dim].count, index), 1), 0)
                 size = calc.mul(size, there)
                 at = calc.add(at, calc.mul(index, source.view.strides[dim]))
                 place = calc.add(place, calc.mul(index, to.strides[dim]))
@@ -214,9 +213,7 @@ class _Shared:
         return isinstance(self.count, int) and self.count == 1
 
 
-def _meet(
-    ctx: LoweringContext, calc: Arithmetic, source: Part, to: Receiver, dim: int, shape: Sequence[int]
-) -> _Shared:
+def _meet(ctx: LoweringContext, calc: Numbers, source: Part, to: Receiver, dim: int, shape: Sequence[int]) -> _Shared:
     """What the parts have in common along a dimension."""
     own, pitch = source.sent(dim, shape, ctx.cores), source.view.strides[dim]
     wanted, cut = to.wanted.get(dim), source.along(dim)
@@ -232,10 +229,10 @@ def _meet(
     theirs = wanted.start(calc)
     if own is None and wanted.base >= 0:
         return _Shared(wanted.count, wanted.most, calc.mul(theirs, pitch))
-    low = calc.max(first, theirs)
-    high = calc.min(calc.add(first, count), calc.add(theirs, wanted.count))
+    low = calc.most(first, theirs)
+    high = calc.least(calc.add(first, count), calc.add(theirs, wanted.count))
     skipped, placed = calc.add(calc.sub(low, first), padding), calc.sub(low, theirs)
-    together = calc.max(calc.sub(high, low), 0)
+    together = calc.most(calc.sub(high, low), 0)
     return _Shared(together, min(most, wanted.most), calc.mul(skipped, pitch), calc.mul(placed, to.strides[dim]))
 
 
