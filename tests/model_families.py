@@ -113,6 +113,8 @@ FORMS: Mapping[str, Builder] = {
     "bloom, 3 heads of 24": lambda: BloomConfig(**TOKENS, hidden_size=72, n_layer=2, n_head=3),
 }
 ALL = {**DECODERS, **FORMS}
+#: Forms of every run; the others' are slow tests.
+QUICK_FORMS = ("gemma2, four layers of two kinds", "mistral, a window of 6", "bloom, 3 heads of 24")
 
 ENCODER = {k: v for k, v in SIZES.items() if k in ("hidden_size", "num_hidden_layers", "num_attention_heads")} | {
     "intermediate_size": 128,

@@ -38,6 +38,7 @@ def test_nothing_fits() -> None:
         largest_that_fits(compile_chunk, 64)
 
 
+@pytest.mark.slow
 def test_a_machine_with_less_memory_gets_a_smaller_chunk(pimc_cli: Callable, tmp_path: Path) -> None:
     config = {
         "model_type": "llama", "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 64,

@@ -93,7 +93,7 @@ def decoded(machine: Executable, tokens: list[int], **more: object) -> np.ndarra
     return np.concatenate(found)[:, 0]
 
 
-@pytest.mark.parametrize("name", ["t5", "t5-gated", "t5-narrow"])
+@pytest.mark.parametrize("name", [pytest.param("t5", marks=pytest.mark.slow), "t5-gated", "t5-narrow"])
 def test_t5(name: str) -> None:
     """A text as long as the program's, then a shorter one: what the longer one left in the caches is not seen."""
     model = build(name)

@@ -15,7 +15,9 @@ from model_families import (
     DECODED,
     DECODERS,
     ENCODERS,
+    FORMS,
     PROMPT,
+    QUICK_FORMS,
     build,
     differences,
     family_differences,
@@ -26,8 +28,10 @@ from transformers import AutoModelForCausalLM
 
 from pimc.frontends.huggingface import MODEL_TYPES
 
+SLOW = tuple(pytest.param(name, marks=pytest.mark.slow) for name in FORMS if name not in QUICK_FORMS)
 
-@pytest.mark.parametrize("name", [*ALL, *ENCODERS])
+
+@pytest.mark.parametrize("name", [*DECODERS, *QUICK_FORMS, *SLOW, *ENCODERS])
 def test_family(name: str) -> None:
     found = family_differences(name)
     assert len(found) == (1 if name in ENCODERS else 3 + DECODED)

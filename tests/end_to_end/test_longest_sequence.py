@@ -10,7 +10,7 @@ from hf_models import FAMILIES, build
 import pimc
 
 
-@pytest.mark.parametrize("name", ["llama-gqa-9-3", "opt"])
+@pytest.mark.parametrize("name", [pytest.param("llama-gqa-9-3", marks=pytest.mark.slow), "opt"])
 def test_programs_of_any_max_seq_have_the_same_words(tmp_path: Path, name: str) -> None:
     build(next(family for family in FAMILIES if family.name == name), tmp_path)
     config = tmp_path / "config.json"

@@ -122,7 +122,7 @@ def expected_logits(name: str, count: int) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", ["llama", "opt"])
+@pytest.mark.parametrize("name", ["llama", pytest.param("opt", marks=pytest.mark.slow)])
 def test_decoder(name: str, policy: str) -> None:
     chunk = model_families.CHUNK
     tokens, expected = model_families.random_tokens(chunk + 3), expected_logits(name, chunk + 3)
@@ -160,7 +160,7 @@ def at_random(seed: int) -> Policy:
     return Policy(f"random-{seed}", "a test", place)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
 def test_any_placement_that_is_not_refused_is_right(seed: int) -> None:
     """Weights and caches that the entries of a decoder share, on different units."""
     chunk = model_families.CHUNK

@@ -35,7 +35,13 @@ def whole(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> str:
         return str(import_model(model, max_seq=16, prefill_chunk=4).module)
 
 
-@pytest.mark.parametrize("family", DECODERS)
+#: Families of every run, of layers alike, of two kinds, and with biases; the others' are slow tests.
+QUICK = ("llama", "gemma2", "opt")
+
+
+@pytest.mark.parametrize(
+    "family", [family if family in QUICK else pytest.param(family, marks=pytest.mark.slow) for family in DECODERS]
+)
 def test_the_same_as_all_layers(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(DECODERS[family]())
     stack = stack_of(model)

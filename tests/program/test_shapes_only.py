@@ -35,6 +35,8 @@ BARE = {
         "intermediate_size": 48, "max_position_embeddings": 64,
     },
 }  # fmt: skip
+#: In every run; the others are slow tests.
+QUICK = ("opt", "llama", "bert")
 
 
 def write(folder: Path, config: object) -> Path:
@@ -130,7 +132,9 @@ def test_assembly_keeps_it(pimc_cli: Callable, bare: Path, tmp_path: Path) -> No
     assert (tmp_path / "b.pimx").read_bytes() == (tmp_path / "a.pimx").read_bytes()
 
 
-@pytest.mark.parametrize("name", BARE)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BARE]
+)
 def test_a_configuration_is_enough(pimc_cli: Callable, tmp_path: Path, name: str) -> None:
     folder = write(tmp_path / "model", BARE[name])
     report = compiled(pimc_cli, folder, tmp_path / "m.pimx", "--shapes-only")
