@@ -114,14 +114,21 @@ def _candidates(held: Held, op: Operation) -> Iterator[tuple[int, SSAValue, Oper
             return
         place = {other: index for index, other in enumerate(block.ops)}
         for value in held.needed_behind(block, around):
-            users = [block.find_ancestor_op_in_block(use.operation) for use in value.uses]
+            users = [
+                block.find_ancestor_op_in_block(use.operation) for use in value.uses if not _is_spill(use.operation)
+            ]
             behind = [place[user] for user in users if user is not None and place[user] > place[around]]
-            if _can_move(held, value) and around not in users and not _is_filled_for(value, around):
+            if behind and _can_move(held, value) and around not in users and not _is_filled_for(value, around):
                 yield local_bytes(value) * (max(behind) - place[around]), value, around
         around = around.parent_op()
     if around is not None:
         for call in held.calls.get(around.sym_name.data, ()):
             yield from _candidates(held, call)
+
+
+def _is_spill(op: Operation) -> bool:
+    """Whether an operation brings its operand to DRAM: it is done there, right behind where the value is made."""
+    return isinstance(op, pim.SpillOp)
 
 
 def _is_filled_for(value: SSAValue, around: Operation) -> bool:
@@ -164,7 +171,7 @@ def _spill(value: SSAValue, around: Operation, reason: str, context: PassContext
         text = f"{size} bytes to DRAM: {reason}"
         source.owner.attributes[REASON] = StringAttr(text)
         context.explain(source.owner, text)
-    for user in list(dict.fromkeys(use.operation for use in value.uses)):
+    for user in list(dict.fromkeys(use.operation for use in value.uses if not _is_spill(use.operation))):
         place = block.find_ancestor_op_in_block(user)
         if place is not None and around.is_before_in_block(place):
             fill_before(user, value, source)
