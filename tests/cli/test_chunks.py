@@ -54,3 +54,14 @@ def test_a_machine_with_less_memory_gets_a_smaller_chunk(pimc_cli: Callable, tmp
         assert result.code == 0, result.err
         sizes.append(load_program(tmp_path / "m.pimx").model["prefill_chunk"])
     assert 1 < sizes[0] < sizes[1] == 256
+
+
+@pytest.mark.slow
+def test_every_size_that_is_tried_fits_or_is_refused(pimc_cli: Callable, tmp_path: Path) -> None:
+    """The shapes of Llama-2-7B: of 512 rows, nearly all values go to DRAM."""
+    config = Path(__file__).parents[2] / "benchmarks" / "models" / "llama-2-7b.json"
+    (tmp_path / "config.json").write_text(config.read_text())
+    options = ("--shapes-only", "--prefill-chunk", "auto", "--max-seq", 2048)
+    result = pimc_cli("compile", tmp_path, "-o", tmp_path / "m.pimx", *options)
+    assert result.code == 0, result.err
+    assert load_program(tmp_path / "m.pimx").model["prefill_chunk"] >= 32
