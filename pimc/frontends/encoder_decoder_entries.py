@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
+from pimc.frontends.cache_slots import slots_class
 from pimc.frontends.decoder_state import CROSS_CACHES
 from pimc.frontends.torch_export import K_CACHE, V_CACHE, exported, quiet_export
 from pimc.ir.constants import LARGEST_HALF
@@ -20,7 +21,6 @@ from pimc.timings import stage
 if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
-    from transformers.cache_utils import CacheLayerMixin
 
 _INTERFACE: Final = "pimc"
 """Name of our attention among those of `transformers`, while a model is exported."""
@@ -174,43 +174,6 @@ def _encode(
     return Encode(), attend
 
 
-def _slots_class() -> type[CacheLayerMixin]:
-    """The class of a layer's cache; local because `transformers` is imported late."""
-    from transformers.cache_utils import CacheLayerMixin
-
-    class Slots(CacheLayerMixin):  # type: ignore[misc]
-        """The cache of one layer: writes at ``positions``, or is only read (None)."""
-
-        is_sliding = False
-
-        def __init__(self, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor | None) -> None:
-            super().__init__()
-            self.keys, self.values, self.positions = keys, values, positions
-            self.is_initialized = True
-
-        def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-            """Nothing: the buffers exist."""
-
-        def update(
-            self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            keys = self.keys.index_copy_(2, self.positions, key_states)
-            return keys, self.values.index_copy_(2, self.positions, value_states)
-
-        def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-            return int(self.keys.shape[2]), 0
-
-        def get_seq_length(self) -> int:
-            """Slots that are filled already: of a cache that is only read, all."""
-            return int(self.keys.shape[2]) if self.positions is None else 0
-
-        def get_max_length(self) -> int:
-            return int(self.keys.shape[2])
-
-    found: type[CacheLayerMixin] = Slots
-    return found
-
-
 def _decode(
     model: torch.nn.Module, family: Family, shape: Shape
 ) -> tuple[torch.nn.Module, Callable[..., tuple[torch.Tensor, None]]]:
@@ -219,7 +182,7 @@ def _decode(
     from transformers.cache_utils import Cache, EncoderDecoderCache
     from transformers.modeling_outputs import BaseModelOutput
 
-    across, slots = set(map(id, family.cross(model))), _slots_class()
+    across, slots = set(map(id, family.cross(model))), slots_class()
     entry: list[Decode] = []
 
     def attend(
@@ -248,7 +211,8 @@ def _decode(
 
         def _layers(self, keys: str, values: str, positions: torch.Tensor | None) -> Cache:
             pairs = [(getattr(self, f"{keys}{i}"), getattr(self, f"{values}{i}")) for i in range(shape.layers)]
-            return Cache(layers=[slots(*pair, positions) for pair in pairs])
+            layers = [slots(*pair, positions, int(pair[0].shape[2]) if positions is None else 0) for pair in pairs]
+            return Cache(layers=layers)  # of a cache that is only read, all slots are filled
 
         def forward(
             self, tokens: torch.Tensor, position: torch.Tensor, length: torch.Tensor | None = None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pimc.diagnostics import InputError
+from pimc.frontends.cache_slots import slots_class
 from pimc.timings import stage
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _wrapper(model: torch.nn.Module, shape: DecoderShape, attention: str) -> tor
     imported late.
     """
     import torch
-    from transformers.cache_utils import Cache, CacheLayerMixin
+    from transformers.cache_utils import Cache
 
     parameters = inspect.signature(model.forward).parameters
     # Bloom takes no positions: it makes its mask and the bias of its heads from the length of the cache.
@@ -132,33 +133,7 @@ def _wrapper(model: torch.nn.Module, shape: DecoderShape, attention: str) -> tor
     window = _window(model.config)
     by_layer = _SLIDING in (getattr(model.config, "layer_types", None) or ())  # then a model takes a mask of each kind
 
-    class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
-        """One layer of the cache: writes the chunk at its positions and returns all slots."""
-
-        is_sliding = False
-
-        def __init__(self, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor) -> None:
-            super().__init__()
-            self.keys, self.values, self.positions = keys, values, positions
-            self.is_initialized = True
-
-        def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-            """Nothing: the buffers exist."""
-
-        def update(
-            self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            keys = self.keys.index_copy_(2, self.positions, key_states)
-            return keys, self.values.index_copy_(2, self.positions, value_states)
-
-        def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-            return shape.slots, 0
-
-        def get_seq_length(self) -> int | torch.Tensor:
-            return self.positions[0] if own_positions else 0
-
-        def get_max_length(self) -> int:
-            return shape.slots
+    slots_of_layer = slots_class()
 
     class Entry(torch.nn.Module):  # type: ignore[misc]
         """Both entry points; decode gives no ``length``."""
@@ -185,8 +160,9 @@ def _wrapper(model: torch.nn.Module, shape: DecoderShape, attention: str) -> tor
                 masks = {kind: torch.where(mask, 0.0, lowest) for kind, mask in masks.items()}
             by_kind = {kind: mask[None, None] for kind, mask in masks.items()}
             mask = by_kind if by_layer else by_kind[_FULL if window is None else _SLIDING]
+            filled = positions[0] if own_positions else 0
             layers = [
-                BufferLayer(getattr(self, f"{K_CACHE}{i}"), getattr(self, f"{V_CACHE}{i}"), positions)
+                slots_of_layer(getattr(self, f"{K_CACHE}{i}"), getattr(self, f"{V_CACHE}{i}"), positions, filled)
                 for i in range(shape.layers)
             ]
             given = {} if own_positions else {"attention_mask": mask, "position_ids": positions[None]}

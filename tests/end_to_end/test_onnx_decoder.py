@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from onnx_decoders import export_onnx, grouped_query_decoder
 
 import pimc
@@ -25,6 +26,18 @@ def model() -> object:
         num_key_value_heads=2, max_position_embeddings=256, head_dim=16,
     )  # fmt: skip
     return LlamaForCausalLM(config).eval()
+
+
+def check_logits(executable: pimc.Executable, ids: NDArray[np.int32], wanted: NDArray[np.float32]) -> None:
+    """Two chunks of four tokens and three decoded ones, against logits of all positions."""
+    for start in (0, 4):
+        inputs = {"tokens": ids[:, start : start + 4], "position": np.array([start]), "length": np.array([4])}
+        logits = executable.run(inputs, entry="prefill").outputs["logits"]
+        np.testing.assert_allclose(logits.reshape(-1), wanted[start + 3], atol=BOUND)
+    for position in range(8, 11):
+        inputs = {"tokens": ids[:, position : position + 1], "position": np.array([position])}
+        logits = executable.run(inputs, entry="decode").outputs["logits"]
+        np.testing.assert_allclose(logits.reshape(-1), wanted[position], atol=BOUND)
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +63,7 @@ def test_prefill_and_decode(model: object, path: Path) -> None:
     ids = (np.arange(11)[None] * 7 % 96).astype(np.int32)
     with torch.no_grad():
         wanted = model(torch.from_numpy(ids).long()).logits[0].numpy()  # type: ignore[operator]
-    for start in (0, 4):
-        inputs = {"tokens": ids[:, start : start + 4], "position": np.array([start]), "length": np.array([4])}
-        logits = executable.run(inputs, entry="prefill").outputs["logits"]
-        np.testing.assert_allclose(logits.reshape(-1), wanted[start + 3], atol=BOUND)
-    for position in range(8, 11):
-        inputs = {"tokens": ids[:, position : position + 1], "position": np.array([position])}
-        logits = executable.run(inputs, entry="decode").outputs["logits"]
-        np.testing.assert_allclose(logits.reshape(-1), wanted[position], atol=BOUND)
+    check_logits(executable, ids, wanted)
 
 
 def test_layers_are_one_loop(path: Path) -> None:
@@ -96,14 +102,7 @@ def test_sliding_window(tmp_path: Path) -> None:
         other = ids.copy()
         other[:, 0] = 50  # outside of the windows of positions from 4 on
         assert np.abs(model(torch.from_numpy(other[:, :4]).long()).logits[0, 3].numpy() - wanted[3]).max() > 4 * BOUND
-    for start in (0, 4):
-        inputs = {"tokens": ids[:, start : start + 4], "position": np.array([start]), "length": np.array([4])}
-        logits = executable.run(inputs, entry="prefill").outputs["logits"]
-        np.testing.assert_allclose(logits.reshape(-1), wanted[start + 3], atol=BOUND)
-    for position in range(8, 11):
-        inputs = {"tokens": ids[:, position : position + 1], "position": np.array([position])}
-        logits = executable.run(inputs, entry="decode").outputs["logits"]
-        np.testing.assert_allclose(logits.reshape(-1), wanted[position], atol=BOUND)
+    check_logits(executable, ids, wanted)
 
 
 @pytest.mark.parametrize(

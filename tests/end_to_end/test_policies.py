@@ -121,19 +121,25 @@ def expected_logits(name: str, count: int) -> NDArray[np.float32]:
     return model_families.torch_logits(model_families.build(name), model_families.random_tokens(count))
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", ["llama", pytest.param("opt", marks=pytest.mark.slow)])
-def test_decoder(name: str, policy: str) -> None:
+def check_logits(compiled: Compiled, name: str) -> None:
+    """A padded chunk of prefill and four decoded tokens of a decoder, against PyTorch."""
     chunk = model_families.CHUNK
     tokens, expected = model_families.random_tokens(chunk + 3), expected_logits(name, chunk + 3)
-    compiled, placed = build(model_families.build(name), policy, max_seq=model_families.MAX_SEQ, prefill_chunk=chunk)
-    check_units(compiled, placed)
-    check_policy(policy, placed)
     runner = model_families.Runner(pimc.Executable(compiled.in_memory(), compiled.target))
     assert np.abs(runner.prefill(tokens[: chunk - 1], 0) - expected[chunk - 2]).max() < model_families.BOUND
     for position in range(chunk - 1, len(tokens)):
         logits = runner.decode(tokens[position], position)
         assert np.abs(logits - expected[position]).max() < model_families.BOUND, position
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", ["llama", pytest.param("opt", marks=pytest.mark.slow)])
+def test_decoder(name: str, policy: str) -> None:
+    chunk = model_families.CHUNK
+    compiled, placed = build(model_families.build(name), policy, max_seq=model_families.MAX_SEQ, prefill_chunk=chunk)
+    check_units(compiled, placed)
+    check_policy(policy, placed)
+    check_logits(compiled, name)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -164,17 +170,12 @@ def at_random(seed: int) -> Policy:
 def test_any_placement_that_is_not_refused_is_right(seed: int) -> None:
     """Weights and caches that the entries of a decoder share, on different units."""
     chunk = model_families.CHUNK
-    tokens, expected = model_families.random_tokens(chunk + 3), expected_logits("llama", chunk + 3)
     options = Options(max_seq=model_families.MAX_SEQ, prefill_chunk=chunk)
     placed = Placed(load_target("hpim"))
     chosen = replace(plan(options), policy=at_random(seed))
     compiled = compile_model(model_families.build("llama"), planned=chosen, observers=[placed])
     check_units(compiled, placed)
-    runner = model_families.Runner(pimc.Executable(compiled.in_memory(), compiled.target))
-    assert np.abs(runner.prefill(tokens[: chunk - 1], 0) - expected[chunk - 2]).max() < model_families.BOUND
-    for position in range(chunk - 1, len(tokens)):
-        logits = runner.decode(tokens[position], position)
-        assert np.abs(logits - expected[position]).max() < model_families.BOUND, position
+    check_logits(compiled, "llama")
 
 
 class Mlp(torch.nn.Module):
